@@ -1,0 +1,146 @@
+"""What a broker is to the rest: a source of records, a publisher, a reader. Kafka and SQLite implement it.
+
+One contract suite (``tests/contract/``) runs over both implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from pusher.broker.offsets import Assignment, TopicPartition, Tracker
+
+Header = tuple[str, bytes]
+
+
+class Record(Protocol):
+    """One message of a topic. kafka-python's ConsumerRecord has this shape."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch; -1 when the broker has none."""
+        ...
+
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[Header]: ...
+
+
+class Delivery(NamedTuple):
+    """Records of one partition that were not handed on before, ascending by offset."""
+
+    tracker: Tracker
+    records: Sequence[Record]
+
+
+class Health(NamedTuple):
+    """Whether a part works, and where it does not, why and where, in one line."""
+
+    ready: bool
+    reason: str = ""
+
+
+class PublishError(Exception):
+    """A record that the broker refuses for good."""
+
+
+class RecordTooLarge(PublishError):
+    """The broker or the topic does not take records of this size."""
+
+
+class TopicRefused(PublishError):
+    """The topic does not exist and cannot be made, or may not be written to."""
+
+
+#: Called once when a record is stored (None) or refused for good. Must not wait.
+Done = Callable[[PublishError | None], None]
+#: Whether records of a topic should not be read now.
+IsFull = Callable[[str], bool]
+#: Whether a topic that exists is to be consumed.
+Wanted = Callable[[str], bool]
+
+
+class Source(Protocol):
+    """One member of a consumer group. All methods are called from one greenlet, the consuming one.
+
+    The source keeps ``assignment`` true through rebalances, commits only what its trackers allow, on revoke included,
+    and survives the broker's absence: an outage shows in ``health`` and the log, never as an exception.
+    """
+
+    assignment: Assignment
+
+    def poll(self, timeout_s: float, is_full: IsFull) -> list[Delivery]:
+        """Records not handed on before. May wait up to about ``timeout_s``, and keeps the membership alive meanwhile.
+
+        Partitions whose topic ``is_full``, or that run ``max_uncommitted`` ahead of their lowest unfinished message, or
+        whose ranges do not fit into a commit, are paused until that ends.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Looks for topics again before the next poll: what is wanted has changed."""
+        ...
+
+    def commit(self) -> None:
+        """Commits what is finished. May wait up to some 3 s; an outage is logged and the commit is due again."""
+        ...
+
+    def close(self, *, commit: bool = True) -> None:
+        """Commits, leaves the group and closes. May wait some seconds; never raises."""
+        ...
+
+    def health(self) -> Health: ...
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """For each owned partition the number of offsets between its lowest unfinished message and its end."""
+        ...
+
+    @property
+    def out_of_range(self) -> int:
+        """How often a position was out of range and set to the earliest offset."""
+        ...
+
+
+class Publisher(Protocol):
+    """Writes records. Retriable failures are retried for ever; only a refusal for good reaches ``done``."""
+
+    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
+        """Queues a record. Never waits: a topic whose metadata is missing holds up its own records only."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Records that are neither stored nor refused."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the buffer is full, so that consuming should pause."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Waits until all is stored, up to ``timeout_s``; returns the number of records left."""
+        ...
+
+    def close(self) -> None:
+        """Gives up what is left. May wait a moment; never raises."""
+        ...
+
+    def health(self) -> Health: ...
+
+
+class Reader(Protocol):
+    """Reads a topic outside any group."""
+
+    def read(self, timeout_s: float) -> Iterable[Record]:
+        """The next records, none when nothing came in ``timeout_s``. Raises ``OSError`` with one clear line."""
+        ...
+
+    def close(self) -> None: ...

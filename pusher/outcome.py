@@ -1,0 +1,49 @@
+"""How the life of a push can end."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Kind(enum.Enum):
+    """consumed = delivered + rejected + failed + expired + invalid; ``RETRY`` is not an end."""
+
+    #: The provider has accepted it.
+    DELIVERED = "delivered"
+    #: The provider has refused it for good.
+    REJECTED = "rejected"
+    #: No final answer could be had: connection errors, time-outs, or the last try ended in a retryable answer.
+    FAILED = "failed"
+    #: Its expiry passed before it was sent.
+    EXPIRED = "expired"
+    #: It can never be sent.
+    INVALID = "invalid"
+    #: The provider, or the way to it, asks for another try.
+    RETRY = "retry"
+
+
+class Outcome(NamedTuple):
+    """What became of a push, in the provider's words and in ours."""
+
+    kind: Kind
+    #: HTTP status; 0 where there was none.
+    status: int = 0
+    #: The provider's own word: Apple's reason, Google's error name.
+    reason: str = ""
+    #: The reason as consumers of feedbacks and metrics know it, e.g. ``bad-device-token``.
+    key: str = ""
+    #: Words for people.
+    description: str = ""
+    #: The token is dead and may be deleted.
+    delete_token: bool = False
+    #: Milliseconds since the epoch at which Apple learned that the token is dead; 0 where unknown.
+    unregistered_at_ms: int = 0
+    #: Further facts for the feedback, such as a canonical registration id.
+    registration_id: str = ""
+
+
+DELIVERED = Outcome(Kind.DELIVERED, status=200)
+EXPIRED = Outcome(Kind.EXPIRED, reason="expired", key="expired")
+CONNECTION_ERROR = Outcome(Kind.FAILED, reason="ConnectionError", key="connection-error")
+TIMEOUT = Outcome(Kind.FAILED, reason="Timeout", key="timeout")

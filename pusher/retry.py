@@ -1,0 +1,78 @@
+"""When a push is tried again. The policy is frozen, the queue is the state, time is passed in."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential back-off with jitter. All times in seconds."""
+
+    interval_s: float = 1.0
+    #: Sends in all, the first included.
+    max_attempts: int = 3
+    max_wait_s: float = 60.0
+    #: Time between the first send and the last one; None: unlimited.
+    max_elapsed_s: float | None = None
+
+    def wait_s(
+        self,
+        attempts: int,
+        retry_after_s: float | None = None,
+        elapsed_s: float = 0.0,
+        draw: Callable[[], float] = random.random,
+    ) -> float | None:
+        """How long to wait after ``attempts`` sends; None when there is to be no further one.
+
+        A provider's Retry-After wins over the back-off. The jitter only lengthens the wait, by up to a half, because
+        both providers name minimum waits.
+        """
+        if attempts >= self.max_attempts:
+            return None
+        wait = retry_after_s
+        if wait is None:
+            wait = min(self.interval_s * 2 ** (attempts - 1) * (1 + draw() / 2), self.max_wait_s)
+        if self.max_elapsed_s is not None and elapsed_s + wait > self.max_elapsed_s:
+            return None
+        return wait
+
+
+class RetryQueue(Generic[T]):
+    """A heap of what is due when. Items due at the same time come out in the order they went in. Never waits."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, due: float, item: T) -> None:
+        heapq.heappush(self._heap, (due, next(self._order), item))
+
+    def pop_due(self, now: float, limit: int) -> list[T]:
+        """At most ``limit`` items that are due."""
+        heap, items = self._heap, []
+        while heap and heap[0][0] <= now and len(items) < limit:
+            items.append(heapq.heappop(heap)[2])
+        return items
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first item is due; None when there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def drain(self, keep: Callable[[float, T], bool]) -> list[T]:
+        """Takes out everything for which ``keep(due, item)`` is false."""
+        out = [entry[2] for entry in self._heap if not keep(entry[0], entry[2])]
+        self._heap = [entry for entry in self._heap if keep(entry[0], entry[2])]
+        heapq.heapify(self._heap)
+        return out
