@@ -1,0 +1,12 @@
+"""Start of the program, as `pusher` and as `python -m pusher`: gevent patches the standard library before any other import."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from pusher.cli import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """The one that `pusher version` prints."""
+    text = (HERE / "pusher" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("pusher/__init__.py does not say __version__")
+    return found.group(1)
+
+
+def requirements() -> list[str]:
+    """What requirements.txt pins; sources inside this tree are installed from there, not by name."""
+    lines = (line.split("#", maxsplit=1)[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line and not line.startswith((".", "-"))]
+
+
+setup(
+    name="pusher",
+    version=version(),
+    description="Sends push notifications from Kafka to Apple and Google and publishes every outcome",
+    packages=find_packages(include=["pusher", "pusher.*"]),
+    package_data={"pusher": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=requirements(),
+    # not pusher.cli itself: gevent must patch the standard library before that is imported
+    entry_points={"console_scripts": ["pusher = pusher.__main__:main"]},
+)

@@ -1,0 +1,40 @@
+"""Every test runs as the daemon does: under gevent, patched before anything else is imported."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os
+import socket
+
+import pytest
+
+#: where `make services` listens, and config/default.yaml points
+KAFKA_BROKERS = os.environ.get("PUSHER_TEST_KAFKA_BROKERS", "localhost:9941")
+POSTGRES_DSN = os.environ.get(
+    "PUSHER_TEST_POSTGRES_DSN", "host=localhost port=8585 user=pusher_user dbname=push connect_timeout=5"
+)
+
+
+@pytest.fixture(scope="session")
+def kafka_brokers() -> str:
+    """Address of the shared Kafka. Tests use topic and group names of their own and leave no consumer behind."""
+    require_listener("Kafka", KAFKA_BROKERS.split(",")[0])
+    return KAFKA_BROKERS
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> str:
+    """libpq connection string of the shared PostgreSQL, database push."""
+    fields = dict(field.split("=", 1) for field in POSTGRES_DSN.split())
+    require_listener("PostgreSQL", f"{fields.get('host', 'localhost')}:{fields.get('port', '5432')}")
+    return POSTGRES_DSN
+
+
+def require_listener(service: str, address: str) -> None:
+    """Fail the test with one line when nothing listens at address (host:port); waits at most 5 s."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        pytest.fail(f"{service} does not answer at {address} ({error}): run `make services` first", pytrace=False)

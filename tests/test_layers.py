@@ -1,0 +1,104 @@
+"""A module imports only from the layers below it, or from its own package in its own layer; there are no cycles."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pusher"
+
+#: From the bottom up. A name stands for the module or for everything in the package; the longest match decides.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("pusher",),
+    ("outcome", "topics", "retry", "config", "telemetry.log", "telemetry.stats", "http2.connection", "broker.offsets"),
+    ("message", "broker.interface", "http2.link", "http2.pool", "telemetry.sentry"),
+    ("broker.kafka", "broker.sqlite", "feedback"),
+    ("broker.connect", "pipeline"),
+    ("apns", "gcm", "fcm", "listener"),
+    ("app",),
+    ("cli",),
+    ("__main__",),
+)
+
+#: The simulators stand for somebody else's servers: they share no code with what they test.
+ALONE = "sim"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "pusher"
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(name: str) -> set[str]:
+    """Modules of the package that this one imports, anywhere in its text."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {known_module(alias.name) for alias in node.names if in_package(alias.name)}
+        elif isinstance(node, ast.ImportFrom):
+            source = absolute(name, node)
+            if in_package(source):
+                found |= {known_module(f"{source}.{alias.name}") for alias in node.names}
+    return found - {name}
+
+
+def in_package(dotted: str) -> bool:
+    return dotted == "pusher" or dotted.startswith("pusher.")
+
+
+def absolute(importer: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    is_package = MODULES[importer].name == "__init__.py"
+    base = ["pusher", *(importer.split(".") if importer != "pusher" else [])]
+    base = base[: len(base) - node.level + is_package]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def known_module(dotted: str) -> str:
+    """The longest leading part of a dotted name that is a module; "pusher" for the package's own names."""
+    parts = dotted.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "pusher"
+
+
+def package_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def layer(name: str) -> int:
+    """Rank of a module; a package's __init__ stands as high as the highest module that it lists."""
+    ranks = {entry: rank for rank, row in enumerate(LAYERS) for entry in row}
+    own = [entry for entry in ranks if name == entry or name.startswith(f"{entry}.")]
+    inside = [rank for entry, rank in ranks.items() if entry.startswith(f"{name}.")]
+    if not own and not inside:
+        pytest.fail(f"pusher.{name} has no place in the table of layers", pytrace=False)
+    return ranks[max(own, key=len)] if own else max(inside)
+
+
+def allowed(importer: str, imported: str) -> bool:
+    if package_of(importer) == ALONE:
+        return package_of(imported) == ALONE
+    if package_of(imported) == ALONE:
+        return importer == "cli"
+    if package_of(importer) == package_of(imported):
+        return layer(imported) <= layer(importer)
+    return layer(imported) < layer(importer)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_come_from_below(name: str) -> None:
+    wrong = sorted(imported for imported in imports(name) if not allowed(name, imported))
+    assert not wrong, f"pusher.{name} must not import {', '.join(wrong)}"
+
+
+def test_no_cycles() -> None:
+    try:
+        TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail("import cycle: " + " -> ".join(error.args[1]), pytrace=False)
