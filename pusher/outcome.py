@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Kind(enum.Enum):
-    """consumed = delivered + rejected + failed + expired + invalid; ``RETRY`` is not an end."""
+    """consumed = delivered + rejected + failed + expired + invalid."""
 
     #: The provider has accepted it.
     DELIVERED = "delivered"
@@ -19,8 +19,6 @@ class Kind(enum.Enum):
     EXPIRED = "expired"
     #: It can never be sent.
     INVALID = "invalid"
-    #: The provider, or the way to it, asks for another try.
-    RETRY = "retry"
 
 
 class Outcome(NamedTuple):

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -76,3 +77,13 @@ class RetryQueue(Generic[T]):
         self._heap = [entry for entry in self._heap if keep(entry[0], entry[2])]
         heapq.heapify(self._heap)
         return out
+
+
+def parse_retry_after(text: str, now_s: float) -> float | None:
+    """The value of a Retry-After header (RFC 9110, 10.2.3) in seconds; None when it is neither number nor date."""
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+    except ValueError:
+        return None

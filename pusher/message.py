@@ -1,0 +1,168 @@
+"""A push on its way, and what every kind of push request has in common: JSON, names without case, expiry, its id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, TypeAlias
+
+import orjson
+
+from pusher.broker.interface import Record
+from pusher.broker.offsets import Tracker
+
+#: Header of a replayed record: ``topic/partition/offset/timestamp`` of the record that was sent first.
+ORIGIN_HEADER = "pusher-origin"
+#: Header of a record in an invalid topic, and of what is replayed from there.
+SOURCE_TOPIC_HEADER = "source-topic"
+#: Far above what a provider takes (4 to 5 KiB); what is larger is not worth a connection's window.
+MAX_BODY_BYTES = 65_536
+MAX_TOKEN_CHARACTERS = 4_096
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_NAMESPACE = hashlib.sha1(b"pusher", usedforsecurity=False).digest()[:16]
+
+#: What JSON decodes to.
+Json: TypeAlias = Any
+
+
+class InvalidMessage(Exception):
+    """A message that can never be sent. ``reason`` is the metric's tag, ``detail`` a line for the operator."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Push:
+    """One push request between its record and its outcome. Providers add what they send."""
+
+    __slots__ = (
+        "attempts",
+        "expires_ms",
+        "finished",
+        "first_sent_at",
+        "free_resends",
+        "id",
+        "metadata",
+        "offset",
+        "timestamp_ms",
+        "token",
+        "tracker",
+    )
+
+    def __init__(self, record: Record, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.offset = record.offset
+        #: When the producer handed it to the broker, milliseconds since the epoch.
+        self.timestamp_ms = record.timestamp
+        self.id = ""
+        self.token = ""
+        #: Milliseconds since the epoch; 0: never.
+        self.expires_ms = 0
+        #: What the producer attached for the feedback.
+        self.metadata: dict[str, Json] | None = None
+        #: Sends that were written to a provider's connection.
+        self.attempts = 0
+        #: Monotonic seconds of the first of them; 0.0 before it.
+        self.first_sent_at = 0.0
+        #: Sends in a row that the provider surely did not process.
+        self.free_resends = 0
+        self.finished = False
+
+
+def decode_object(value: bytes | None) -> dict[str, Json]:
+    """The JSON object in a record; numbers keep their exact value. Raises ``InvalidMessage``."""
+    if value is None:
+        raise InvalidMessage("not-json", "the record has no value")
+    try:
+        decoded = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        decoded = _decode_unusual(value)
+    if not isinstance(decoded, dict):
+        raise InvalidMessage("not-an-object", f"the message is a JSON {type(decoded).__name__}, not an object")
+    return decoded
+
+
+def encode(value: Json) -> bytes:
+    """Compact JSON in UTF-8."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Integers above 64 bits, which orjson refuses.
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_metadata(value: Json) -> dict[str, Json] | None:
+    """The field ``metadata``. Raises ``InvalidMessage``."""
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidMessage("bad-metadata", "metadata is not an object")
+
+
+def decode_expiry(value: Json) -> int:
+    """The field ``push_expiry``: milliseconds since the epoch, 0: never. Raises ``InvalidMessage``."""
+    if value is None:
+        return 0
+    if type(value) is not int:
+        raise InvalidMessage("bad-expiry", "push_expiry is not an integer")
+    return max(value, 0)
+
+
+def decode_token(value: Json, field: str) -> str:
+    """A device token: RFC 3986's unreserved characters only. Raises ``InvalidMessage``."""
+    if value is None or value == "":
+        raise InvalidMessage("missing-token", f"{field} is missing")
+    if not isinstance(value, str):
+        raise InvalidMessage("bad-token", f"{field} is not a string")
+    if len(value) > MAX_TOKEN_CHARACTERS or not _UNRESERVED.issuperset(value):
+        raise InvalidMessage("bad-token", f"{field} has characters that no token has, or too many")
+    return value
+
+
+def merge(metadata: dict[str, Json], into: dict[str, Json]) -> None:
+    """Sets each key of ``metadata`` unless it has a value that is not null there."""
+    for key, value in metadata.items():
+        if into.get(key) is None:
+            into[key] = value
+
+
+def origin(record: Record) -> str:
+    """``topic/partition/offset/timestamp`` of the record that was sent first: a replayed one keeps that of its source."""
+    for name, value in record.headers or ():
+        if name == ORIGIN_HEADER:
+            return value.decode("utf-8", "replace")
+    return f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}"
+
+
+def derived_id(source: str) -> str:
+    """The UUID (RFC 9562, version 5) of a push, the same whenever the same record is sent."""
+    digest = hashlib.sha1(_NAMESPACE + source.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
+def _decode_unusual(value: bytes) -> Json:
+    """What orjson refuses: integers above 64 bits are right, everything else is wrong and gets said so."""
+    try:
+        decoded = json.loads(value, parse_float=_finite, parse_constant=_refuse_constant)
+        encode(decoded)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage("not-json", f"not JSON: {_one_line(error)}") from None
+    return decoded
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number out of range")
+    return number
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
