@@ -1,4 +1,4 @@
-"""Start of the program, as `pusher` and as `python -m pusher`: gevent patches the standard library before any other import."""
+"""Start of the program, as `pusher` and as `python -m pusher`: gevent patches the standard library before all else."""
 
 from gevent import monkey
 

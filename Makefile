@@ -1,0 +1,36 @@
+# `make demo` shows pusher at work, `make test` proves it; both install what they need on Debian.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+STAMP := .venv/.installed
+REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
+
+.PHONY: setup demo test services services-stop check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): $(REQUIREMENTS)
+	@scripts/setup "$(PYTHON)"
+	@touch $@
+
+demo: setup
+	@.venv/bin/python scripts/demo.py
+
+test: setup
+	@scripts/services run .venv/bin/pytest -q
+
+services: setup
+	@scripts/services start
+
+services-stop:
+	@scripts/services stop
+
+check: setup
+	@scripts/check
+
+bench: setup
+	@.venv/bin/python bench/throughput.py apns
+
+clean:
+	@if [ -d .services ]; then scripts/services clean; fi
+	rm -rf .venv .services .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
