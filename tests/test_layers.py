@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 #: From the bottom up. A name stands for the module or for everything in the package; the longest match decides.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pusher",),
-    ("outcome", "topics", "retry", "config", "telemetry.log", "telemetry.stats", "http2.connection", "broker.offsets"),
+    ("errors", "greenlets", "tls", "outcome", "topics", "retry", "config"),
+    ("telemetry.log", "telemetry.stats", "http2.connection", "broker.offsets"),
     ("message", "broker.interface", "http2.link", "http2.pool", "telemetry.sentry"),
     ("broker.kafka", "broker.sqlite", "feedback"),
     ("broker.connect", "pipeline"),
