@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "greenlets", "tls", "outcome", "topics", "retry", "config"),
     ("telemetry.log", "telemetry.stats", "http2.connection", "broker.offsets"),
     ("message", "broker.interface", "http2.link", "http2.pool", "telemetry.sentry"),
-    ("broker.kafka", "broker.sqlite", "feedback"),
+    ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
     ("broker.connect", "pipeline"),
     ("apns", "gcm", "fcm", "listener"),
     ("app",),
