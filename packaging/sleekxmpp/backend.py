@@ -1,14 +1,15 @@
 """Builds the unmodified sleekxmpp 1.3.3 from the package index on Python versions that it does not know.
 
-Its setup.py imports the library, and the library's ordered set is a ``collections.MutableSet``, a name that Python 3.10
-took away; upstream is archived. So this PEP 517 backend lets pip fetch the source distribution, check its hash and build
-it, while a ``sitecustomize`` restores that one name in the processes of the build. Nothing of sleekxmpp is kept here, and
-nothing in it is changed; what it needs at run time is in ``pusher/gcm/engine.py``.
+Its setup.py imports the library, and the library's ordered set is a ``collections.MutableSet``, a name that Python
+3.10 took away; upstream is archived. So this PEP 517 backend lets pip fetch the source distribution, check its hash and
+build it, while a ``sitecustomize`` restores that one name in the processes of the build. Nothing of sleekxmpp is kept
+here, and nothing in it is changed; what it needs at run time is in ``pusher/gcm/engine.py``.
 
 The inner pip takes index, proxies and certificates from the environment and pip's configuration files, as the outer one
 does. Options on the outer command line (``pip install -i ...``) do not reach it: use ``PIP_INDEX_URL``.
 
-The library's optional dependencies (dnspython, pyasn1) serve a DNS look-up and certificate checks that pusher does itself.
+The library's optional dependencies (dnspython, pyasn1) are for a DNS look-up and certificate checks that pusher does
+itself.
 """
 
 from __future__ import annotations

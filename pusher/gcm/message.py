@@ -1,0 +1,181 @@
+"""A push request for Google: the JSON object of a Kafka message, checked field by field.
+
+The fields and their order are those of Google's "XMPP protocol reference" (legacy). Names are matched without regard to
+case, the keys in ``data`` excepted; unknown fields are dropped; null is as good as absent. FCM maps the same fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pusher.broker.interface import Record
+from pusher.broker.offsets import Tracker
+from pusher.message import (
+    MAX_BODY_BYTES,
+    MAX_TOKEN_CHARACTERS,
+    InvalidMessage,
+    Json,
+    Push,
+    decode_expiry,
+    decode_metadata,
+    decode_object,
+    derived_id,
+    encode,
+    merge,
+    origin,
+)
+
+#: Google's tokens have a colon in them, and a legacy target may be ``/topics/name`` with percent-encoded characters.
+_TOKEN = re.compile(r"[A-Za-z0-9._~:/%-]+")
+_MAX_MESSAGE_ID_CHARACTERS = 1_024
+
+
+class Kind(NamedTuple):
+    """What a field may hold."""
+
+    holds: Callable[[Json], bool]
+    words: str
+
+
+def _is_number(value: Json) -> bool:
+    # bool is an int to Python, but not to JSON
+    return type(value) in (int, float)
+
+
+def _is_arguments(value: Json) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(item, str) or _is_number(item) for item in value)
+    )
+
+
+TEXT = Kind(lambda value: isinstance(value, str), "a string")
+FLAG = Kind(lambda value: isinstance(value, bool), "a boolean")
+SECONDS = Kind(lambda value: type(value) is int and value >= 0, "a number of seconds")
+OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
+ARGUMENTS = Kind(_is_arguments, "a string or an array of strings")
+BADGE = Kind(lambda value: isinstance(value, str) or _is_number(value), "a string or a number")
+#: Checked where it is used.
+ANY = Kind(lambda _: True, "")
+
+#: In the order in which they are sent.
+MESSAGE: Mapping[str, Kind] = {
+    "to": TEXT,
+    "message_id": TEXT,
+    "message_type": TEXT,
+    "collapse_key": TEXT,
+    "priority": TEXT,
+    "content_available": FLAG,
+    "time_to_live": SECONDS,
+    "delivery_receipt_requested": FLAG,
+    "dry_run": FLAG,
+    "data": OBJECT,
+    "notification": OBJECT,
+    # these two are for pusher alone
+    "metadata": ANY,
+    "push_expiry": ANY,
+}
+NOTIFICATION: Mapping[str, Kind] = {
+    "title": TEXT,
+    "body": TEXT,
+    "sound": TEXT,
+    "click_action": TEXT,
+    "body_loc_key": TEXT,
+    "body_loc_args": ARGUMENTS,
+    "title_loc_key": TEXT,
+    "title_loc_args": ARGUMENTS,
+    "icon": TEXT,
+    "tag": TEXT,
+    "color": TEXT,
+    "badge": BADGE,
+    # these two are one field, which FCM alone knows
+    "image_url": TEXT,
+    "image": TEXT,
+}
+FCM_ALONE = ("image_url", "image")
+
+
+class GcmPush(Push):
+    """A push for Google over XMPP. ``body`` is the JSON of its stanza."""
+
+    __slots__ = ("body",)
+
+    body: bytes
+
+
+def parse(record: Record, tracker: Tracker) -> GcmPush:
+    """The push in a record. Never waits; raises ``InvalidMessage``."""
+    push = GcmPush(record, tracker)
+    push.body = encode(_without_fcm(read(push, record)))
+    if len(push.body) > MAX_BODY_BYTES:
+        raise InvalidMessage("payload-too-large", f"the message has {len(push.body)} bytes")
+    return push
+
+
+def read(push: Push, record: Record) -> dict[str, Json]:
+    """Sets the push's id, token, expiry and metadata; returns Google's fields in order, without empty ones.
+
+    ``to`` and ``message_id`` are always there. Metadata is merged into ``data``. Raises ``InvalidMessage``.
+    """
+    message = _fields(decode_object(record.value), MESSAGE)
+    push.metadata = decode_metadata(message.pop("metadata"))
+    push.expires_ms = decode_expiry(message.pop("push_expiry"))
+    push.token = _token(message["to"])
+    push.id = message["message_id"] = _message_id(message["message_id"]) or derived_id(origin(record))
+    if push.metadata:
+        message["data"] = message["data"] or {}
+        merge(push.metadata, message["data"])
+    if message["notification"]:
+        notification = _fields(message["notification"], NOTIFICATION, "notification.")
+        message["notification"] = _without_empty(notification)
+    return _without_empty(message)
+
+
+def _without_fcm(message: dict[str, Json]) -> dict[str, Json]:
+    notification = message.get("notification", {})
+    if notification.keys().isdisjoint(FCM_ALONE):
+        return message
+    return _without_empty(
+        message | {"notification": {name: value for name, value in notification.items() if name not in FCM_ALONE}}
+    )
+
+
+def _fields(given: dict[str, Json], kinds: Mapping[str, Kind], path: str = "") -> dict[str, Json]:
+    """The known fields, None where absent; of several spellings the last one wins."""
+    found: dict[str, Json] = dict.fromkeys(kinds)
+    for name, value in given.items():
+        lower = name.lower()
+        if lower not in found:
+            continue
+        kind = kinds[lower]
+        if value is not None and not kind.holds(value):
+            raise InvalidMessage(f"bad-{lower.replace('_', '-')}", f"{path}{lower} is not {kind.words}")
+        found[lower] = value
+    return found
+
+
+def _token(value: Json) -> str:
+    if not value:
+        raise InvalidMessage("missing-token", "to is missing")
+    if len(value) > MAX_TOKEN_CHARACTERS or _TOKEN.fullmatch(value) is None:
+        raise InvalidMessage("bad-token", "to has characters that no token has, or too many")
+    return str(value)
+
+
+def _message_id(value: Json) -> str:
+    """It becomes an XML attribute, in which control characters are not allowed and white space does not survive."""
+    if not value:
+        return ""
+    if len(value) > _MAX_MESSAGE_ID_CHARACTERS or not value.isprintable():
+        raise InvalidMessage("bad-message-id", "message_id has control characters or is too long")
+    return str(value)
+
+
+def _without_empty(fields: dict[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in fields.items() if not _is_empty(value)}
+
+
+def _is_empty(value: Json) -> bool:
+    # 0 says something: a time to live of none, a badge to be cleared
+    return not value and not _is_number(value)
