@@ -17,14 +17,18 @@ MESSAGES = {
     "apns": (
         64,
         '{"DeviceToken":"',
-        '","Payload":{"aps":{"alert":"Helena miss you! come play!"}},"push_expiry":0,'
-        ' "metadata": {"jobId": "86edb3c3-6b5e-40dc-9f14-4ba831daf87c"}}',
+        (
+            '","Payload":{"aps":{"alert":"Helena miss you! come play!"}},"push_expiry":0,'
+            ' "metadata": {"jobId": "86edb3c3-6b5e-40dc-9f14-4ba831daf87c"}}'
+        ),
     ),
     "gcm": (
         152,
         '{"to": "',
-        '", "notification": {"title": "Come play!", "body": "Helena miss you! come play!"}, "dry_run": true,'
-        ' "metadata": {"jobId": "77372c1e-c124-4552-b77a-f4775bbad850"}}',
+        (
+            '", "notification": {"title": "Come play!", "body": "Helena miss you! come play!"}, "dry_run": true,'
+            ' "metadata": {"jobId": "77372c1e-c124-4552-b77a-f4775bbad850"}}'
+        ),
     ),
 }
 

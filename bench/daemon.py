@@ -1,0 +1,93 @@
+"""The pusher that is measured: a process of its own, configured for one app, watched through /proc."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Profile(NamedTuple):
+    """What the sampling profiler counted."""
+
+    parts: dict[str, int]
+    functions: dict[str, int]
+
+
+class Daemon:
+    """`pusher.py SERVICE -p` with the given settings, under the profiler when profile is set."""
+
+    def __init__(self, directory: Path, service: str, settings: dict[str, Any], *, profile: bool) -> None:
+        self._report = directory / "profile.json"
+        self._log = directory / "pusher.log"
+        configuration = directory / "pusher.yaml"
+        configuration.write_text(yaml.safe_dump(settings))
+        program = [str(ROOT / "bench" / "profiled.py"), str(self._report)] if profile else [str(ROOT / "pusher.py")]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            sys.executable,
+            *program,
+            service,
+            "-p",
+            "--config",
+            str(configuration),
+        ]
+        # variables of the caller's own pusher must not change what is measured
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PUSHER_")}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def cpu_s(self) -> float:
+        """CPU time that it used so far, user and system, to the clock tick (10 ms)."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def peak_memory_mb(self) -> float:
+        """The most memory that it ever held (VmHWM)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
+    def start_profile(self) -> None:
+        """Begin to sample."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def end_profile(self, timeout_s: float = 10) -> Profile:
+        """Cease to sample and return what was counted."""
+        self._process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + timeout_s
+        while not self._report.exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the profiler wrote no report")
+            time.sleep(0.02)
+        return Profile(**json.loads(self._report.read_text()))
+
+    def check(self) -> None:
+        """RuntimeError with the end of its log when it is not running any more."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"pusher ended with status {self._process.returncode}; {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return f"its log ends:\n{self._log.read_text(errors='replace')[-3000:]}"
+
+    def stop(self, timeout_s: float = 60) -> tuple[int, float]:
+        """End it as a supervisor does. Returns exit status and seconds; kills it after timeout_s."""
+        began = time.monotonic()
+        self._process.terminate()
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        return status, time.monotonic() - began

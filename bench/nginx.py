@@ -1,0 +1,129 @@
+"""nginx as a provider that accepts everything: HTTP/2 over TLS, status 200, the request's apns-id sent back.
+
+It stands for Apple where the cost of the sender is measured, because it is real, fast and shares no code with us.
+Debian's package is unpacked, not installed, so that no web server begins to run on the machine.
+"""
+
+import datetime
+import ipaddress
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from scripts.kafka.server import free_port
+from scripts.services import STATE, as_root, listens
+
+UNPACKED = STATE / "nginx"
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+worker_rlimit_nofile 4096;
+pid {directory}/pid;
+error_log {directory}/error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+    log_format arrival '$msec $uri';
+    access_log {access_log};
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    http2_max_concurrent_streams 1000;
+    server {{
+        listen 127.0.0.1:{port} ssl http2;
+        ssl_certificate {directory}/certificate.pem;
+        ssl_certificate_key {directory}/key.pem;
+        location / {{
+            add_header apns-id $http_apns_id;
+            return 200;
+        }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """One nginx at https://localhost:port; certificate is the PEM file to trust.
+
+    With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second.
+    """
+
+    def __init__(self, directory: Path, *, log_arrivals: bool) -> None:
+        directory.mkdir(parents=True)
+        self.port = free_port()
+        self.certificate = directory / "certificate.pem"
+        self.arrivals = directory / "arrivals.log"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        write_certificate(self.certificate, directory / "key.pem")
+        access_log = f"{self.arrivals} arrival buffer=64k flush=1s" if log_arrivals else "off"
+        text = CONFIGURATION.format(directory=directory, port=self.port, access_log=access_log)
+        (directory / "nginx.conf").write_text(text)
+
+    def start(self, timeout_s: float = 10) -> None:
+        """Start it and wait until it listens; it never outlives this process."""
+        command = ["setpriv", "--pdeathsig", "KILL", program(), "-p", str(self._directory), "-c", "nginx.conf"]
+        self._process = subprocess.Popen([*command, "-e", str(self._directory / "error.log")])
+        deadline = time.monotonic() + timeout_s
+        while not listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"nginx does not start: {(self._directory / 'error.log').read_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it and wait for that."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+
+def program() -> str:
+    """Path of nginx: the machine's own, or Debian's package unpacked under .services/."""
+    if found := shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"):
+        return found
+    unpacked = UNPACKED / "usr" / "sbin" / "nginx"
+    if not unpacked.exists():
+        print("bench: fetching nginx", flush=True)
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        as_root("apt-get", "update", "-q")
+        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=UNPACKED, check=True, stdout=subprocess.DEVNULL)
+        package = next(UNPACKED.glob("nginx_*.deb"))
+        subprocess.run(["dpkg", "-x", str(package), str(UNPACKED)], check=True)
+    return str(unpacked)
+
+
+def write_certificate(certificate_file: Path, key_file: Path) -> None:
+    """A certificate for localhost that signs itself, good for a day."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(private_key_pem(key))
+
+
+def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key as PKCS#8 PEM, the format of Apple's .p8 files."""
+    plain = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
