@@ -12,8 +12,16 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pusher",),
     ("errors", "greenlets", "tls", "outcome", "topics", "retry", "config"),
-    ("telemetry.log", "telemetry.stats", "http2.connection", "broker.offsets"),
-    ("message", "broker.interface", "http2.link", "http2.pool", "telemetry.sentry"),
+    (
+        "telemetry.log",
+        "telemetry.stats",
+        "http2.connection",
+        "http2.exchange",
+        "http2.frames",
+        "http2.header_block",
+        "broker.offsets",
+    ),
+    ("message", "broker.interface", "http2.transport", "http2.link", "http2.pool", "telemetry.sentry"),
     ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
     ("broker.connect", "pipeline"),
     ("apns", "gcm", "fcm", "listener"),

@@ -1,0 +1,201 @@
+"""Header blocks: how requests are packed and answers are read (HPACK, RFC 7541).
+
+Outbound. A block is  head (method, scheme, authority) | path | tail (the `Fields` of this kind of request) | literals.
+Head and tail go through hpack's dynamic table, so that from the second time on each field is one octet; path and
+literals never touch the table. The encoded head and tail are remembered as long as the table stays as it was: an
+insertion shifts every index, so whichever block inserted something empties the memory. Fields which would push others
+out of a full table are sent as literals; only once in `EVICTION_PAUSE` blocks may they push. So renewed tokens find
+their way in, and more kinds of requests than the table holds do not make every block an encoding.
+
+Inbound. We announce a table of size 0, so that each block stands alone and one that begins with ":status 200" needs no
+decoding. All others go through hpack's decoder. A peer that indexes all the same is betrayed by a reference to an entry
+that we cannot have (`PeerIndexes`); its next connection is read with a table and every block is decoded.
+"""
+
+import re
+from typing import Final
+
+import hpack
+from hpack.exceptions import HPACKError, InvalidTableIndexError
+from hpack.table import table_entry_size
+
+TABLE_OCTETS: Final = 4096
+"""The largest table that we use in either direction, whatever the peer allows."""
+MAX_LIST_OCTETS: Final = 32 * 1024
+"""A decoded header list above this is refused."""
+EVICTION_PAUSE: Final = 10_000
+"""Blocks between two of which the table may push old entries out."""
+MAX_REMEMBERED: Final = 1024
+"""Kinds of requests whose encoded fields are remembered."""
+
+STATUS_200: Final = 0x88
+TABLE_SIZE_0: Final = 0x20
+
+_FORBIDDEN = re.compile(rb"[\r\n\0]").search
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+
+
+class HeaderBlockError(Exception):
+    """The peer's header block cannot be decoded: a connection error (RFC 9113, section 4.3)."""
+
+
+class PeerIndexes(HeaderBlockError):  # noqa: N818 - it says what the peer does
+    """The peer refers to a table entry though we announced a table of size 0."""
+
+
+def refuse_line_breaks(value: bytes) -> None:
+    """Raise ValueError where a header value holds CR, LF or NUL (RFC 9113, section 8.2.1)."""
+    if _FORBIDDEN(value):
+        raise ValueError("CR, LF or NUL in a header value")
+
+
+def _checked(name: bytes, value: bytes) -> None:
+    if not _NAME(name):
+        raise ValueError(f"not a lower-case header name: {name!r}")
+    refuse_line_breaks(value)
+
+
+def _integer(value: int, prefix_bits: int, pattern: int = 0) -> bytes:
+    """RFC 7541, section 5.1; `pattern` are the bits above the prefix."""
+    top = (1 << prefix_bits) - 1
+    if value < top:
+        return bytes((pattern | value,))
+    out = bytearray((pattern | top,))
+    value -= top
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_LENGTHS: Final = tuple(_integer(n, 7) for n in range(512))
+
+
+def length(text: bytes) -> bytes:
+    """The length prefix of a string without Huffman coding."""
+    n = len(text)
+    return _LENGTHS[n] if n < 512 else _integer(n, 7)
+
+
+def literal_field(name: bytes, value: bytes, *, never_indexed: bool = False) -> bytes:
+    """A field as a literal without indexing, new name (RFC 7541, section 6.2.2; 6.2.3 when never indexed).
+
+    Raises ValueError for a name that is not lower-case or a value with CR, LF or NUL.
+    """
+    _checked(name, value)
+    return b"".join((b"\x10" if never_indexed else b"\x00", length(name), name, length(value), value))
+
+
+class Fields:
+    """The header fields that a kind of requests has in common, in order: Fields((b"apns-topic", b"com.a"), ...).
+
+    Immutable and compared by identity: make one for each kind and use it again. Raises ValueError as `literal_field`.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, *pairs: tuple[bytes, bytes]) -> None:
+        for name, value in pairs:
+            _checked(name, value)
+        self.pairs = pairs
+
+    def value(self, name: bytes) -> bytes | None:
+        """The value of the first field of that name."""
+        return next((value for known, value in self.pairs if known == name), None)
+
+
+class RequestBlocks:
+    """Packs the head and tail of request header blocks for one connection."""
+
+    def __init__(self, authority: bytes) -> None:
+        refuse_line_breaks(authority)
+        self._pseudo = ((b":method", b"POST"), (b":scheme", b"https"), (b":authority", authority))
+        self._encoder = hpack.Encoder()
+        self._limit = self._lowest_limit = TABLE_OCTETS
+        self._remembered: dict[Fields, tuple[bytes, bytes]] = {}
+        self._changed = False
+        self._blocks_until_eviction = 0
+
+    def limit_table(self, octets: int) -> None:
+        """The peer announced SETTINGS_HEADER_TABLE_SIZE; the next block tells it what we made of it."""
+        self._limit = min(octets, TABLE_OCTETS)
+        self._lowest_limit = min(self._lowest_limit, self._limit)
+        self._remembered.clear()
+
+    def head_and_tail(self, fields: Fields) -> tuple[bytes, bytes]:
+        """What stands before the value of :path and after it. Each result must be sent, in the order of the calls."""
+        self._blocks_until_eviction -= 1
+        known = self._remembered.get(fields)
+        if known is not None:
+            return known
+        self._changed = False
+        # 0x04: literal without indexing, the name is entry 4 (:path) of the static table.
+        head = self._resized() + b"".join([self._field(name, value) for name, value in self._pseudo]) + b"\x04"
+        tail = b"".join([self._field(name, value) for name, value in fields.pairs])
+        if self._changed or len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        if not self._changed:
+            self._remembered[fields] = head, tail
+        return head, tail
+
+    def _resized(self) -> bytes:
+        """Size updates owed to the peer: the smallest limit since the last block, then the last one (section 4.2)."""
+        encoder = self._encoder
+        for limit in (self._lowest_limit, self._limit):
+            # Setting the size it has makes hpack forget an update that it still owes.
+            if limit != encoder.header_table_size and (limit == self._limit or limit < encoder.header_table_size):
+                encoder.header_table_size = limit
+                self._changed = True
+        self._lowest_limit = self._limit
+        return encoder.encode([])
+
+    def _field(self, name: bytes, value: bytes) -> bytes:
+        table = self._encoder.header_table
+        known = table.search(name, value)
+        if known is not None and known[2] is not None:
+            return self._encoder.add((name, value), sensitive=False)
+        if not self._may_insert(table_entry_size(name, value)):
+            index = known[0] if known else 0
+            named = _integer(index, 4) if index else b"\x00" + length(name) + name
+            return named + length(value) + value
+        self._changed = True
+        return self._encoder.add((name, value), sensitive=False)
+
+    def _may_insert(self, octets: int) -> bool:
+        table = self._encoder.header_table
+        used = sum(table_entry_size(name, value) for name, value in table.dynamic_entries)
+        if octets > table.maxsize:
+            return False
+        if used + octets <= table.maxsize:
+            return True
+        if self._blocks_until_eviction > 0:
+            return False
+        self._blocks_until_eviction = EVICTION_PAUSE
+        return True
+
+
+class ResponseBlocks:
+    """Reads the peer's header blocks. `indexing`: with a dynamic table, every block in order."""
+
+    def __init__(self, *, indexing: bool) -> None:
+        self.indexing = indexing
+        self.table_octets = TABLE_OCTETS if indexing else 0
+        self._decoder = hpack.Decoder(MAX_LIST_OCTETS)
+        self._decoder.max_allowed_table_size = self.table_octets
+        self._decoder.header_table_size = self.table_octets
+
+    def is_200(self, block: bytes) -> bool:
+        """Whether the block surely says ":status 200" first and need not be decoded."""
+        return not self.indexing and (block[:1] == b"\x88" or block[:2] == b"\x20\x88")
+
+    def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """All fields, in order. Raises HeaderBlockError."""
+        try:
+            return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except InvalidTableIndexError as error:
+            if self.indexing:
+                raise HeaderBlockError(str(error)) from error
+            raise PeerIndexes(str(error)) from error
+        except HPACKError as error:
+            raise HeaderBlockError(str(error)) from error
