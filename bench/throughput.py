@@ -1,7 +1,7 @@
 """What a push costs: real Kafka -> pusher -> nginx over HTTP/2 and TLS -> real Kafka, every feedback counted.
 
 The messages wait in Kafka before pusher starts. CPU time is pusher's alone, between its first and its last feedback, so
-that the other processes on the machine disturb it little. With --rate, latency is measured afterwards on the same process.
+that the other processes on the machine disturb it little. With --rate, latency is measured afterwards on the same one.
 The exit status is 1 when a push has no feedback.
 """
 
