@@ -1,0 +1,269 @@
+"""Brings flags, variables and the file together: flag before variable before file before default.
+
+ConfigArgParse decides which source wins; here every source's own spelling is first turned into the setting's key
+(aliases, any case, variables of apps whose names contain ``_``), and afterwards the winner's text into its value.
+Two rounds: the plain settings say which apps there are, and with them the keys of apps are known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import configargparse
+
+from pusher.config import file, settings
+from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, Unused, variable
+
+T = TypeVar("T")
+
+DEFAULT_PATH = "./config/default.yaml"
+_PREFIX = "PUSHER_"
+
+
+class Given(NamedTuple):
+    """A text and where it stands: ``file:line`` or ``variable NAME``; the rank of the spelling, 0 = the key itself."""
+
+    text: str
+    where: str
+    rank: int = 0
+
+
+class Value(NamedTuple):
+    """What is in force for a setting, and where it came from."""
+
+    setting: Setting[Any]
+    value: Any
+    where: str
+
+
+class Config:
+    """All settings, checked. ``config[SETTING]`` and ``config.of(APP_SETTING, app)`` are typed and never wait."""
+
+    def __init__(self, values: Mapping[str, Value], warnings: Sequence[str], path: str, *, production: bool) -> None:
+        self._values = values
+        #: One line for each key or variable that nothing reads.
+        self.warnings = tuple(warnings)
+        #: The file, to be read again when credentials are to be reloaded.
+        self.path = path
+        #: Whether the providers' production addresses are meant.
+        self.production = production
+
+    def __getitem__(self, setting: Setting[T]) -> T:
+        found = self._values.get(setting.key.lower())
+        return setting.default if found is None else found.value
+
+    def of(self, setting: AppSetting[T], app: str) -> T:
+        """The value of one app; its name's case does not matter."""
+        return self[setting.for_app(app)]
+
+    def where(self, setting: Setting[T]) -> str:
+        """Where a value came from, for messages: ``default``, ``file:line``, ``variable NAME`` or ``flag --key``."""
+        found = self._values.get(setting.key.lower())
+        return "default" if found is None else found.where
+
+    def values(self) -> Iterator[Value]:
+        """Everything in force, in the order of the declarations, each app's after the plain ones."""
+        return iter(self._values.values())
+
+
+def load(
+    path: str = DEFAULT_PATH,
+    environ: Mapping[str, str] | None = None,
+    flags: Sequence[str] = (),
+    *,
+    production: bool = False,
+) -> Config:
+    """Reads the file and merges all sources; flags are ``--key=value``. Raises ConfigError."""
+    return parse(file.read(path), environ, flags, name=path, production=production)
+
+
+def parse(
+    text: str,
+    environ: Mapping[str, str] | None = None,
+    flags: Sequence[str] = (),
+    *,
+    name: str = "config.yaml",
+    production: bool = False,
+) -> Config:
+    """As :func:`load`, from the file's text."""
+    lines = file.parse(text, name, _takes_mapping)
+    variables = {key: value for key, value in (environ or {}).items() if key.startswith(_PREFIX) and value}
+    plain = _Names(setting for setting in settings.ALL if not isinstance(setting, AppSetting))
+    values, rest = _merge(plain, lines, variables, flags, name)
+    apps = {key: values[setting.key.lower()].value for key, setting in _APPS.items()}
+    own = _Names(_for_apps(apps))
+    of_apps, rest = _merge(own, lines, variables, rest, name)
+    if rest:
+        raise ConfigError(f"unknown flag {rest[0]}; see --help")
+    strangers = _Strangers((plain, own), apps)
+    warnings = [strangers.key(line, name) for line in lines] + [strangers.variable(key) for key in sorted(variables)]
+    return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)
+
+
+#: Where the names of apps stand, for the first word of an app's keys.
+_APPS = {"apns": settings.APNS_APPS, "gcm": settings.GCM_APPS}
+
+
+def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:
+    """The settings of every configured app."""
+    everybody = dict.fromkeys(app for names in apps.values() for app in names)
+    for app in everybody:
+        for setting in settings.ALL:
+            if isinstance(setting, AppSetting) and app in apps.get(setting.key.partition(".")[0], everybody):
+                yield setting.for_app(app)
+
+
+def _takes_mapping(key: str) -> bool:
+    """Whether a mapping at this key is a value."""
+    return any(
+        isinstance(setting.kind, Credentials) and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
+        for setting in settings.ALL
+    )
+
+
+def _pattern(key: str) -> str:
+    return re.escape(key).replace(re.escape(APP), "(.+)")
+
+
+class _Names:
+    """Settings by every spelling of their keys and variables; a setting's own key wins over another's alias."""
+
+    def __init__(self, declared: Iterable[Setting[Any]]) -> None:
+        self.settings = list({setting.key.lower(): setting for setting in declared}.values())
+        self.keys: dict[str, tuple[Setting[Any], int]] = {}
+        self.variables: dict[str, tuple[Setting[Any], int]] = {}
+        spellings = [(rank, key, s) for s in self.settings for rank, key in enumerate((s.key, *s.aliases))]
+        for rank, key, setting in sorted(spellings, key=lambda spelling: spelling[0]):
+            self.keys.setdefault(key.lower(), (setting, rank))
+            self.variables.setdefault(variable(key), (setting, rank))
+
+    def from_file(self, lines: Iterable[file.Line], name: str) -> dict[str, Given]:
+        """The file's texts by the settings' keys."""
+        found = ((self.keys.get(line.key.lower()), line.text, f"{name}:{line.number}") for line in lines)
+        return _best(found)
+
+    def from_variables(self, variables: Mapping[str, str]) -> dict[str, Given]:
+        """The variables' texts by the settings' keys."""
+        return _best((self.variables.get(key), text, f"variable {key}") for key, text in variables.items())
+
+
+def _best(found: Iterable[tuple[tuple[Setting[Any], int] | None, str, str]]) -> dict[str, Given]:
+    best: dict[str, Given] = {}
+    for hit, text, where in found:
+        if hit is not None:
+            setting, rank = hit
+            if setting.key not in best or rank < best[setting.key].rank:
+                best[setting.key] = Given(text, where, rank)
+    return best
+
+
+class _Items(configargparse.ConfigFileParser):  # type: ignore[misc]  # carries no types
+    """Hands ConfigArgParse what was read from the file."""
+
+    def __init__(self, given: Mapping[str, Given]) -> None:
+        super().__init__()
+        self._given = given
+
+    def parse(self, stream: object) -> dict[str, str]:  # noqa: ARG002  # the text is read once for both rounds
+        return {key: given.text for key, given in self._given.items()}
+
+
+class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]  # carries no types
+    """Raises instead of ending the process."""
+
+    def error(self, message: str) -> None:
+        raise ConfigError(message)
+
+
+def _merge(
+    names: _Names, lines: Sequence[file.Line], variables: Mapping[str, str], flags: Sequence[str], name: str
+) -> tuple[dict[str, Value], list[str]]:
+    """The values of these settings, and the flags that belong to none of them."""
+    in_file, in_variables = names.from_file(lines, name), names.from_variables(variables)
+    parser = _Parser(add_help=False, allow_abbrev=False, config_file_parser_class=_Items(in_file))
+    for setting in names.settings:
+        parser.add_argument(f"--{setting.key}", dest=setting.key, env_var=variable(setting.key))
+    texts, rest = parser.parse_known_args(
+        list(flags),
+        config_file_contents="",
+        env_vars={variable(key): given.text for key, given in in_variables.items()},
+    )
+    where = {key: given.where for key, given in (in_file | in_variables).items()}
+    where |= {flag[2:].partition("=")[0]: f"flag {flag.partition('=')[0]}" for flag in flags}
+    values = {s.key.lower(): _value(s, getattr(texts, s.key), where.get(s.key, "default")) for s in names.settings}
+    return values, rest
+
+
+def _value(setting: Setting[Any], text: str | None, where: str) -> Value:
+    if text is None:
+        return Value(setting, setting.default, "default")
+    try:
+        return Value(setting, setting.kind.parse(text), where)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {setting.key} expects {error}; {_shown(setting, text)} is not") from None
+
+
+def _shown(setting: Setting[Any], text: str) -> str:
+    if setting.kind.secret:
+        return "what is given"
+    return (
+        "a list"
+        if ITEM_END in text and setting.kind.expects[:6] != "a list"
+        else repr(text.replace(ITEM_END, " ").strip())
+    )
+
+
+class _Strangers:
+    """Keys and variables that nothing reads."""
+
+    def __init__(self, names: Sequence[_Names], apps: Mapping[str, Collection[str]]) -> None:
+        self._keys = {key: setting for known in names for key, (setting, _rank) in known.keys.items()}
+        self._variables = {key for known in names for key in known.variables}
+        self._apps = apps
+        self._patterns = [setting for setting in settings.ALL if isinstance(setting, AppSetting)]
+        near = [setting.key for known in names for setting in known.settings] + [s.key for s in self._patterns]
+        self._near_keys = {key.lower(): key for key in near}
+        self._near_variables = {variable(key): variable(key) for key in near}
+
+    def key(self, line: file.Line, name: str) -> str | None:
+        """The warning about a line of the file, if any. Raises ConfigError where a value and a group are confused."""
+        low, where = line.key.lower(), f"{name}:{line.number}"
+        if low in self._keys:
+            return None
+        if any(known.startswith(f"{low}.") for known in (*self._keys, *self._near_keys)):
+            raise ConfigError(f"{where}: {line.key} is a group; write its keys below it, such as {self._below(low)}")
+        for end in range(low.count("."), 0, -1):
+            above = self._keys.get(".".join(low.split(".")[:end]))
+            if above is not None and isinstance(above.kind, Unused):
+                return None
+            if above is not None and above.key.lower() == ".".join(low.split(".")[:end]):
+                raise ConfigError(f"{where}: {above.key} expects {above.kind.expects}; keys below it are not")
+        return self._of_no_app(line.key, re.escape(".")) or f"{where}: {self._unread(line.key, low, self._near_keys)}"
+
+    def variable(self, name: str) -> str | None:
+        """The warning about a variable, if any."""
+        if name in self._variables:
+            return None
+        return self._of_no_app(name, "_") or f"variable {self._unread(name, name, self._near_variables)}"
+
+    def _below(self, low: str) -> str:
+        return min(key for known, key in self._near_keys.items() if known.startswith(f"{low}."))
+
+    def _of_no_app(self, name: str, dot: str) -> str | None:
+        """The warning about settings of an app that is not in the list; the same for all of its settings."""
+        for setting in self._patterns:
+            pattern = variable(setting.key) if dot == "_" else setting.key
+            before, _, after = pattern.partition(APP.upper() if dot == "_" else APP)
+            found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name, re.IGNORECASE)
+            apps = _APPS.get(setting.key.partition(".")[0])
+            if found and apps and setting.has_effect:
+                return f"{before}{found[1]}: nothing reads it, because {found[1]!r} is not in {apps.key}"
+        return None
+
+    @staticmethod
+    def _unread(shown: str, name: str, near: Mapping[str, str]) -> str:
+        closest = difflib.get_close_matches(name, near, n=1)
+        return f"{shown}: nothing reads it" + (f"; did you mean {near[closest[0]]}?" if closest else "")

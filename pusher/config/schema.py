@@ -1,0 +1,338 @@
+"""What a setting is, and the kinds of values that settings have.
+
+A setting is data: its key, its kind, its default and its meaning. Files, variables and flags all give text; the kind
+turns that text into the value, so that a wrong value reads the same wherever it was written. Kinds know nothing of
+where a text came from and raise only ``ValueError``, whose words end the sentence "... is not".
+
+A sequence in a file reaches the kind as one text in which every item ends with ``ITEM_END``; so an item that contains
+commas or spaces stays whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+#: ASCII's record separator: no file, variable or shell contains it by accident.
+ITEM_END = "\x1e"
+#: Stands for an app's name in the key of an :class:`AppSetting`.
+APP = "<app>"
+
+
+class ConfigError(Exception):
+    """One line for the operator: what is wrong, where, and how to mend it."""
+
+
+class Kind(ABC, Generic[T]):
+    """How a text becomes a value. ``expects`` completes "expects ..."; ``unit`` is that of a bare number."""
+
+    expects = ""
+    unit = ""
+    secret = False
+
+    def parse(self, text: str) -> T:
+        """The value of a text. Raises ValueError, which says what is expected."""
+        try:
+            return self._value(text)
+        except (ValueError, KeyError):
+            raise ValueError(self.expects) from None
+
+    def show(self, value: T) -> str:
+        """The value as a user would write it."""
+        return self._shown(value)
+
+    @abstractmethod
+    def _value(self, text: str) -> T:
+        """Raises ValueError or KeyError when the text is not of this kind."""
+
+    def _shown(self, value: T) -> str:
+        return str(value)
+
+
+class Text(Kind[str]):
+    """Any text; ``empty=False``: at least one character."""
+
+    def __init__(self, *, empty: bool = True) -> None:
+        self.empty = empty
+        self.expects = "text" if empty else "text that is not empty"
+
+    def _value(self, text: str) -> str:
+        if ITEM_END in text or not (text or self.empty):
+            raise ValueError
+        return text
+
+
+class Secret(Text):
+    """Text that is never shown."""
+
+    secret = True
+
+
+class Path(Text):
+    """A path, relative to the working directory; "" = none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = "a path"
+
+
+class Credentials(Secret):
+    """Text of a JSON object or the path of a file that holds one. A mapping in the file is taken as its JSON."""
+
+
+class Unused(Kind[str]):
+    """A value that nothing reads; whatever it is, it is accepted."""
+
+    expects = "anything"
+
+    def _value(self, text: str) -> str:
+        return text.replace(ITEM_END, " ").strip()
+
+
+class Bool(Kind[bool]):
+    """Yes or no."""
+
+    expects = "true or false"
+    _VALUES = dict.fromkeys(("1", "t", "true", "yes", "on"), True) | dict.fromkeys(
+        ("0", "f", "false", "no", "off"), False
+    )
+
+    def _value(self, text: str) -> bool:
+        return self._VALUES[text.strip().lower()]
+
+    def _shown(self, value: bool) -> str:
+        return "true" if value else "false"
+
+
+class _Range(Kind[T]):
+    """Numbers between two bounds, both allowed."""
+
+    what = ""
+
+    def __init__(self, minimum: float | None = None, maximum: float | None = None, unit: str = "") -> None:
+        self.minimum, self.maximum, self.unit = minimum, maximum, unit
+        self.expects = self.what + _bounds(minimum, maximum)
+
+    def within(self, value: float) -> bool:
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+
+
+def _bounds(minimum: float | None, maximum: float | None) -> str:
+    if minimum is None:
+        return "" if maximum is None else f", at most {maximum:g}"
+    return f", at least {minimum:g}" if maximum is None else f" from {minimum:g} to {maximum:g}"
+
+
+class Int(_Range[int]):
+    """A whole number, exactly as written."""
+
+    what = "a whole number"
+
+    def _value(self, text: str) -> int:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text) or not self.within(int(text)):
+            raise ValueError
+        return int(text)
+
+
+class Number(_Range[float]):
+    """A number with or without decimals."""
+
+    what = "a number"
+
+    def _value(self, text: str) -> float:
+        if not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)\s*", text) or not self.within(float(text)):
+            raise ValueError
+        return float(text)
+
+    def _shown(self, value: float) -> str:
+        return f"{value:g}"
+
+
+#: Seconds in each unit of a duration, the longest first.
+SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000_001}
+
+
+class Duration(Kind[float]):
+    """A time such as ``1m30s`` or ``250ms``; a bare number counts in the key's unit. The value is in seconds."""
+
+    _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(d|h|ms|us|µs|m|s)")
+
+    def __init__(self, unit: str, minimum_s: float = 0.0, maximum_s: float = math.inf) -> None:
+        self.unit, self.minimum_s, self.maximum_s = unit, minimum_s, maximum_s
+        limits = "" if maximum_s == math.inf else f", at most {self.show(maximum_s)}{unit}"
+        least = f", at least {self.show(minimum_s)}{unit}" if minimum_s else ""
+        self.expects = f"a time such as 1m30s or 250ms, or a number of {unit}{least}{limits}"
+
+    def _value(self, text: str) -> float:
+        seconds = self._seconds(text.strip())
+        if not self.minimum_s <= seconds <= self.maximum_s:
+            raise ValueError
+        return seconds
+
+    def _seconds(self, text: str) -> float:
+        if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
+            return float(text) * SECONDS[self.unit]
+        if not re.fullmatch(f"({self._PART.pattern})+", text):
+            raise ValueError
+        return sum(float(number) * SECONDS[unit.replace("µ", "u")] for number, unit in self._PART.findall(text))
+
+    def _shown(self, value: float) -> str:
+        return f"{round(value / SECONDS[self.unit], 6):.12g}"
+
+
+class Choice(Kind[str]):
+    """One of a few words, without regard to case; ``also`` maps further spellings to them."""
+
+    def __init__(self, *words: str, also: Mapping[str, str] | None = None) -> None:
+        self.words = words
+        self._values = {word.lower(): word for word in words} | dict(also or {})
+        self.expects = "one of " + ", ".join(words)
+
+    def _value(self, text: str) -> str:
+        return self._values[text.strip().lower()]
+
+
+class List(Kind[tuple[str, ...]]):
+    """Texts: a sequence in the file, or one text split at commas and white space; ``{1,3}`` and ``[ ,]`` stay whole."""
+
+    _ITEM = re.compile(r"(?:\{[^{}]*\}|\[[^\[\]]*\]|[^\s,])+")
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.expects = "a list of " + (", ".join(words) if words else "texts")
+
+    def _value(self, text: str) -> tuple[str, ...]:
+        items = text.split(ITEM_END)[:-1] if ITEM_END in text else self._ITEM.findall(text)
+        if any(not item.strip() or (self.words and item not in self.words) for item in items):
+            raise ValueError
+        return tuple(dict.fromkeys(items))
+
+    def _shown(self, value: tuple[str, ...]) -> str:
+        return ", ".join(value)
+
+
+class Address(NamedTuple):
+    """A host's name or address, and a port."""
+
+    host: str
+    port: int
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """``host``, ``host:port``, ``[::1]`` or ``[::1]:port``. Raises ValueError."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\],]+))(?::([0-9]{1,5}))?", text.strip())
+    if found is None or not 0 < int(found[3] or default_port) < 65_536:
+        raise ValueError("host:port")
+    return Address(found[1] or found[2], int(found[3] or default_port))
+
+
+class HostPort(Kind[Address]):
+    """``host:port``."""
+
+    expects = "host:port"
+
+    def __init__(self, default_port: int) -> None:
+        self.default_port = default_port
+
+    def _value(self, text: str) -> Address:
+        return parse_address(text, self.default_port)
+
+    def _shown(self, value: Address) -> str:
+        return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
+
+
+class Brokers(Kind[str]):
+    """Kafka's bootstrap servers, ``host:port`` separated by commas, or ``sqlite:///path`` of the embedded broker."""
+
+    expects = "host:port[,host:port...] or sqlite:///path"
+
+    def _value(self, text: str) -> str:
+        text = ",".join(text.split(ITEM_END)[:-1]) if ITEM_END in text else text.strip()
+        if text.startswith("sqlite:"):
+            if not re.fullmatch(r"sqlite:///.*[^/]", text):
+                raise ValueError
+            return text
+        servers = [server for server in re.split(r"[\s,]+", text) if server]
+        if not servers or "://" in text:
+            raise ValueError
+        for server in servers:
+            parse_address(server, 9092)
+        return ",".join(servers)
+
+
+class Url(Kind[str]):
+    """``https://host[:port]``, without a slash at its end."""
+
+    expects = "an address such as https://host:port"
+
+    def _value(self, text: str) -> str:
+        text = text.strip().rstrip("/")
+        if not re.fullmatch(r"https://[^\s/?#]+", text):
+            raise ValueError
+        return text
+
+
+class Topic(Text):
+    """The name of a Kafka topic, in which ``<game>`` and ``<platform>`` may stand; "" = none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = 'the name of a topic (letters, digits, ".", "_", "-"), in which <game> and <platform> may stand'
+
+    def _value(self, text: str) -> str:
+        if not re.fullmatch(r"([A-Za-z0-9._-]|<game>|<platform>){0,249}", text):
+            raise ValueError
+        return text
+
+
+@dataclass(frozen=True, eq=False)
+class Setting(Generic[T]):
+    """One setting. ``aliases`` are further keys for it, used where the key itself is not given."""
+
+    key: str
+    kind: Kind[T]
+    default: T
+    text: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether anything reads it."""
+        return not isinstance(self.kind, Unused)
+
+    @property
+    def default_shown(self) -> str:
+        """The default as a user would write it."""
+        return self.kind.show(self.default)
+
+
+@dataclass(frozen=True, eq=False)
+class AppSetting(Setting[T]):
+    """A setting that every app has its own value of: its key contains ``<app>``."""
+
+    def for_app(self, app: str) -> Setting[T]:
+        """The setting of one app."""
+        aliases = tuple(alias.replace(APP, app) for alias in self.aliases)
+        return Setting(self.key.replace(APP, app), self.kind, self.default, self.text, aliases)
+
+
+def unused(key: str, *aliases: str, text: str = "Accepted, no effect.") -> Setting[str]:
+    """A key that older files contain and that has no meaning here: accepted without a warning."""
+    return Setting(key, Unused(), "", text, aliases)
+
+
+def variable(key: str) -> str:
+    """The environment variable of a key. A ``-`` is kept, so some can be set in containers but not in shells."""
+    return "PUSHER_" + key.replace(".", "_").upper()
+
+
+def json_text(value: object) -> str:
+    """A mapping of the file as the text that its kind expects."""
+    return json.dumps(value, ensure_ascii=False, default=str)
