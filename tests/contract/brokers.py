@@ -1,0 +1,170 @@
+"""The brokers that the contract suite runs over: how each makes topics, sources, publishers and readers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from pusher.broker.interface import Delivery, IsFull, Publisher, Reader, Record, Source, Wanted
+from pusher.broker.offsets import TopicPartition
+
+DEADLINE_S = 20.0
+
+
+def everything(_topic: str) -> bool:
+    return True
+
+
+def never(_topic: str) -> bool:
+    return False
+
+
+class Broker(Protocol):
+    """One broker for the tests of a session. What a test opens through it is closed with ``opened``."""
+
+    #: of one record's value
+    max_value_bytes: int
+
+    def create_topic(self, topic: str) -> None: ...
+
+    def source(
+        self,
+        group: str,
+        topics: list[str],
+        *,
+        wanted: Wanted = everything,
+        offset_reset: str = "earliest",
+        max_uncommitted: int = 10_000,
+    ) -> Source: ...
+
+    def publisher(self, *, buffer_kib: int = 32768) -> Publisher: ...
+
+    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
+        """``start``: "earliest", "latest", offsets by partition, or a time (s since the epoch)."""
+        ...
+
+
+BROKERS: dict[str, Callable[[str, Path], Broker]] = {}
+
+
+class Desk:
+    """What a test works with: names of its own on a broker, and parts that end with the test."""
+
+    def __init__(self, broker: Broker, stack: ExitStack) -> None:
+        self.broker = broker
+        self._stack = stack
+        self._prefix = f"push-{uuid.uuid4().hex[:12]}"
+        self._numbers = itertools.count()
+
+    def name(self) -> str:
+        """A topic or group name that nobody used before; all names of a desk share ``prefix``."""
+        return f"{self._prefix}_apns-single{next(self._numbers)}"
+
+    @property
+    def prefix(self) -> str:
+        return self._prefix
+
+    def topic(self) -> str:
+        topic = self.name()
+        self.broker.create_topic(topic)
+        return topic
+
+    def source(
+        self,
+        group: str,
+        topics: list[str],
+        *,
+        wanted: Wanted = everything,
+        offset_reset: str = "earliest",
+        max_uncommitted: int = 10_000,
+    ) -> Source:
+        source = self.broker.source(
+            group, topics, wanted=wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted
+        )
+        self._stack.callback(source.close, commit=False)
+        return source
+
+    def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
+        return self._stack.enter_context(closing(self.broker.publisher(buffer_kib=buffer_kib)))
+
+    def reader(self, topic: str, start: str | dict[int, int] | float = "earliest") -> Reader:
+        return self._stack.enter_context(closing(self.broker.reader(topic, start)))
+
+    def write(self, topic: str, *values: bytes) -> None:
+        """Stores values, in order; returns when all are stored."""
+        publisher = self.broker.publisher()
+        with closing(publisher):
+            for value in values:
+                publisher.publish(topic, value, expect_stored)
+            assert publisher.flush(DEADLINE_S) == 0
+
+
+@contextmanager
+def desk(broker: Broker) -> Iterator[Desk]:
+    with ExitStack() as stack:
+        yield Desk(broker, stack)
+
+
+def expect_stored(error: Exception | None) -> None:
+    assert error is None
+
+
+def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+    """Waits for a condition; fails after ``deadline_s``."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {condition}"
+        time.sleep(0.01)
+
+
+def poll_until(
+    source: Source, condition: Callable[[], bool], is_full: IsFull = never, deadline_s: float = DEADLINE_S
+) -> list[Delivery]:
+    """Polls a source until a condition holds; what it delivered."""
+    deliveries: list[Delivery] = []
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {deadline_s} s: {condition}; {source.health()}"
+        deliveries += source.poll(0.1, is_full)
+    return deliveries
+
+
+def receive(source: Source, count: int, is_full: IsFull = never, deadline_s: float = DEADLINE_S) -> list[Delivery]:
+    """Polls a source until it has delivered ``count`` records; never more."""
+    deliveries: list[Delivery] = []
+    end = time.monotonic() + deadline_s
+    while (missing := count - sum(len(delivery.records) for delivery in deliveries)) > 0:
+        assert time.monotonic() < end, f"{missing} of {count} records missing; {source.health()}"
+        deliveries += source.poll(0.1, is_full)
+    assert missing == 0, f"{-missing} records too many"
+    return deliveries
+
+
+def receive_nothing(source: Source, is_full: IsFull = never, polls: int = 10) -> None:
+    """Polls a source that owns its partitions and has nothing to deliver."""
+    poll_until(source, lambda: bool(source.assignment.trackers), is_full)
+    assert [delivery for _ in range(polls) for delivery in source.poll(0.1, is_full)] == []
+
+
+def records(deliveries: list[Delivery]) -> list[Record]:
+    return [record for delivery in deliveries for record in delivery.records]
+
+
+def values(deliveries: list[Delivery]) -> list[bytes | None]:
+    return [record.value for record in records(deliveries)]
+
+
+def finish(deliveries: list[Delivery]) -> None:
+    """Every record delivered has reached its final outcome."""
+    for tracker, delivered in deliveries:
+        for record in delivered:
+            tracker.finish(record.offset)
+
+
+def key(record: Record) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
