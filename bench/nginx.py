@@ -95,7 +95,7 @@ def program() -> str:
         print("bench: fetching nginx", flush=True)
         UNPACKED.mkdir(parents=True, exist_ok=True)
         as_root("apt-get", "update", "-q")
-        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=UNPACKED, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=UNPACKED, check=True, capture_output=True)
         package = next(UNPACKED.glob("nginx_*.deb"))
         subprocess.run(["dpkg", "-x", str(package), str(UNPACKED)], check=True)
     return str(unpacked)

@@ -26,7 +26,6 @@ PARTS = (
     ("/site-packages/hyperframe/", "http2"),
     ("/gevent/ssl.py", "ssl"),
     ("/gevent/_ssl", "ssl"),
-    ("/gevent/", "gevent"),
     ("/site-packages/", ""),
     ("/pusher/http2/", "http2"),
     ("/pusher/broker/offsets.py", "tracking"),
@@ -42,6 +41,9 @@ PARTS = (
     ("/pusher/", "pipeline"),
 )
 
+#: the same for a stack in which no frame's own row tells
+SHARED = (("/kafka/", "kafka, both ways"), ("/gevent/", "gevent"))
+
 parts: Counter[str] = Counter()
 functions: Counter[str] = Counter()
 _part_of_file: dict[str, str] = {}
@@ -50,12 +52,16 @@ _part_of_file: dict[str, str] = {}
 def sample(_number: int, frame: FrameType | None) -> None:
     """Count the stack that the timer's signal interrupted."""
     stack = list(frames(frame))
-    named = (part for part in map(part_of, stack) if part)
-    shared = "kafka, both ways" if any("/kafka/" in inner.f_code.co_filename for inner in stack) else "other"
-    part = next(named, shared)
+    part = next((part for part in map(part_of, stack) if part), None) or shared_part(stack)
     parts[part] += 1
     code = stack[0].f_code if stack else sample.__code__
     functions[f"{part}: {'/'.join(Path(code.co_filename).parts[-2:])} {code.co_qualname}"] += 1
+
+
+def shared_part(stack: list[FrameType]) -> str:
+    """The part of a stack in which no frame tells: the hub's loop, Kafka's connections, the program itself."""
+    paths = " ".join(frame.f_code.co_filename for frame in stack)
+    return next((part for text, part in SHARED if text in paths), "other")
 
 
 def frames(frame: FrameType | None) -> Iterator[FrameType]:
