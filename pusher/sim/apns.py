@@ -1,0 +1,304 @@
+"""A stand-in for Apple's push service on loopback: its rules, its answers, and on request its bad days.
+
+    python pusher.py simulate apns --port 2197 --tls-dir /tmp/apns --fault "429:0.01,retry-after=2,once"
+
+The rules are in `apns_rules`, the script of faults in `faults`, the transport in `http2_server`.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+from gevent.event import Event
+from h2.settings import SettingCodes
+
+from pusher.sim import faults as fault_script
+from pusher.sim.admin import Admin
+from pusher.sim.apns_rules import STATUS, USUAL_REASON, Client, Provider, Push, Rules
+from pusher.sim.certificate import load_verification_key, make_p8, server_context, tls_files, write_private
+from pusher.sim.faults import Fault, Faults, play, replacement
+from pusher.sim.http2_link import Answer, Link, Request
+from pusher.sim.http2_server import Http2Server
+from pusher.sim.ledger import Ledger, Received
+
+Fields = tuple[tuple[bytes, bytes], ...]
+RENEWAL_SCOPES = ("connection", "team", "off")
+
+
+class ApnsSimulator:
+    """The simulated service. Start it with start() or `with`; `port` is known from then on.
+
+    `faults` may be replaced while it runs; `ledger` tells what was received; `now` gives Unix time in seconds.
+    """
+
+    def __init__(  # noqa: PLR0913  # options, by keyword
+        self,
+        rules: Rules = Rules(),  # noqa: B008  # frozen
+        faults: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls_dir: str | None = None,
+        client_ca: str | None = None,
+        seed: int = 0,
+        latency_ms: float = 0.0,
+        max_streams: int = 1000,
+        first_stream_alone: bool = True,
+        initial_window: int | None = None,
+        ledger_limit: int = 100_000,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        directory = tls_dir or tempfile.mkdtemp(prefix="apns-")
+        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
+        files = tls_files(directory)
+        self.ca_file = files.ca
+        self.ledger = Ledger(ledger_limit)
+        self.faults = Faults(faults, seed)
+        self.latency_s = latency_ms / 1000
+        self._provider = Provider(rules)
+        self._now = now
+        self._seed = seed
+        self.server = Http2Server(
+            self._serve,
+            server_context(files, client_ca),
+            host,
+            port,
+            max_streams=max_streams,
+            first_streams=1 if first_stream_alone else None,
+            initial_window=initial_window,
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    @property
+    def received(self) -> list[Received]:
+        """The requests so far, in order, as the ledger keeps them."""
+        return self.ledger.received
+
+    def start(self) -> None:
+        """Listens; may follow stop(), on the same port. Raises OSError when the port is taken."""
+        self.server.start()
+
+    def stop(self) -> None:
+        """Drops all connections and stops listening; waits some milliseconds."""
+        self.server.stop()
+
+    def close(self) -> None:
+        """Stops for good, and removes the certificates unless tls_dir was given."""
+        self.stop()
+        if self._remove_directory is not None:
+            self._remove_directory()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_faults(self, script: Sequence[str]) -> None:
+        """Replaces the script of faults. Raises FaultSyntaxError."""
+        self.faults = Faults(script, self._seed)
+
+    def counts(self) -> dict[str, Any]:
+        """The ledger's counts, and what happened below the requests."""
+        return self.ledger.counts() | {
+            "transport": dict(self.server.counts),
+            "open_connections": len(self.server.links),
+            "protocol_errors": self.server.protocol_errors[-100:],
+        }
+
+    def report(self) -> dict[str, Any]:
+        """counts() and the list of requests, [id, token, status, reason]."""
+        return self.counts() | {"received": self.received}
+
+    def _serve(self, request: Request) -> None:
+        push = Push(request.method, request.path, request.headers, request.repeated, request.body)
+        client = self._client(request.link)
+        reason = self._provider.refusal(push, client, self._now())
+        apns_id = request.headers.get(b"apns-id", b"")
+        if not apns_id or reason == "BadMessageId":
+            apns_id = str(uuid.uuid4()).upper().encode()
+        if not reason and not client.trusted:
+            client.trusted = True
+            request.link.announce(SettingCodes.MAX_CONCURRENT_STREAMS, self.server.max_streams)
+        token = push.device_token.decode("latin-1")
+        fault = self.faults.pick(token, apns_id.decode("latin-1"))
+        answer, reason = self._decide(reason, fault, ((b"apns-id", apns_id),))
+        self._note(request, apns_id.decode("latin-1"), token, answer.status, reason, fault)
+        if fault is None:
+            self._later(request.link.respond, request.stream_id, answer)
+        elif fault.unprocessed:
+            play(fault, request, answer, self.server.schedule)
+        else:
+            self._later(play, fault, request, answer, self.server.schedule)
+
+    def _client(self, link: Link) -> Client:
+        if link.memory is None:
+            link.memory = Client(certificate_topic=certificate_topic(link))
+        client: Client = link.memory
+        return client
+
+    def _decide(self, reason: str, fault: Fault | None, headers: Fields) -> tuple[Answer, str]:
+        """The answer and its reason: the rules' own refusal, else the fault's status, else success."""
+        if reason:
+            return self._refuse(STATUS[reason], reason, headers), reason
+        if fault is None or not fault.status:
+            return Answer(200, headers), ""
+        reason = fault.reason or USUAL_REASON.get(fault.status, "")
+        body = self._error_body(fault.status, reason, fault.timestamp_ms) if reason else b""
+        return replacement(fault, headers, body), reason
+
+    def _refuse(self, status: int, reason: str, headers: Fields) -> Answer:
+        json_type = (b"content-type", b"application/json")
+        return Answer(status, (*headers, json_type), self._error_body(status, reason, None))
+
+    def _error_body(self, status: int, reason: str, timestamp_ms: int | None) -> bytes:
+        body: dict[str, str | int] = {"reason": reason}
+        if status == 410:
+            body["timestamp"] = int(self._now() * 1000) if timestamp_ms is None else timestamp_ms
+        return json.dumps(body).encode()
+
+    def _note(self, request: Request, apns_id: str, token: str, status: int, reason: str, fault: Fault | None) -> None:
+        if fault is not None:
+            self.ledger.faults[fault.text] += 1
+            if not fault.answers(request) and not fault.delivered:
+                status, reason = 0, fault.action
+        self.ledger.record(apns_id, token, status, reason)
+
+    def _later(self, function: Callable[..., object], *args: Any) -> None:
+        if self.latency_s:
+            self.server.schedule.after(self.latency_s, function, *args)
+        else:
+            function(*args)
+
+
+def certificate_topic(link: Link) -> bytes | None:
+    """The topic of the client's certificate, its subject's user id; None without a certificate."""
+    subject: Any = (link.peer_certificate or {}).get("subject", ())
+    names = {name: value for part in subject for name, value in part}
+    return names["userId"].encode() if "userId" in names else None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `simulate apns`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Simulates Apple's push service over HTTP/2 and TLS."
+    parser.epilog = fault_script.__doc__
+    listen = parser.add_argument_group("where it listens")
+    listen.add_argument("--host", default="127.0.0.1")
+    listen.add_argument("--port", type=int, default=2197, help="0 chooses a free one (%(default)s)")
+    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument("--client-ca", metavar="FILE", help="accept client certificates signed by this authority")
+    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /faults")
+    rules = parser.add_argument_group("what it accepts")
+    rules.add_argument("--key", metavar="FILE", help="verify provider tokens with this .p8 or public PEM")
+    rules.add_argument("--write-key", metavar="FILE", help="make a .p8, write it here, and verify with it")
+    rules.add_argument("--key-id", action="append", default=[], metavar="ID", help="known key id (any)")
+    rules.add_argument("--team-id", action="append", default=[], metavar="ID", help="known team id (any)")
+    rules.add_argument("--topic", action="append", default=[], metavar="BUNDLE", help="known app (any)")
+    rules.add_argument("--any-token", action="store_true", help="device tokens need not be hexadecimal")
+    rules.add_argument("--require-push-type", action="store_true", help="apns-push-type must be there")
+    rules.add_argument("--token-lifetime", type=float, default=3600, metavar="S", help="of provider tokens (3600 s)")
+    rules.add_argument("--token-updates", choices=RENEWAL_SCOPES, default="connection", help="counted by; %(default)s")
+    rules.add_argument(
+        "--no-wedge", action="store_true", help="newer tokens heal a connection after ExpiredProviderToken"
+    )
+    transport = parser.add_argument_group("how it transports")
+    transport.add_argument("--max-streams", type=int, default=1000, metavar="N", help="at once (%(default)s)")
+    transport.add_argument(
+        "--no-first-stream", action="store_true", help="no limit of 1 before the first valid request"
+    )
+    transport.add_argument("--initial-window", type=int, metavar="BYTES", help="receive window of a stream (65535)")
+    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    script = parser.add_argument_group("faults and records")
+    script.add_argument("--fault", action="append", default=[], metavar="TEXT", help="see below; may be repeated")
+    script.add_argument("--seed", type=int, default=0, help="of the dice (0)")
+    script.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
+    script.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="requests kept (%(default)s)")
+    script.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until SIGINT or SIGTERM; waits. Returns the exit status."""
+    try:
+        simulator = from_arguments(args)
+        simulator.start()
+    except (OSError, ValueError) as error:
+        print(f"apns simulator: {error}", file=sys.stderr)  # noqa: T201  # a command speaks to its terminal
+        return 1
+    admin = None if args.admin_port is None else Admin(simulator, args.host, args.admin_port)
+    say(f"apns simulator listening on https://{args.host}:{simulator.port}  ca: {simulator.ca_file}")
+    if admin is not None:
+        say(f"apns simulator admin on http://{args.host}:{admin.start()}")
+    wait_for_signal(args.summary_every, lambda: say(json.dumps(simulator.counts())))
+    if admin is not None:
+        admin.stop()
+    simulator.close()
+    if args.ledger:
+        Path(args.ledger).write_text(json.dumps(simulator.report()))
+    return 0
+
+
+def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
+    """The simulator that the flags ask for. Raises OSError, ValueError."""
+    key_file = args.key
+    if args.write_key:
+        write_private(args.write_key, make_p8())
+        key_file = args.write_key
+    rules = Rules(
+        topics=frozenset(args.topic),
+        key_ids=frozenset(args.key_id),
+        team_ids=frozenset(args.team_id),
+        verification_key=load_verification_key(Path(key_file).read_bytes()) if key_file else None,
+        any_token=args.any_token,
+        require_push_type=args.require_push_type,
+        token_lifetime_s=args.token_lifetime,
+        renewal_scope=args.token_updates,
+        wedge=not args.no_wedge,
+    )
+    return ApnsSimulator(
+        rules,
+        args.fault,
+        host=args.host,
+        port=args.port,
+        tls_dir=args.tls_dir,
+        client_ca=args.client_ca,
+        seed=args.seed,
+        latency_ms=args.latency_ms,
+        max_streams=args.max_streams,
+        first_stream_alone=not args.no_first_stream,
+        initial_window=args.initial_window,
+        ledger_limit=args.ledger_limit,
+    )
+
+
+def say(line: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(line, flush=True)  # noqa: T201  # a command speaks to its terminal
+
+
+def wait_for_signal(every_s: float | None, do: Callable[[], None]) -> None:
+    """Waits for SIGINT or SIGTERM; meanwhile calls do() every so many seconds (None: never)."""
+    stop = Event()
+    handlers = [gevent.signal_handler(number, stop.set) for number in (signal.SIGINT, signal.SIGTERM)]
+    while not stop.wait(every_s):
+        do()
+    for handler in handlers:
+        handler.cancel()
