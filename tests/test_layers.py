@@ -10,21 +10,16 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 
 #: From the bottom up. A name stands for the module or for everything in the package; the longest match decides.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("pusher",),
-    ("errors", "greenlets", "tls", "outcome", "topics", "retry", "config"),
-    (
-        "telemetry.log",
-        "telemetry.stats",
-        "http2.connection",
-        "http2.exchange",
-        "http2.frames",
-        "http2.header_block",
-        "broker.offsets",
-    ),
-    ("message", "broker.interface", "http2.transport", "http2.link", "http2.pool", "telemetry.sentry"),
-    ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
-    ("broker.connect", "pipeline"),
-    ("apns", "gcm", "fcm", "listener"),
+    ("pusher", "errors"),
+    ("outcome", "topics", "retry", "config", "broker.offsets"),
+    ("http2.frames", "http2.header_block", "http2.exchange", "http2.connection"),
+    ("telemetry.metrics", "telemetry.log", "telemetry.stats"),
+    ("tls", "telemetry.sentry", "broker.interface"),
+    ("greenlets", "message", "http2"),
+    ("broker.kafka", "broker.sqlite", "feedback"),
+    ("broker", "telemetry", "pipeline"),
+    ("consuming", "apns", "gcm", "fcm", "listener"),
+    ("services", "daemon"),
     ("app",),
     ("cli",),
     ("__main__",),
@@ -98,6 +93,11 @@ def allowed(importer: str, imported: str) -> bool:
     if package_of(importer) == package_of(imported):
         return layer(imported) <= layer(importer)
     return layer(imported) < layer(importer)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) != ALONE])
+def test_has_a_place(name: str) -> None:
+    assert layer(name) < len(LAYERS)
 
 
 @pytest.mark.parametrize("name", MODULES)
