@@ -81,6 +81,7 @@ def kafka_settings(brokers: str, service: str, statsd_port: int) -> dict[str, An
         },
         "feedback": {"reporters": ["kafka"], "kafka": {"brokers": brokers}},
         "stats": {"reporters": ["statsd"], "statsd": {"host": f"127.0.0.1:{statsd_port}", "prefix": "bench"}},
+        "admin": {"port": 0},
     }
 
 
