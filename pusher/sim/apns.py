@@ -66,6 +66,7 @@ class ApnsSimulator:
         self.ledger = Ledger(ledger_limit)
         self.faults = Faults(faults, seed)
         self.latency_s = latency_ms / 1000
+        self.rules = rules
         self._provider = Provider(rules)
         self._now = now
         self._seed = seed

@@ -39,6 +39,7 @@ Options
 """
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -160,6 +161,8 @@ def _check_action(text: str, action: str, arguments: Sequence[str]) -> None:
         raise FaultSyntaxError(f"{text!r}: no such action, or wrong arguments")
     if action == "reset" and arguments:
         _error_code(arguments[0])
+    if action == "freeze" and not arguments[0].replace(".", "", 1).isdigit():
+        raise FaultSyntaxError(f"{text!r}: freeze takes a number of seconds")
     if action == "settings" and (arguments[0] not in SettingCodes.__members__ or not arguments[1].isdigit()):
         raise FaultSyntaxError(f"{text!r}: settings takes a name, such as MAX_CONCURRENT_STREAMS, and a number")
 
@@ -181,10 +184,13 @@ _ARGUMENTS = {
 def _rate(text: str, rate: str) -> tuple[float, int]:
     try:
         if rate.startswith("1/"):
-            return 1.0, int(rate[2:])
-        return (float(rate) if rate else 1.0), 0
+            return 1.0, _number(rate[2:], 1, sys.maxsize)
+        share = float(rate or 1)
     except ValueError:
-        raise FaultSyntaxError(f"{text!r}: a rate is a share such as 0.05, or 1/N") from None
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise FaultSyntaxError(f"{text!r}: a rate is a share such as 0.05, or 1/N")
+    return share, 0
 
 
 def _with_option(fault: Fault, option: str) -> Fault:
@@ -207,15 +213,23 @@ _OPTIONS: dict[str, Callable[[Fault, str], dict[str, Any]]] = {
     "timestamp": lambda _fault, value: {"timestamp_ms": int(value)},
     "delay": lambda _fault, value: {"delay_s": float(value) / 1000},
     "delivered": lambda _fault, _value: {"delivered": True},
-    "continuation": lambda fault, value: {"shape": replace(fault.shape, continuation=int(value or 10))},
-    "padding": lambda fault, value: {"shape": replace(fault.shape, padding=int(value))},
-    "interim": lambda fault, value: {"shape": replace(fault.shape, interim=int(value or 103))},
+    "continuation": lambda fault, value: {"shape": replace(fault.shape, continuation=_number(value or "10", 1, 16384))},
+    "padding": lambda fault, value: {"shape": replace(fault.shape, padding=_number(value, 1, 255))},
+    "interim": lambda fault, value: {"shape": replace(fault.shape, interim=_number(value or "103", 102, 199))},
     "trailers": lambda fault, _value: {"shape": replace(fault.shape, trailers=True)},
     "code": lambda _fault, value: {"code": _error_code(value)},
     "unprocessed": lambda _fault, _value: {"unprocessed": True},
     "ms": lambda _fault, value: {"step_s": float(value) / 1000},
     "fin": lambda _fault, _value: {"fin": True},
 }
+
+
+def _number(text: str, least: int, most: int) -> int:
+    """An integer within bounds. Raises ValueError."""
+    number = int(text)
+    if not least <= number <= most:
+        raise ValueError(text)
+    return number
 
 
 def _error_code(text: str) -> int:
