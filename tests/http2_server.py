@@ -1,4 +1,4 @@
-"""A small HTTP/2 server over TLS on a free port, with h2's server side, scripted by a function; and its certificates."""
+"""A small HTTP/2 server over TLS on a free port: h2's server side, scripted by a function. Also its certificates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gevent
 from cryptography import x509
@@ -135,7 +135,7 @@ class Server:
     protocol_errors: list[str] = field(default_factory=list)
     handshake_errors: int = 0
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start(0)
         return self
 
@@ -148,7 +148,7 @@ class Server:
         self._listener.bind(("127.0.0.1", port))
         self._listener.listen(16)
         self.port: int = self._listener.getsockname()[1]
-        self._greenlets = [gevent.spawn(self._accept)]
+        self._greenlets: list[Any] = [gevent.spawn(self._accept)]
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -167,7 +167,7 @@ class Server:
                 return
             self._greenlets.append(gevent.spawn(self._serve, sock))
 
-    def _serve(self, sock: Any) -> None:
+    def _serve(self, sock: socket.socket) -> None:
         try:
             peer = Peer(self, self._context.wrap_socket(sock, server_side=True))
         except OSError:

@@ -12,7 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pusher", "errors"),
     ("outcome", "topics", "retry", "config", "broker.offsets"),
-    ("http2.frames", "http2.header_block", "http2.exchange", "http2.connection"),
+    (
+        "http2.frames",
+        "http2.header_block",
+        "http2.exchange",
+        "http2.outbound",
+        "http2.stream_0",
+        "http2.inbound",
+        "http2.connection",
+    ),
     ("telemetry.metrics", "telemetry.log", "telemetry.stats"),
     ("tls", "telemetry.sentry", "broker.interface"),
     ("greenlets", "message", "http2"),
