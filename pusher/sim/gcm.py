@@ -1,0 +1,253 @@
+"""A stand-in for Google's XMPP connection server on loopback: its rules, its answers, and on request its bad days.
+
+    python pusher.py simulate gcm --port 5235 --tls-dir /tmp/gcm --fault "nack SERVICE_UNAVAILABLE:0.01,once"
+
+Direct TLS, SASL PLAIN, resource binding, pings, and at most 100 unanswered messages a connection, all from Google's
+"XMPP protocol reference" (legacy). The script of faults is in `gcm_faults`, the protocol of the stream in `xmpp`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from pusher.sim import gcm_faults
+from pusher.sim.admin import Admin
+from pusher.sim.apns import say, wait_for_signal
+from pusher.sim.certificate import server_context, tls_files
+from pusher.sim.faults import Fault, Faults
+from pusher.sim.gcm_link import GcmLink
+from pusher.sim.ledger import Ledger
+from pusher.sim.schedule import Schedule
+
+MAX_PENDING = 100
+MAX_PAYLOAD_BYTES = 4096
+
+
+class GcmSimulator:
+    """The simulated service. Start it with start() or `with`; `port` is known from then on.
+
+    `accounts` maps sender ids to API keys; empty: any. The attributes may be changed while it runs.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, str] | None = None,
+        faults: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls_dir: str | None = None,
+        ack_delay_ms: float = 0.0,
+        seed: int = 0,
+        ledger_limit: int = 100_000,
+    ) -> None:
+        directory = tls_dir or tempfile.mkdtemp(prefix="gcm-")
+        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
+        files = tls_files(directory)
+        self.ca_file = files.ca
+        self.accounts = dict(accounts or {})
+        self.ack_delay_s = ack_delay_ms / 1000
+        #: False: pings of clients get no answer.
+        self.answer_pings = True
+        #: SASL mechanisms that are offered.
+        self.mechanisms: Sequence[str] = ("PLAIN",)
+        #: False: nobody can bind a resource.
+        self.binds = True
+        self.ledger = Ledger(ledger_limit)
+        #: Arrivals of each message id, whatever became of them.
+        self.arrivals: Counter[str] = Counter()
+        #: What clients have acknowledged: receipts and upstream messages, by id.
+        self.acknowledged: Counter[str] = Counter()
+        #: connections, logins, refused-logins, pings, pongs, over-window.
+        self.events: Counter[str] = Counter()
+        #: What clients did against the protocol, one line each.
+        self.violations: list[str] = []
+        #: The most messages that were unanswered on one connection.
+        self.max_pending = 0
+        self.links: list[GcmLink] = []
+        self.schedule = Schedule()
+        self._faults = Faults(seed=seed)
+        self.set_faults(faults)
+        self._tls = server_context(files)
+        self._address = (host, port)
+        self._server: StreamServer | None = None
+        self._greenlets = Pool()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._address[1]
+
+    def start(self) -> None:
+        """Listens; may follow stop(), on the same port. Raises OSError when the port is taken."""
+        self._server = StreamServer(self._address, self._accept, spawn=self._greenlets)
+        self._server.start()
+        self._address = (self._address[0], int(self._server.address[1]))
+        self._greenlets.spawn(self.schedule.run)
+
+    def stop(self) -> None:
+        """Drops all connections and stops listening; waits some milliseconds."""
+        if self._server is not None:
+            self._server.close()
+        for link in list(self.links):
+            link.cut()
+        self._greenlets.kill()
+
+    def close(self) -> None:
+        """Stops for good, and removes the certificates unless tls_dir was given."""
+        self.stop()
+        if self._remove_directory is not None:
+            self._remove_directory()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self, socket: Any, _address: object) -> None:
+        link = GcmLink(self, socket, self._tls)
+        self.links.append(link)
+        self.events["connections"] += 1
+        try:
+            link.run()
+        finally:
+            self.links.remove(link)
+
+    # --- from outside -------------------------------------------------------------------------------------------------
+    def set_faults(self, script: Sequence[str]) -> None:
+        """Replaces the script of faults. Raises FaultSyntaxError."""
+        parsed = tuple(gcm_faults.parse(line) for line in script)
+        self._faults.script = parsed
+
+    def command(self, text: str) -> int:
+        """Does an action of the faults' grammar to all connections that are logged in; returns their number."""
+        fault = gcm_faults.parse(text)
+        links = [link for link in self.links if link.bound]
+        for link in links:
+            link.do(fault, message=None)
+        return len(links)
+
+    def counts(self) -> dict[str, Any]:
+        """The ledger's counts, and what happened beside the messages."""
+        return self.ledger.counts() | {
+            "events": dict(self.events),
+            "max_pending": self.max_pending,
+            "acknowledged": sum(self.acknowledged.values()),
+            "open_connections": len(self.links),
+            "violations": self.violations[-100:],
+        }
+
+    def report(self) -> dict[str, Any]:
+        """counts() and the list of messages, [id, token, status, reason]."""
+        return self.counts() | {"received": self.ledger.received}
+
+    # --- what links ask -----------------------------------------------------------------------------------------------
+    def knows(self, user: str, password: str) -> bool:
+        """Whether these credentials may log in."""
+        known = self.accounts.get(user) == password if self.accounts else bool(user and password)
+        self.events["logins" if known else "refused-logins"] += 1
+        return known
+
+    def violation(self, text: str) -> None:
+        """Notes what a client did wrong."""
+        self.violations.append(text)
+
+    def arrived(self, message_id: str, pending: int) -> None:
+        """Counts a message that came on a connection with so many unanswered ones, this one included."""
+        self.arrivals[message_id] += 1
+        self.max_pending = max(self.max_pending, pending)
+        if pending > MAX_PENDING:
+            self.events["over-window"] += 1
+
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, str]:
+        """The fault to play and the error to answer with, "" for an ack; writes the ledger."""
+        token, message_id = str(message.get("to", "")), message["message_id"]
+        error = "CONNECTION_DRAINING" if draining else _refusal(message, size)
+        fault = None if error else self._faults.pick(token, message_id)
+        if fault is not None:
+            self.ledger.faults[fault.text] += 1
+            error = fault.arguments[0] if fault.action == "nack" else ""
+        hidden = fault is not None and fault.action in gcm_faults.UNANSWERED and not fault.delivered
+        refused = fault is not None and fault.action == "stanza-error"
+        status = 0 if hidden else 400 if error or refused else 200
+        self.ledger.record(message_id, token, status, fault.action if fault and status != 200 and not error else error)
+        return fault, error
+
+
+def _refusal(message: dict[str, Any], size: int) -> str:
+    if not message.get("to"):
+        return "BAD_REGISTRATION"
+    return "INVALID_JSON" if size > MAX_PAYLOAD_BYTES else ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `simulate gcm`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Simulates Google's XMPP connection server over TLS."
+    parser.epilog = gcm_faults.__doc__
+    listen = parser.add_argument_group("where it listens")
+    listen.add_argument("--host", default="127.0.0.1")
+    listen.add_argument("--port", type=int, default=5235, help="0 chooses a free one (%(default)s)")
+    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /faults")
+    rules = parser.add_argument_group("what it accepts and answers")
+    rules.add_argument("--account", action="append", default=[], metavar="SENDER:KEY", help="known account (any)")
+    rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    script = parser.add_argument_group("faults and records")
+    script.add_argument("--fault", action="append", default=[], metavar="TEXT", help="see below; may be repeated")
+    script.add_argument("--seed", type=int, default=0, help="of the dice (0)")
+    script.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
+    script.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="messages kept (%(default)s)")
+    script.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until SIGINT or SIGTERM; waits. Returns the exit status."""
+    try:
+        simulator = from_arguments(args)
+        simulator.start()
+    except (OSError, ValueError) as error:
+        print(f"gcm simulator: {error}", file=sys.stderr)  # noqa: T201  # a command speaks to its terminal
+        return 1
+    admin = None if args.admin_port is None else Admin(simulator, args.host, args.admin_port)
+    say(f"gcm simulator listening on {args.host}:{simulator.port}  ca: {simulator.ca_file}")
+    if admin is not None:
+        say(f"gcm simulator admin on http://{args.host}:{admin.start()}")
+    wait_for_signal(args.summary_every, lambda: say(json.dumps(simulator.counts())))
+    if admin is not None:
+        admin.stop()
+    simulator.close()
+    if args.ledger:
+        Path(args.ledger).write_text(json.dumps(simulator.report()))
+    return 0
+
+
+def from_arguments(args: argparse.Namespace) -> GcmSimulator:
+    """The simulator that the flags ask for. Raises OSError, ValueError."""
+    accounts = dict(account.partition(":")[::2] for account in args.account)
+    return GcmSimulator(
+        accounts,
+        args.fault,
+        host=args.host,
+        port=args.port,
+        tls_dir=args.tls_dir,
+        ack_delay_ms=args.ack_delay_ms,
+        seed=args.seed,
+        ledger_limit=args.ledger_limit,
+    )
