@@ -1,0 +1,86 @@
+"""The statsd package's client in DogStatsD's dialect: prefix glued to the name, many lines a datagram, tags.
+
+A host that cannot be resolved costs one warning; it is looked up again in the background. Whether anybody listens is
+never known, since UDP does not tell; a refusal by the own machine is ignored, because metrics must not stop pushes.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+
+import gevent
+from statsd import StatsClient
+from statsd.client.udp import Pipeline
+
+from pusher.config import Address
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
+
+#: What passes every Ethernet without fragments.
+MAX_DATAGRAM = 1_432
+#: How long an address is used, or its absence accepted, before it is looked up again.
+_RESOLVE_PERIOD_S = 60.0
+
+
+class _Client(StatsClient):  # type: ignore[misc]  # carries no types
+    """Sends text whose characters stand for bytes, so that its lengths are those of the datagrams."""
+
+    def _send(self, data: str) -> None:
+        try:
+            self._sock.sendto(data.encode("latin-1"), self._addr)
+        except OSError as error:
+            log.debug("metrics were not sent", error=str(error))
+
+
+class DogStatsd:
+    """One StatsD server."""
+
+    def __init__(self, address: Address, prefix: str) -> None:
+        self._address, self._prefix = address, prefix
+        self._client: _Client | None = None
+        self._resolve_at = 0.0
+        self._resolver: gevent.Greenlet[[], None] | None = None
+        self._warned = False
+
+    def send(self, lines: Sequence[str]) -> None:
+        """Sends lines such as ``sent:1|c|#game:a`` in few datagrams; drops them while the host has no address.
+
+        Waits for the first look-up, at most a second, and later only for the socket.
+        """
+        self._look_up()
+        if self._client is None or not lines:
+            return
+        batch = Pipeline(self._client)
+        for line in lines:
+            batch._after((self._prefix + line).encode().decode("latin-1"))  # noqa: SLF001  # its way in for ready lines
+        batch.send()
+
+    def _look_up(self) -> None:
+        if time.monotonic() >= self._resolve_at and (self._resolver is None or self._resolver.dead):
+            self._resolve_at = time.monotonic() + _RESOLVE_PERIOD_S
+            self._resolver = gevent.spawn(self._resolve)
+            if self._client is None:
+                self._resolver.join(timeout=1.0)
+
+    def _resolve(self) -> None:
+        """Waits for the name service, in gevent's own way."""
+        host, port = self._address
+        try:
+            ipv6 = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][0] == socket.AF_INET6
+            client = _Client(host, port, prefix=None, maxudpsize=MAX_DATAGRAM + 1, ipv6=ipv6)
+        except OSError as error:
+            if not self._warned:
+                log.warning(
+                    "StatsD host cannot be resolved, metrics are dropped until it can", host=host, error=str(error)
+                )
+            self._warned = True
+            return
+        if self._warned:
+            log.info("StatsD host resolved", host=host)
+            self._warned = False
+        old, self._client = self._client, client
+        if old is not None:
+            old.close()

@@ -1,0 +1,73 @@
+"""Every metric, once: name, kind, tags in their order, meaning. docs/metrics.md is made from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["count", "gauge", "timing"]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """What is measured. Timings are in milliseconds."""
+
+    name: str
+    kind: Kind
+    tags: tuple[str, ...]
+    text: str
+
+
+_APP = ("platform", "game")
+_TOKENS = ("hostname", "game", "platform")
+
+# --- senders
+
+SENT = Metric("sent", "count", (*_APP, "topic"), "Attempts: pushes handed to a link, retries included.")
+ACK = Metric("ack", "count", _APP, "Pushes that the provider accepted.")
+FAILED = Metric("failed", "count", (*_APP, "reason"), "Pushes that the provider refused, or that could not be sent.")
+EXPIRED = Metric("expired", "count", _APP, "Pushes whose expiry passed before they were sent.")
+INVALID = Metric("invalid", "count", (*_APP, "reason"), "Messages that can never be sent; listener: that tell nothing.")
+INVALID_UNPUBLISHED = Metric(
+    "invalid_unpublished", "count", _APP, "Messages that can never be sent and that Kafka's invalid topic refused too."
+)
+RETRIED = Metric("retried", "count", (*_APP, "reason"), "Pushes put back for another try.")
+INITIALIZE_FAILURE = Metric("initialize_failure", "count", _APP, "Apps that could not be set up.")
+SEND_NOTIFICATION_LATENCY = Metric(
+    "send_notification_latency", "timing", (*_APP, "client"), "From handing a push to a link to its final answer."
+)
+FIREBASE_LATENCY = Metric("firebase_latency", "timing", ("game",), "From a request to FCM to its answer.")
+QUEUE_LATENCY = Metric("queue_latency", "timing", _APP, "From a message's timestamp in Kafka to handing it to a link.")
+OFFSET_OUT_OF_RANGE = Metric(
+    "offset_out_of_range",
+    "count",
+    ("topic",),
+    "Partitions whose committed offset was no longer there: messages were lost.",
+)
+
+# --- the process
+
+NUM_GOROUTINE = Metric("num_goroutine", "gauge", ("hostname",), "Greenlets.")
+ALLOCATED_NOT_FREED = Metric("allocated_not_freed", "gauge", ("hostname",), "Resident memory in bytes.")
+HEAP_OBJECTS = Metric("heap_objects", "gauge", ("hostname",), "Memory blocks that Python has allocated.")
+NEXT_GC_BYTES = Metric("next_gc_bytes", "gauge", ("hostname",), "Highest resident memory so far in bytes.")
+
+# --- the feedback listener
+
+FEEDBACK_LISTENER_RESTART = Metric("feedback_listener_restart", "count", ("hostname",), "Starts of the listener.")
+QUEUE_OUT_CHANNEL = Metric("queue_out_channel", "gauge", ("hostname",), "Feedbacks that wait to be looked at.")
+BROKER_IN_CHANNEL = Metric("broker_in_channel", "gauge", ("hostname",), "The same, under its second name.")
+BROKER_INVALID_TOKEN_CHANNEL = Metric(
+    "broker_invalid_token_channel", "gauge", ("hostname",), "Dead tokens that wait for the deleter."
+)
+INVALID_TOKEN_HANDLER_BUFFER = Metric(
+    "invalid_token_handler_buffer", "gauge", ("hostname",), "Dead tokens that wait for the next DELETE."
+)
+TOKENS_DELETE_SUCCESS = Metric("tokens_delete_success", "count", _TOKENS, "Rows that were deleted.")
+TOKENS_DELETE_ERROR = Metric("tokens_delete_error", "count", _TOKENS, "Tokens that could not be deleted.")
+TOKENS_DELETE_NONEXISTENT = Metric("tokens_delete_nonexistent", "count", _TOKENS, "Tokens that had no row.")
+GUARD_STOPPED = Metric("guard_stopped", "count", _TOKENS, "Times that the guard stopped deletion.")
+GUARD_HELD = Metric("guard_held", "count", _TOKENS, "Feedbacks that the guard put into the held topic.")
+GUARD_DROPPED = Metric("guard_dropped", "count", _TOKENS, "Feedbacks that the guard dropped.")
+
+ALL: tuple[Metric, ...] = tuple(value for value in globals().copy().values() if isinstance(value, Metric))
