@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "http2.inbound",
         "http2.connection",
     ),
-    ("telemetry.metrics", "telemetry.log", "telemetry.stats"),
+    ("telemetry.metrics", "telemetry.log", "telemetry.runtime", "telemetry.dogstatsd", "telemetry.stats"),
     ("tls", "telemetry.sentry", "broker.interface"),
     ("greenlets", "message", "http2"),
     ("broker.kafka", "broker.sqlite", "feedback"),

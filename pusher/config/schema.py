@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from pusher.errors import StartError
+
 T = TypeVar("T")
 
 #: ASCII's record separator: no file, variable or shell contains it by accident.
@@ -26,8 +28,8 @@ ITEM_END = "\x1e"
 APP = "<app>"
 
 
-class ConfigError(Exception):
-    """One line for the operator: what is wrong, where, and how to mend it."""
+class ConfigError(StartError):
+    """A setting, or a source of settings, is wrong."""
 
 
 class Kind(ABC, Generic[T]):
