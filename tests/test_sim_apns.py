@@ -461,6 +461,15 @@ def test_expired_server_certificate(simulate: Simulate, connect: Connect, tmp_pa
     sim.server.protocol_errors.clear()
 
 
+def test_certificate_for_other_names(simulate: Simulate, tmp_path: Path) -> None:
+    tls_files(tmp_path)
+    sim = simulate(tls_dir=str(tmp_path), names=["apns.example"])
+    for name in ("apns.example", "127.0.0.1"):
+        plain = socket.create_connection(("127.0.0.1", sim.port), timeout=DEADLINE_S)
+        with client_context(sim.ca_file).wrap_socket(plain, server_hostname=name) as secured:
+            assert secured.selected_alpn_protocol() == "h2"
+
+
 def test_simulators_share_a_directory(tmp_path: Path) -> None:
     first = tls_files(tmp_path)
     ca = Path(first.ca).read_bytes()
@@ -673,13 +682,20 @@ def test_goaway_that_leaves_streams_out(simulate: Simulate, connect: Connect) ->
 
 
 def test_goaway_in_two_steps(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:drain Shutdown,ms=100"))
+    client = connect(simulate(Rules(), "prefix=aa:drain Shutdown,ms=100", "prefix=bb:silence"))
     assert client.ask().status == 200
+    silent = client.push(path="/3/device/bb")
     assert client.ask(path="/3/device/aa").status == 200
     (warning,) = client.seen(ConnectionTerminated)
     assert warning.last_stream_id == 2**31 - 1
+    assert client.ask(path="/3/device/aa").status == 200
+    client.receive(lambda: len(client.seen(ConnectionTerminated)) == 4)
+    late = client.push()
+    client.h2.reset_stream(silent, ErrorCodes.CANCEL)
+    client.flush()
     assert client.at_end()
-    assert [event.last_stream_id for event in client.seen(ConnectionTerminated)] == [2**31 - 1, 3]
+    assert client.replies[late] == Reply()
+    assert [event.last_stream_id for event in client.seen(ConnectionTerminated)] == [2**31 - 1] * 2 + [7] * 2
 
 
 def test_every_third_request(simulate: Simulate, connect: Connect) -> None:
@@ -695,6 +711,26 @@ def test_cut(simulate: Simulate, connect: Connect, fault: str) -> None:
     assert client.at_end()
     assert client.replies[stream] == Reply()
     assert sim.received[0][2:] == (0, "cut")
+    poll(lambda: not sim.server.links)
+
+
+def test_a_late_fault_on_a_link_that_is_gone(simulate: Simulate, connect: Connect) -> None:
+    sim = simulate(Rules(), "prefix=aa:cut,delay=30", "prefix=bb:drain,ms=30", "prefix=cc:ok,delay=60")
+    for token in ("aa", "bb", "cc"):
+        leaver = connect(sim)
+        leaver.push(path=f"/3/device/{token}")
+        leaver.close()
+    client = connect(sim)
+    assert client.ask(path="/3/device/cc").status == 200  # the greenlet of late calls is alive
+
+
+def test_every_link_can_be_disturbed_from_outside(simulate: Simulate, connect: Connect) -> None:
+    sim = simulate()
+    clients = [connect(sim), connect(sim)]
+    assert [client.ask().status for client in clients] == [200, 200]
+    for link in list(sim.server.links):
+        link.cut()
+    assert all(client.at_end() for client in clients)
     poll(lambda: not sim.server.links)
 
 

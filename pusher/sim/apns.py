@@ -8,8 +8,6 @@ The rules are in `apns_rules`, the script of faults in `faults`, the transport i
 import argparse
 import json
 import shutil
-import signal
-import sys
 import tempfile
 import time
 import uuid
@@ -19,12 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import gevent
-from gevent.event import Event
 from h2.settings import SettingCodes
 
+from pusher.sim import command
 from pusher.sim import faults as fault_script
-from pusher.sim.admin import Admin
 from pusher.sim.apns_rules import STATUS, USUAL_REASON, Client, Provider, Push, Rules
 from pusher.sim.certificate import load_verification_key, make_p8, server_context, tls_files, write_private
 from pusher.sim.faults import Fault, Faults, play, replacement
@@ -39,7 +35,8 @@ RENEWAL_SCOPES = ("connection", "team", "off")
 class ApnsSimulator:
     """The simulated service. Start it with start() or `with`; `port` is known from then on.
 
-    `faults` may be replaced while it runs; `ledger` tells what was received; `now` gives Unix time in seconds.
+    `set_faults` changes the script while it runs; `ledger` tells what was received; `server.links` are the connections,
+    to cut or freeze; `names` are host names for the certificate besides loopback's; `now` gives Unix time in seconds.
     """
 
     def __init__(  # noqa: PLR0913  # options, by keyword
@@ -50,6 +47,7 @@ class ApnsSimulator:
         host: str = "127.0.0.1",
         port: int = 0,
         tls_dir: str | None = None,
+        names: Sequence[str] = (),
         client_ca: str | None = None,
         seed: int = 0,
         latency_ms: float = 0.0,
@@ -61,7 +59,7 @@ class ApnsSimulator:
     ) -> None:
         directory = tls_dir or tempfile.mkdtemp(prefix="apns-")
         self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        files = tls_files(directory)
+        files = tls_files(directory, names)
         self.ca_file = files.ca
         self.ledger = Ledger(ledger_limit)
         self.faults = Faults(faults, seed)
@@ -122,7 +120,7 @@ class ApnsSimulator:
         return self.ledger.counts() | {
             "transport": dict(self.server.counts),
             "open_connections": len(self.server.links),
-            "protocol_errors": self.server.protocol_errors[-100:],
+            "protocol_errors": list(self.server.protocol_errors),
         }
 
     def report(self) -> dict[str, Any]:
@@ -206,8 +204,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--host", default="127.0.0.1")
     listen.add_argument("--port", type=int, default=2197, help="0 chooses a free one (%(default)s)")
     listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument(
+        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+    )
     listen.add_argument("--client-ca", metavar="FILE", help="accept client certificates signed by this authority")
-    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /faults")
     rules = parser.add_argument_group("what it accepts")
     rules.add_argument("--key", metavar="FILE", help="verify provider tokens with this .p8 or public PEM")
     rules.add_argument("--write-key", metavar="FILE", help="make a .p8, write it here, and verify with it")
@@ -228,33 +228,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     transport.add_argument("--initial-window", type=int, metavar="BYTES", help="receive window of a stream (65535)")
     transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
-    script = parser.add_argument_group("faults and records")
-    script.add_argument("--fault", action="append", default=[], metavar="TEXT", help="see below; may be repeated")
-    script.add_argument("--seed", type=int, default=0, help="of the dice (0)")
-    script.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
-    script.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="requests kept (%(default)s)")
-    script.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
+    command.add_record_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGINT or SIGTERM; waits. Returns the exit status."""
-    try:
-        simulator = from_arguments(args)
-        simulator.start()
-    except (OSError, ValueError) as error:
-        print(f"apns simulator: {error}", file=sys.stderr)  # noqa: T201  # a command speaks to its terminal
-        return 1
-    admin = None if args.admin_port is None else Admin(simulator, args.host, args.admin_port)
-    say(f"apns simulator listening on https://{args.host}:{simulator.port}  ca: {simulator.ca_file}")
-    if admin is not None:
-        say(f"apns simulator admin on http://{args.host}:{admin.start()}")
-    wait_for_signal(args.summary_every, lambda: say(json.dumps(simulator.counts())))
-    if admin is not None:
-        admin.stop()
-    simulator.close()
-    if args.ledger:
-        Path(args.ledger).write_text(json.dumps(simulator.report()))
-    return 0
+    return command.run("apns", "https://{host}:{port}", lambda: from_arguments(args), args)
 
 
 def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
@@ -280,6 +259,7 @@ def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
         host=args.host,
         port=args.port,
         tls_dir=args.tls_dir,
+        names=args.name,
         client_ca=args.client_ca,
         seed=args.seed,
         latency_ms=args.latency_ms,
@@ -288,18 +268,3 @@ def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
         initial_window=args.initial_window,
         ledger_limit=args.ledger_limit,
     )
-
-
-def say(line: str) -> None:
-    """Prints a line at once, also into a pipe."""
-    print(line, flush=True)  # noqa: T201  # a command speaks to its terminal
-
-
-def wait_for_signal(every_s: float | None, do: Callable[[], None]) -> None:
-    """Waits for SIGINT or SIGTERM; meanwhile calls do() every so many seconds (None: never)."""
-    stop = Event()
-    handlers = [gevent.signal_handler(number, stop.set) for number in (signal.SIGINT, signal.SIGTERM)]
-    while not stop.wait(every_s):
-        do()
-    for handler in handlers:
-        handler.cancel()

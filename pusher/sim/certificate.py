@@ -110,16 +110,29 @@ def write_private(path: str | Path, pem: bytes) -> None:
         file.write(pem)
 
 
-def tls_files(directory: str | Path, names: Sequence[str] = LOOPBACK_NAMES) -> TlsFiles:
-    """Files in the directory for a server of these names, made when missing: simulators may share a directory."""
+def tls_files(directory: str | Path, names: Sequence[str] = ()) -> TlsFiles:
+    """Files in the directory for a server on loopback, made when missing, so that simulators may share a directory.
+
+    With `names` the server's certificate is made anew for these host names too.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     files = TlsFiles(*(str(directory / name) for name in ("ca.pem", "server.pem", "server.key")))
     if not Path(files.ca).exists():
-        ca = make_ca()
-        ca.write(directory, "ca")
-        make_server_certificate(ca, names).write(directory, "server")
+        make_ca().write(directory, "ca")
+    if names or not Path(files.certificate).exists():
+        ca = read_certificate(directory, "ca")
+        make_server_certificate(ca, (*LOOPBACK_NAMES, *names)).write(directory, "server")
     return files
+
+
+def read_certificate(directory: str | Path, name: str) -> Certificate:
+    """What write() wrote. Raises OSError, ValueError."""
+    certificate = x509.load_pem_x509_certificate(Path(directory, f"{name}.pem").read_bytes())
+    key = serialization.load_pem_private_key(Path(directory, f"{name}.key").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{name}.key is not an EC key")  # noqa: TRY004  # a wrong file, not a wrong type
+    return Certificate(certificate, key)
 
 
 def server_context(files: TlsFiles, client_ca: str | None = None) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -64,7 +64,9 @@ class Service:
     initial_window: int | None
     schedule: Schedule = field(default_factory=Schedule)
     counts: Counter[str] = field(default_factory=Counter)
-    protocol_errors: list[str] = field(default_factory=list)  #: what clients did against the protocol
+    protocol_errors: deque[str] = field(
+        default_factory=lambda: deque(maxlen=1000)
+    )  #: what clients did against the protocol
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ class Link:
         """Sends GOAWAY. Streams above last_stream_id get no answer; with ALL_STREAMS it is a mere warning, else the
         link closes when the streams that remain are answered.
         """
+        last_stream_id = min(last_stream_id, self._last_stream_id)  # RFC 9113, 6.8: never raised again
         self._raw(GoAwayFrame(0, last_stream_id, code, debug))
         if last_stream_id < ALL_STREAMS:
             self._last_stream_id = last_stream_id
@@ -231,6 +234,8 @@ class Link:
 
     def cut(self) -> None:
         """Ends the TCP connection at once by a reset; what was not sent is dropped."""
+        if self._cut:
+            return
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._drop()
 
@@ -368,6 +373,8 @@ class Link:
         while self._wake.wait():
             self._wake.clear()
             self._thawed.wait()
+            if self._cut:
+                return
             self._drain_h2()
             data = b"".join(self._out)
             self._out.clear()
