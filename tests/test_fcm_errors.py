@@ -1,0 +1,119 @@
+"""Every error code of FCM's, what it is called and what follows from it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pusher.fcm.errors import CODES, QUOTA_WAIT_S, read_answer
+from pusher.outcome import DELIVERED, Kind
+
+NAMES = {
+    "INVALID_ARGUMENT": "INVALID_JSON",
+    "UNREGISTERED": "DEVICE_UNREGISTERED",
+    "SENDER_ID_MISMATCH": "SENDER_ID_MISMATCH",
+    "QUOTA_EXCEEDED": "DEVICE_MESSAGE_RATE_EXCEEDED",
+    "UNAVAILABLE": "SERVICE_UNAVAILABLE",
+    "INTERNAL": "INTERNAL_SERVER_ERROR",
+    "THIRD_PARTY_AUTH_ERROR": "THIRD_PARTY_AUTH_ERROR",
+    "APNS_AUTH_ERROR": "THIRD_PARTY_AUTH_ERROR",
+}
+RETRY = {"QUOTA_EXCEEDED", "UNAVAILABLE", "INTERNAL"}
+FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+
+
+def body_of(status: int, rpc_status: str, *details: object, message: str = "words of Google") -> bytes:
+    error = {"code": status, "message": message, "status": rpc_status, "details": list(details)}
+    return json.dumps({"error": error}).encode()
+
+
+def test_every_code_is_tested() -> None:
+    assert NAMES.keys() == CODES.keys()
+
+
+@pytest.mark.parametrize("code", NAMES)
+def test_each_code(code: str) -> None:
+    body = body_of(400, "FAILED_PRECONDITION", {"@type": "x/google.rpc.Help"}, {"@type": FCM_ERROR, "errorCode": code})
+    outcome, meaning = read_answer(400, body)
+    assert outcome.reason == NAMES[code]
+    assert outcome.key == NAMES[code].lower()
+    assert outcome.description == "words of Google"
+    assert outcome.delete_token is (code == "UNREGISTERED")
+    assert meaning.retry is (code in RETRY)
+    assert outcome.kind is (Kind.FAILED if code in RETRY else Kind.REJECTED)
+    assert not meaning.access_token
+    assert not meaning.credentials
+
+
+def test_success_is_200_alone() -> None:
+    assert read_answer(200, b"").outcome is DELIVERED
+    assert read_answer(200, b"<html>").outcome is DELIVERED
+    assert read_answer(204, b"").outcome.kind is Kind.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("rpc_status", "name"),
+    [
+        ("INVALID_ARGUMENT", "INVALID_JSON"),
+        ("RESOURCE_EXHAUSTED", "DEVICE_MESSAGE_RATE_EXCEEDED"),
+        ("UNAVAILABLE", "SERVICE_UNAVAILABLE"),
+        ("INTERNAL", "INTERNAL_SERVER_ERROR"),
+        ("NOT_FOUND", "UNKNOWN"),
+        ("PERMISSION_DENIED", "UNKNOWN"),
+        ("UNREGISTERED", "UNKNOWN"),
+    ],
+)
+def test_without_the_detail_the_canonical_code_names_the_error(rpc_status: str, name: str) -> None:
+    outcome, _ = read_answer(400, body_of(400, rpc_status))
+    assert outcome.reason == name
+    assert not outcome.delete_token
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><title>Error</title></html>",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"error": "text"}',
+        b'{"error": null}',
+        b'{"error": []}',
+        b'{"error": {"status": 7, "message": [], "details": 3}}',
+        b'{"error": {"details": [null, "x", {"errorCode": "UNREGISTERED"}, {"@type": 5}]}}',
+        b'{"error": {"details": [{"@type": "' + FCM_ERROR.encode() + b'", "errorCode": ["UNREGISTERED"]}]}}',
+        b'{"error": {"details": [{"@type": "' + FCM_ERROR.encode() + b'", "errorCode": "UNSPECIFIED_ERROR"}]}}',
+    ],
+)
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 504])
+def test_a_body_without_a_code_leaves_the_status_to_decide(status: int, body: bytes) -> None:
+    outcome, meaning = read_answer(status, body)
+    assert (outcome.status, outcome.reason, outcome.key) == (status, "UNKNOWN", "unknown")
+    assert outcome.description == f"HTTP {status}"
+    assert not outcome.delete_token
+    assert meaning.retry is (status in {429, 500, 502, 503, 504})
+    assert outcome.kind is (Kind.FAILED if meaning.retry else Kind.REJECTED)
+    assert meaning.access_token is (status == 401)
+    assert meaning.credentials is (status in {401, 403})
+
+
+def test_a_quota_waits_for_a_minute() -> None:
+    detail = {"@type": FCM_ERROR, "errorCode": "QUOTA_EXCEEDED"}
+    assert read_answer(429, body_of(429, "RESOURCE_EXHAUSTED", detail)).meaning.first_wait_s == QUOTA_WAIT_S
+    assert read_answer(429, b"").meaning.first_wait_s == QUOTA_WAIT_S
+    assert read_answer(503, b"").meaning.first_wait_s == 0
+
+
+def test_an_apple_certificate_that_is_refused_is_no_reason_for_a_new_access_token() -> None:
+    detail = {"@type": FCM_ERROR, "errorCode": "THIRD_PARTY_AUTH_ERROR"}
+    meaning = read_answer(401, body_of(401, "UNAUTHENTICATED", detail)).meaning
+    assert not meaning.access_token
+
+
+def test_a_long_description_is_cut() -> None:
+    outcome, _ = read_answer(400, body_of(400, "INVALID_ARGUMENT", message="x" * 10_000))
+    assert len(outcome.description) == 500
