@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Any, TypeAlias
 
 import orjson
@@ -20,6 +21,8 @@ SOURCE_TOPIC_HEADER = "source-topic"
 MAX_BODY_BYTES = 65_536
 MAX_TOKEN_CHARACTERS = 4_096
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+#: An integer that may exceed 64 bits: orjson would make a float of it.
+_LONG_NUMBER = re.compile(rb"[:\[,]\s*-?\d{19}").search
 _NAMESPACE = hashlib.sha1(b"pusher", usedforsecurity=False).digest()[:16]
 
 #: What JSON decodes to.
@@ -77,7 +80,7 @@ def decode_object(value: bytes | None) -> dict[str, Json]:
     if value is None:
         raise InvalidMessage("not-json", "the record has no value")
     try:
-        decoded = orjson.loads(value)
+        decoded = _decode_unusual(value) if _LONG_NUMBER(value) else orjson.loads(value)
     except orjson.JSONDecodeError:
         decoded = _decode_unusual(value)
     if not isinstance(decoded, dict):
@@ -129,7 +132,7 @@ def merge(metadata: dict[str, Json], into: dict[str, Json]) -> None:
 
 
 def origin(record: Record) -> str:
-    """``topic/partition/offset/timestamp`` of the record that was sent first: a replayed one keeps that of its source."""
+    """``topic/partition/offset/timestamp`` of the record sent first: a replayed one keeps that of its source."""
     for name, value in record.headers or ():
         if name == ORIGIN_HEADER:
             return value.decode("utf-8", "replace")
@@ -144,7 +147,7 @@ def derived_id(source: str) -> str:
 
 
 def _decode_unusual(value: bytes) -> Json:
-    """What orjson refuses: integers above 64 bits are right, everything else is wrong and gets said so."""
+    """What orjson refuses or would change: integers above 64 bits are right, the rest is wrong and gets said so."""
     try:
         decoded = json.loads(value, parse_float=_finite, parse_constant=_refuse_constant)
         encode(decoded)

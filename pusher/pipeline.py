@@ -14,9 +14,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gevent.queue import Empty, SimpleQueue
 
@@ -35,6 +36,7 @@ log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
 
 P = TypeVar("P", bound=Push)
+P_co = TypeVar("P_co", bound=Push, covariant=True)
 Clock = Callable[[], float]
 
 #: Free resends in a row before a push waits between them: a peer that refuses everything must not cost a core.
@@ -43,10 +45,12 @@ _FREE_RESENDS_AT_ONCE = 3
 _REFUSED_FEEDBACK_RETRY_S = 5.0
 
 
-class Parse(Protocol[P]):
+class Parse(Protocol[P_co]):
     """Makes a push from a record; raises ``InvalidMessage``."""
 
-    def __call__(self, record: Record, tracker: Tracker) -> P: ...
+    def __call__(self, record: Record, tracker: Tracker) -> P_co:
+        """Never waits."""
+        ...
 
 
 class MakeFeedback(Protocol):
@@ -54,7 +58,9 @@ class MakeFeedback(Protocol):
 
     def __call__(
         self, origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
-    ) -> bytes: ...
+    ) -> bytes:
+        """``user_metadata=False`` leaves out what the producer attached."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Lane(Generic[P]):
         self._inbox: SimpleQueue[Sequence[P]] = SimpleQueue()
         self._opened: deque[P] = deque()
         self._suspended: list[P] = []
-        self._refused: list[tuple[P, Outcome]] = []
+        self._refused: list[tuple[Publisher, P, Outcome]] = []
         self._refused_retry_at = 0.0
         tags = (settings.platform, settings.app)
         self._stats, self._tags = stats, tags
@@ -165,10 +171,8 @@ class Lane(Generic[P]):
         due = self.retries.next_due
         if due is not None:
             timeout_s = max(0.0, min(timeout_s, due - self._clock()))
-        try:
+        with suppress(Empty):
             self._opened.extend(self._inbox.get(timeout=timeout_s))
-        except Empty:
-            pass
         return self._ready(limit)
 
     def handed_over(self, pushes: Iterable[P]) -> None:
@@ -219,7 +223,7 @@ class Lane(Generic[P]):
             outcome.kind is not Kind.DELIVERED or self.settings.feedback_successes
         )
         if wanted and self._publisher is not None:
-            self._publish(push, outcome)
+            self._publish(self._publisher, push, outcome)
         else:
             push.tracker.finish(push.offset)
 
@@ -229,8 +233,8 @@ class Lane(Generic[P]):
         self.expire()
         if self._refused and self._clock() >= self._refused_retry_at:
             refused, self._refused = self._refused, []
-            for push, outcome in refused:
-                self._publish(push, outcome)
+            for publisher, push, outcome in refused:
+                self._publish(publisher, push, outcome)
 
     def leave_late_retries(self, due_after: float) -> None:
         """At a stop: retries that are due after ``due_after`` (monotonic s) are left uncommitted to the next owner."""
@@ -269,11 +273,7 @@ class Lane(Generic[P]):
         return [
             push
             for push in candidates
-            if (
-                push.tracker.state is active
-                and not push.finished
-                and not 0 < push.expires_ms < now_ms
-            )
+            if (push.tracker.state is active and not push.finished and not 0 < push.expires_ms < now_ms)
             or self._set_aside(push, now_ms)
         ]
 
@@ -331,30 +331,33 @@ class Lane(Generic[P]):
             self._acked.add()
         else:
             self._stats.counter(metrics.FAILED, *self._tags, outcome.key).add()
-            log.debug("push failed", reason=outcome.reason, status=outcome.status, token=push.token, **self._where(push))
+            log.debug(
+                "push failed", reason=outcome.reason, status=outcome.status, token=push.token, **self._where(push)
+            )
 
     def _where(self, push: P) -> dict[str, object]:
         topic, partition = push.tracker.key
         return {"game": self.settings.app, "topic": topic, "partition": partition, "offset": push.offset}
 
-    def _publish(self, push: P, outcome: Outcome, *, user_metadata: bool = True) -> None:
-        assert self._publisher is not None
-        value = self._make_feedback(
-            self._origin, push, outcome, int(self._wall_clock()), user_metadata=user_metadata
+    def _publish(self, publisher: Publisher, push: P, outcome: Outcome, *, user_metadata: bool = True) -> None:
+        value = self._make_feedback(self._origin, push, outcome, int(self._wall_clock()), user_metadata=user_metadata)
+        publisher.publish(
+            self._feedback_topic, value, partial(self._published, publisher, push, outcome, user_metadata)
         )
-        self._publisher.publish(self._feedback_topic, value, partial(self._published, push, outcome, user_metadata))
 
-    def _published(self, push: P, outcome: Outcome, user_metadata: bool, error: PublishError | None) -> None:
+    def _published(
+        self, publisher: Publisher, push: P, outcome: Outcome, user_metadata: bool, error: PublishError | None
+    ) -> None:
         if error is None:
             self.blocked = ""
             push.tracker.finish(push.offset)
         elif isinstance(error, RecordTooLarge) and user_metadata:
             log.warning("feedback refused for its size, published without the producer's metadata", **self._where(push))
-            self._publish(push, outcome, user_metadata=False)
+            self._publish(publisher, push, outcome, user_metadata=False)
         else:
-            self._hold_feedback(push, outcome, error)
+            self._hold_feedback(publisher, push, outcome, error)
 
-    def _hold_feedback(self, push: P, outcome: Outcome, error: PublishError) -> None:
+    def _hold_feedback(self, publisher: Publisher, push: P, outcome: Outcome, error: PublishError) -> None:
         """The topic is missing or forbidden: the app waits until it can be written."""
         kind = "missing or forbidden" if isinstance(error, TopicRefused) else "refused"
         self.blocked = f"feedback topic {self._feedback_topic} {kind}: {error}"
@@ -364,7 +367,7 @@ class Lane(Generic[P]):
             topic=self._feedback_topic,
             error=str(error),
         )
-        self._refused.append((push, outcome))
+        self._refused.append((publisher, push, outcome))
         self._refused_retry_at = self._clock() + _REFUSED_FEEDBACK_RETRY_S
 
     def _sent_counter(self, topic: str) -> Counter:
@@ -390,27 +393,28 @@ class Pipeline:
         apps: Sequence[str],
         publisher: Publisher | None,
         stats: Stats,
-        *,
         invalid_topic: str,
-        publish_invalid: bool,
     ) -> None:
+        """``publisher`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand."""
         self.platform = platform
-        self.lanes: dict[str, Lane[Push]] = {}
+        self.lanes: dict[str, Lane[Any]] = {}
         self.consumed = 0
         #: Messages that could never be sent.
         self.invalid = 0
         self._apps = apps
-        self._publisher = publisher if publish_invalid else None
+        self._publisher = publisher if invalid_topic else None
         self._invalid_topic = invalid_topic
         self._stats = stats
         self._names: dict[str, topics.TopicName | None] = {}
 
     def wanted(self, topic: str) -> bool:
         """Whether records of this topic are read: those of an app that is configured but not running are not."""
-        if not topics.is_request_topic(topic, self.platform, self._apps, self._invalid_topic):
-            return False
         name = self._name(topic)
-        return name is None or name.game in self.lanes or name.game not in self._apps
+        if name is None or name.platform != self.platform or topics.is_written_by_pusher(topic):
+            return False
+        if topic == topics.fill(self._invalid_topic, name):
+            return False
+        return name.game in self.lanes or name.game not in self._apps
 
     def is_full(self, topic: str) -> bool:
         """Whether a topic's partitions should be paused."""
@@ -440,7 +444,7 @@ class Pipeline:
         if pushes:
             lane.put(pushes)
 
-    def _lane(self, name: topics.TopicName | None) -> Lane[Push] | None:
+    def _lane(self, name: topics.TopicName | None) -> Lane[Any] | None:
         if name is None or name.platform != self.platform:
             return None
         return self.lanes.get(name.game)
@@ -464,7 +468,7 @@ class Pipeline:
             tracker.finish(record.offset)
             return
         self._publisher.publish(
-            self._invalid_topic or topics.invalid_topic(name.game, name.platform),
+            topics.fill(self._invalid_topic, name),
             record.value or b"",
             partial(self._invalid_published, record, tracker, name),
             headers=[

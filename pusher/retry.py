@@ -57,11 +57,13 @@ class RetryQueue(Generic[T]):
         return len(self._heap)
 
     def push(self, due: float, item: T) -> None:
+        """``due`` is on the clock that ``pop_due`` gets."""
         heapq.heappush(self._heap, (due, next(self._order), item))
 
     def pop_due(self, now: float, limit: int) -> list[T]:
         """At most ``limit`` items that are due."""
-        heap, items = self._heap, []
+        heap = self._heap
+        items: list[T] = []
         while heap and heap[0][0] <= now and len(items) < limit:
             items.append(heapq.heappop(heap)[2])
         return items

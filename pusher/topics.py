@@ -39,22 +39,19 @@ def parse(topic: str, apps: Collection[str]) -> TopicName | None:
     return splits[0] if splits else None
 
 
-def is_request_topic(topic: str, platform: str, apps: Collection[str], invalid_topic: str) -> bool:
-    """Whether a sender of ``platform`` reads this topic: its own platform's, never one that pusher itself writes."""
-    if topic.endswith((FEEDBACKS, INVALID, HELD)) or topic == invalid_topic:
-        return False
-    name = parse(topic, apps)
-    return name is not None and name.platform == platform
+def is_written_by_pusher(topic: str) -> bool:
+    """Whether a topic holds outcomes, not requests."""
+    return topic.endswith((FEEDBACKS, INVALID, HELD))
+
+
+def fill(template: str, name: TopicName) -> str:
+    """A topic's name with ``<game>`` and ``<platform>`` filled in."""
+    return template.replace("<game>", name.game).replace("<platform>", name.platform)
 
 
 def feedback_topic(game: str, platform: str) -> str:
     """Where the outcomes of a game's pushes go."""
     return f"push-{game}-{platform}{FEEDBACKS}"
-
-
-def invalid_topic(game: str, platform: str) -> str:
-    """Where messages go that can never be sent."""
-    return f"push-{game}-{platform}{INVALID}"
 
 
 def held_topic(game: str, platform: str) -> str:

@@ -42,9 +42,7 @@ class ProviderToken:
         self._token = ""
 
     @classmethod
-    def load(
-        cls, key_path: str, key_id: str, team_id: str, clock: Callable[[], float] = time.time
-    ) -> ProviderToken:
+    def load(cls, key_path: str, key_id: str, team_id: str, clock: Callable[[], float] = time.time) -> ProviderToken:
         """Reads a ``.p8`` file. Raises ``CredentialError``."""
         try:
             key = load_pem_private_key(Path(key_path).read_bytes(), password=None)
@@ -136,7 +134,7 @@ class ClientCertificate:
         except ssl.SSLError as error:
             raise CredentialError(f"the certificate and its key do not belong together: {error.reason}") from None
         finally:
-            os.unlink(path)
+            Path(path).unlink()
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,23 @@ responder reads lists of ended exchanges. What an end means for a push is a tabl
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
+import gevent
 from gevent.queue import SimpleQueue
 
 from pusher.apns.credentials import Credentials
 from pusher.apns.message import ApnsPush, Kind
 from pusher.apns.reasons import read_answer
 from pusher.broker.interface import Health
-from pusher.http2.connection import End, Exchange, Fields
-from pusher.http2.pool import Origin, Pool
+from pusher.http2.exchange import End, Exchange
+from pusher.http2.header_block import Fields
+from pusher.http2.pool import Policy, Pool
+from pusher.http2.transport import Origin
 from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Outcome
 from pusher.pipeline import Lane
 from pusher.retry import parse_retry_after
@@ -47,10 +52,11 @@ class ApnsSettings:
     connections: int = 1
     max_in_flight: int = 300
     request_timeout_s: float = 60.0
+    policy: Policy = field(default_factory=Policy)
 
 
 class ApnsService:
-    """One app's way to Apple. ``run_sender`` and ``run_responder`` each need a greenlet of their own."""
+    """One app's way to Apple."""
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class ApnsService:
             max_in_flight=settings.max_in_flight,
             timeout_s=settings.request_timeout_s,
             name=lane.settings.app,
+            policy=settings.policy,
         )
         self._token = ""
         self._fields: dict[Kind, Fields] = {}
@@ -79,6 +86,10 @@ class ApnsService:
         self._next_probe = 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------------
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {"sender": self.run_sender, "responder": self.run_responder}
+
     def start(self) -> None:
         """Opens the links. Returns at once."""
         self.pool.start()
@@ -91,7 +102,7 @@ class ApnsService:
         """New credentials for new links; the old links finish their streams."""
         self._credentials = credentials
         self._refusals = 0
-        self._renewed("new credentials")
+        self.pool.replace("new credentials")
 
     @property
     def in_flight(self) -> int:
@@ -104,6 +115,7 @@ class ApnsService:
         return self._refusals >= _HOLD_AFTER_REFUSALS
 
     def health(self) -> Health:
+        """Whether pushes can be sent now."""
         if self.held:
             return Health(False, "Apple refuses the app's credentials")
         state = self.pool.state()
@@ -141,16 +153,16 @@ class ApnsService:
             fields = self._fields[kind] = _fields(kind, self._token)
         return fields
 
+    def _tls(self) -> ssl.SSLContext:
+        return self._credentials.tls_context()
+
     def _probe_room(self) -> int:
         """Credentials are refused: one push a minute finds out whether they are again accepted. May wait."""
         wait_s = self._next_probe - self._clock()
         if wait_s > 0:
-            self.pool.sleep(min(wait_s, _WAIT_S))
+            gevent.sleep(min(wait_s, _WAIT_S))
             return 0
         return 1
-
-    def _tls(self) -> object:
-        return self._credentials.tls_context()
 
     # --- answers ------------------------------------------------------------------------------------------------------
     def run_responder(self) -> None:
@@ -203,19 +215,15 @@ class ApnsService:
         token = self._credentials.token
         if token is None:
             return False
-        sent_with = exchange.fields.value(b"authorization")
-        if sent_with != b"bearer " + token.current().encode():
+        if exchange.fields.value(b"authorization") != _bearer(token.current()):
             return True
         if not token.renew():
             return False
         # A connection on which a token expired stays unusable with the new one.
-        self._renewed("Apple says that the provider token expired")
+        self.pool.replace("Apple says that the provider token has expired", opened_before=exchange.sent_at)
         return True
 
-    def _renewed(self, reason: str) -> None:
-        self.pool.replace(reason)
-
-    _ENDS = {
+    _ENDS: ClassVar[dict[End, Callable[[ApnsService, Exchange], None]]] = {
         End.RESPONSE: _refused,
         End.UNPROCESSED: _unprocessed,
         End.RESET: _unknown_fate,
@@ -227,19 +235,19 @@ class ApnsService:
 def _fields(kind: Kind, token: str) -> Fields:
     """The header fields that all pushes of a kind share."""
     fields = [
-        (b"authorization", b"bearer " + token.encode()),
+        (b"authorization", _bearer(token)),
         (b"content-type", b"application/json; charset=utf-8"),
         (b"apns-topic", kind.topic),
         (b"apns-push-type", kind.push_type),
         (b"apns-priority", kind.priority),
     ]
-    empty = (b"", b"bearer ")
-    return Fields(*[field for field in fields if field[1] not in empty])
+    return Fields(*[(name, value) for name, value in fields if value])
+
+
+def _bearer(token: str) -> bytes:
+    return b"bearer " + token.encode() if token else b""
 
 
 def _retry_after_s(exchange: Exchange) -> float | None:
-    """RFC 9110, 10.2.3: seconds or a date."""
-    for name, value in exchange.headers:
-        if name == b"retry-after":
-            return parse_retry_after(value.decode("ascii", "replace"), time.time())
-    return None
+    value = exchange.header(b"retry-after")
+    return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())

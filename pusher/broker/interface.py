@@ -17,20 +17,34 @@ class Record(Protocol):
     """One message of a topic. kafka-python's ConsumerRecord has this shape."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Its topic."""
+        ...
+
     @property
-    def partition(self) -> int: ...
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Where it stands in the partition."""
+        ...
+
     @property
     def timestamp(self) -> int:
         """Milliseconds since the epoch; -1 when the broker has none."""
         ...
 
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """Its bytes; None is what Kafka calls a tombstone."""
+        ...
+
     @property
-    def headers(self) -> Sequence[Header]: ...
+    def headers(self) -> Sequence[Header]:
+        """Names and values, in order."""
+        ...
 
 
 class Delivery(NamedTuple):
@@ -96,7 +110,9 @@ class Source(Protocol):
         """Commits, leaves the group and closes. May wait some seconds; never raises."""
         ...
 
-    def health(self) -> Health: ...
+    def health(self) -> Health:
+        """Whether records can be read now."""
+        ...
 
     def lag(self) -> dict[TopicPartition, int]:
         """For each owned partition the number of offsets between its lowest unfinished message and its end."""
@@ -133,7 +149,9 @@ class Publisher(Protocol):
         """Gives up what is left. May wait a moment; never raises."""
         ...
 
-    def health(self) -> Health: ...
+    def health(self) -> Health:
+        """Whether records can be written now."""
+        ...
 
 
 class Reader(Protocol):
@@ -143,4 +161,6 @@ class Reader(Protocol):
         """The next records, none when nothing came in ``timeout_s``. Raises ``OSError`` with one clear line."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Never raises."""
+        ...

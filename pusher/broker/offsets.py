@@ -33,7 +33,9 @@ class HasOffset(Protocol):
     """What ``Tracker.admit`` needs to know of a record."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Where it stands in its partition."""
+        ...
 
 
 R = TypeVar("R", bound=HasOffset)

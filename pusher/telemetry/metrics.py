@@ -23,7 +23,7 @@ _TOKENS = ("hostname", "game", "platform")
 
 # --- senders
 
-SENT = Metric("sent", "count", (*_APP, "topic"), "Attempts: pushes handed to a link, retries included.")
+SENT = Metric("sent", "count", (*_APP, "topic"), "Pushes handed to a link; a retry does not count again.")
 ACK = Metric("ack", "count", _APP, "Pushes that the provider accepted.")
 FAILED = Metric("failed", "count", (*_APP, "reason"), "Pushes that the provider refused, or that could not be sent.")
 EXPIRED = Metric("expired", "count", _APP, "Pushes whose expiry passed before they were sent.")

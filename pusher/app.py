@@ -1,0 +1,268 @@
+"""Builds a sender from the configuration, starts it, and stops it in order.
+
+Per app a lane and a service; for all of them one source, one pipeline, the publishers and the stats. An app that cannot
+be set up is skipped and tried again every minute, and its topics are not consumed meanwhile.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import gevent
+
+from pusher.broker.connect import open_publisher, open_source
+from pusher.broker.interface import Health, Publisher
+from pusher.config import Config, settings
+from pusher.consuming import Consuming
+from pusher.daemon import Daemon, Step
+from pusher.errors import StartError
+from pusher.outcome import Kind
+from pusher.pipeline import Lane, Pipeline, Totals
+from pusher.services import OpenLane, build_service
+from pusher.telemetry import metrics, sentry
+from pusher.telemetry.log import logger
+from pusher.telemetry.stats import Stats
+
+log = logger(__name__)
+
+_TICK_S = 1.0
+_SET_UP_AGAIN_S = 60.0
+_HEALTH_PERIOD_S = 5.0
+#: What flushing outcomes and the last commit get, even when the grace time is used up.
+_FLUSH_AT_LEAST_S = 2.0
+
+
+class Service(Protocol):
+    """One app's way to its provider."""
+
+    lane: Lane[Any]
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own, by name."""
+        ...
+
+    def start(self) -> None:
+        """Connects in the background. Returns at once."""
+        ...
+
+    def close(self, grace_s: float) -> None:
+        """Closes the links; waits up to ``grace_s`` for answers."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes without an answer."""
+        ...
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        ...
+
+
+class Sender:
+    """The commands ``apns`` and ``gcm``."""
+
+    def __init__(self, platform: str, config: Config) -> None:
+        self.platform = platform
+        self._config = config
+        self._apps = config[settings.APNS_APPS if platform == "apns" else settings.GCM_APPS]
+        self._hostname = socket.gethostname()
+        self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT])
+        self._stats = Stats.from_config(config, self._hostname)
+        self._publishers = self._open_publishers()
+        invalid_topic = config[settings.QUEUE_INVALID_TOPIC]
+        invalid_publisher = self._publishers[config[settings.QUEUE.brokers]] if invalid_topic else None
+        self._pipeline = Pipeline(platform, self._apps, invalid_publisher, self._stats, invalid_topic)
+        self.services: dict[str, Service] = {}
+        #: Apps that could not be set up, and why.
+        self._skipped: dict[str, str] = {}
+        self._unready = ""
+
+    def run(self) -> int:
+        """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
+        for app in self._apps:
+            self._set_up(app)
+        if not self.services:
+            raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
+        source = open_source(self._config, settings.QUEUE, self._pipeline.wanted)
+        self._consuming = Consuming(
+            source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
+        )
+        spawn = self._daemon.greenlets.spawn
+        spawn("stats", self._stats.run)
+        spawn("consuming", self._consuming.run)
+        spawn("upkeep", self._upkeep)
+        spawn("summary", self._summarize)
+        log.info(
+            "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
+        )
+        return self._daemon.run(self._stop_order())
+
+    # --- start --------------------------------------------------------------------------------------------------------
+    def _open_publishers(self) -> dict[str, Publisher]:
+        """One for each brokers address: feedbacks and invalid messages may share one."""
+        addresses = {self._config[settings.QUEUE.brokers]}
+        if self._config[settings.FEEDBACK_REPORTERS]:
+            addresses.add(self._config[settings.FEEDBACK_BROKERS])
+        return {address: open_publisher(self._config, address) for address in sorted(addresses)}
+
+    def _set_up(self, app: str) -> None:
+        """Serves an app, or notes why not."""
+        try:
+            service = build_service(self.platform, self._config, app, self._lane_opener(app))
+        except StartError as error:
+            if app not in self._skipped:
+                log.error("app cannot be served, it is skipped", game=app, error=str(error))
+                self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
+            self._skipped[app] = f"{app}: {error}"
+            return
+        self._skipped.pop(app, None)
+        self.services[app] = service
+        self._pipeline.lanes[app] = service.lane
+        service.start()
+        for name, loop in service.loops().items():
+            self._daemon.greenlets.spawn(f"{app} {name}", loop)
+
+    def _lane_opener(self, app: str) -> OpenLane:
+        feedbacks = None
+        if self._config[settings.FEEDBACK_REPORTERS]:
+            feedbacks = self._publishers[self._config[settings.FEEDBACK_BROKERS]]
+        return OpenLane(app, self.platform, self._hostname, feedbacks, self._stats, self._config)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+    def _is_full(self, topic: str) -> bool:
+        return self._pipeline.is_full(topic) or any(publisher.full for publisher in self._publishers.values())
+
+    def _upkeep(self) -> None:
+        set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+        while True:
+            gevent.sleep(_TICK_S)
+            for service in self.services.values():
+                service.lane.tick()
+            self._report_health()
+            if self._skipped and time.monotonic() >= set_up_at:
+                set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+                for app in list(self._skipped):
+                    self._set_up(app)
+                self._consuming.refresh()
+
+    def unready(self) -> list[str]:
+        """Why this process cannot do all its work now, one line a reason."""
+        parts = {"kafka": self._consuming.source.health()}
+        parts |= {f"publisher {address}": publisher.health() for address, publisher in self._publishers.items()}
+        parts |= {app: service.health() for app, service in self.services.items()}
+        reasons = [f"{name}: {health.reason}" for name, health in parts.items() if not health.ready]
+        reasons += [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
+        return reasons + list(self._skipped.values())
+
+    def _report_health(self) -> None:
+        """One line whenever readiness changes."""
+        unready = "; ".join(self.unready())
+        if unready and not self._unready:
+            log.warning("not ready", reason=unready)
+        elif self._unready and not unready:
+            log.info("ready")
+        self._unready = unready
+
+    def _summarize(self) -> None:
+        """The summary line of each app, once a period, when there is anything to say."""
+        interval = settings.APNS_LOG_STATS_INTERVAL if self.platform == "apns" else settings.GCM_LOG_STATS_INTERVAL
+        interval_s = self._config[interval]
+        before: dict[str, dict[str, int]] = {}
+        while True:
+            gevent.sleep(interval_s)
+            for app, service in self.services.items():
+                now = _summary(service.lane.totals)
+                added = {name: value - before.get(app, {}).get(name, 0) for name, value in now.items()}
+                before[app] = now
+                if any(added.values()):
+                    log.info(
+                        "flushing stats",
+                        method="logStats",
+                        game=app,
+                        **{"interval(ns)": int(interval_s * 1e9)},
+                        **added,
+                    )
+
+    # --- stop ---------------------------------------------------------------------------------------------------------
+    def _stop_order(self) -> Sequence[Step]:
+        return (
+            Step("drain", self._drain),
+            Step("feedbacks", self._flush, _FLUSH_AT_LEAST_S),
+            Step("last commit", self._leave_group, _FLUSH_AT_LEAST_S),
+            Step("links", self._close_links),
+            Step("publishers", self._close_publishers),
+            Step("greenlets", self._end_greenlets, 1.0),
+            Step("stats", self._flush_stats),
+        )
+
+    def _drain(self, left_s: float) -> str:
+        """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
+        self._consuming.draining = True
+        deadline = time.monotonic() + left_s
+        lanes = [service.lane for service in self.services.values()]
+        if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:
+            for lane in lanes:
+                lane.leave_all()
+            return ""
+        while any(lane.in_hand for lane in lanes) and time.monotonic() < deadline:
+            for lane in lanes:
+                lane.leave_late_retries(deadline)
+            gevent.sleep(0.01)
+        left = sum(lane.in_hand for lane in lanes)
+        for lane in lanes:
+            lane.leave_all()
+        return f"{left} pushes are left to the next start" if left else ""
+
+    def _flush(self, left_s: float) -> str:
+        deadline = time.monotonic() + left_s
+        left = sum(p.flush(max(0.0, deadline - time.monotonic())) for p in self._publishers.values())
+        return f"{left} records are not acknowledged" if left else ""
+
+    def _leave_group(self, left_s: float) -> str:
+        if not self._consuming.end(left_s):
+            return "the source did not answer"
+        self._consuming.source.close()
+        return ""
+
+    def _close_links(self, left_s: float) -> str:
+        closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]
+        gevent.joinall(closing, timeout=2.0)
+        return ""
+
+    def _close_publishers(self, _: float) -> str:
+        for publisher in self._publishers.values():
+            publisher.close()
+        return ""
+
+    def _end_greenlets(self, left_s: float) -> str:
+        return ", ".join(self._daemon.greenlets.stop(left_s))
+
+    def _flush_stats(self, _: float) -> str:
+        self._stats.flush()
+        return ""
+
+
+def _summary(totals: Totals) -> dict[str, int]:
+    outcomes = totals.outcomes
+    return {
+        "sentMessages": totals.sent,
+        "ignoredMessages": outcomes[Kind.EXPIRED] + outcomes[Kind.INVALID],
+        "responsesReceived": totals.responses,
+        "successesReceived": outcomes[Kind.DELIVERED],
+        "failuresReceived": outcomes[Kind.REJECTED] + outcomes[Kind.FAILED],
+    }
+
+
+def run_sender(platform: str, config: Config) -> int:
+    """The command ``apns`` or ``gcm``; returns the exit code. Raises ``StartError``."""
+    sentry.setup(config[settings.SENTRY_URL], command=platform)
+    try:
+        return Sender(platform, config).run()
+    except StartError as error:
+        sentry.report(str(error), cmd=platform)
+        sentry.flush(5.0)
+        raise

@@ -1,0 +1,62 @@
+"""The consuming greenlet: all calls on a source come from here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from gevent.event import Event
+
+from pusher.broker.interface import Record, Source
+from pusher.broker.offsets import Tracker
+
+_POLL_S = 1.0
+
+Submit = Callable[[Tracker, Sequence[Record]], None]
+
+
+class Consuming:
+    """Moves records from a source to ``submit`` and commits what is finished, until it is told to end."""
+
+    def __init__(
+        self,
+        source: Source,
+        submit: Submit,
+        is_full: Callable[[str], bool],
+        commit_interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.source = source
+        self._submit, self._is_full = submit, is_full
+        self._commit_interval_s, self._clock = commit_interval_s, clock
+        #: Read nothing more, but stay in the group and commit.
+        self.draining = False
+        self._refresh = False
+        self._ending = False
+        self._ended = Event()
+
+    def run(self) -> None:
+        """Runs in a greenlet of its own until ``end``."""
+        commit_at = self._clock() + self._commit_interval_s
+        while not self._ending:
+            if self._refresh:
+                self._refresh = False
+                self.source.refresh()
+            for tracker, records in self.source.poll(_POLL_S, self._full):
+                self._submit(tracker, records)
+            if self._clock() >= commit_at:
+                self.source.commit()
+                commit_at = self._clock() + self._commit_interval_s
+        self._ended.set()
+
+    def refresh(self) -> None:
+        """What is wanted has changed. Returns at once."""
+        self._refresh = True
+
+    def end(self, timeout_s: float) -> bool:
+        """Lets the loop end after its present round, so that the source may be closed; waits for it."""
+        self.draining = self._ending = True
+        return bool(self._ended.wait(timeout_s))
+
+    def _full(self, topic: str) -> bool:
+        return self.draining or self._is_full(topic)

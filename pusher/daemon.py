@@ -1,0 +1,77 @@
+"""What every long-running command has: signals, the wait for an end, and a stop in order with a limit in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from pusher.greenlets import Greenlets
+from pusher.telemetry import sentry
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
+
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+
+
+class Step(NamedTuple):
+    """A part of the stop order. ``run`` gets the seconds that are left and returns what did not end, or ""."""
+
+    name: str
+    run: Callable[[float], str]
+    #: Seconds it gets even when the grace time is used up: without them finished work would be repeated.
+    at_least_s: float = 0.0
+
+
+class Daemon:
+    """Runs until SIGINT or SIGTERM, or until a greenlet that must run has died."""
+
+    def __init__(self, name: str, grace_s: float) -> None:
+        self.name = name
+        self._over = Event()
+        self.greenlets = Greenlets(self._over.set)
+        self._grace_s = grace_s
+        self._signals = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self._signalled, number)
+
+    def run(self, stop_order: Sequence[Step]) -> int:
+        """Waits for the end, stops in order and returns the exit code. Waits up to the grace time, and little more."""
+        self._over.wait()
+        self.greenlets.may_end = True
+        began = time.monotonic()
+        left_over = [self._step(step, began) for step in stop_order]
+        unfinished = [text for text in left_over if text]
+        took = f"{time.monotonic() - began:.1f}s"
+        if unfinished:
+            log.warning("stopped, not everything ended in time", took=took, unfinished="; ".join(unfinished))
+        else:
+            log.info("stopped gracefully", took=took)
+        sentry.flush(2.0)
+        return EXIT_FAILED if self.greenlets.failure else EXIT_STOPPED
+
+    def _step(self, step: Step, began: float) -> str:
+        left_s = max(step.at_least_s, began + self._grace_s - time.monotonic())
+        try:
+            left_over = step.run(left_s)
+        except Exception as error:  # noqa: BLE001 - the steps that follow must still run
+            log.error("a step of the stop order failed", step=step.name, error=repr(error))
+            sentry.report_exception(None, step=step.name)
+            return f"{step.name}: {error!r}"
+        return f"{step.name}: {left_over}" if left_over else ""
+
+    def _signalled(self, number: int) -> None:
+        self._signals += 1
+        name = signal.Signals(number).name
+        if self._signals > 1:
+            log.warning("second signal, exiting at once", signal=name)
+            os._exit(EXIT_FAILED)
+        log.warning("stopping", signal=name, grace=f"{self._grace_s:g}s")
+        self._over.set()

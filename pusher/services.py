@@ -1,0 +1,102 @@
+"""Which provider serves an app, and how its service is made from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pusher.apns.credentials import ClientCertificate, Credentials, ProviderToken
+from pusher.apns.message import ApnsParser
+from pusher.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
+from pusher.broker.interface import Publisher
+from pusher.config import Config, settings
+from pusher.errors import CredentialError
+from pusher.feedback import apns_feedback
+from pusher.http2.pool import BackOff, Policy
+from pusher.message import Push
+from pusher.pipeline import Lane, LaneSettings, MakeFeedback, Parse
+from pusher.retry import RetryPolicy
+from pusher.telemetry.stats import Stats
+from pusher.tls import TlsTrust
+
+P = TypeVar("P", bound=Push)
+
+
+@dataclass(frozen=True)
+class OpenLane:
+    """Makes the lane of one app."""
+
+    app: str
+    platform: str
+    hostname: str
+    #: None: outcomes are not fed back.
+    feedbacks: Publisher | None
+    stats: Stats
+    config: Config
+
+    def __call__(
+        self, client: str, parse: Parse[P], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
+    ) -> Lane[P]:
+        """``client`` is a tag: apns, gcm or fcm; ``high_water`` is in pushes."""
+        lane = LaneSettings(
+            app=self.app,
+            platform=self.platform,
+            client=client,
+            hostname=self.hostname,
+            retry=retry,
+            high_water=high_water,
+            feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
+        )
+        return Lane(lane, parse, make_feedback, self.feedbacks, self.stats)
+
+
+def build_service(platform: str, config: Config, app: str, open_lane: OpenLane) -> Any:
+    """The service of an app. Raises ``StartError`` where its settings or credentials cannot be used."""
+    return _BUILDERS[platform](config, app, open_lane)
+
+
+def apns_credentials(config: Config, app: str) -> Credentials:
+    """Reads an app's credentials for Apple. Raises ``CredentialError``."""
+    trust = TlsTrust(config[settings.APNS_CA_FILE], config[settings.APNS_CRL_FILE])
+    certificate = config.of(settings.APNS_CERT_PATH, app)
+    key = config.of(settings.APNS_AUTH_KEY_PATH, app)
+    if key:
+        key_id, team_id = config.of(settings.APNS_KEY_ID, app), config.of(settings.APNS_TEAM_ID, app)
+        if not (key_id and team_id):
+            raise CredentialError(f"apns.certs.{app}.keyID and .teamID must be set beside .authKeyPath")
+        credentials = Credentials(trust, token=ProviderToken.load(key, key_id, team_id))
+    elif certificate:
+        password = config.of(settings.APNS_CERT_PASSWORD, app)
+        credentials = Credentials(trust, certificate=ClientCertificate.load(certificate, password))
+    else:
+        raise CredentialError(f"set apns.certs.{app}.authKeyPath, keyID and teamID, or apns.certs.{app}.certPath")
+    credentials.tls_context()
+    return credentials
+
+
+def apns_host(config: Config) -> str:
+    """``apns.host``, or Apple's for the environment."""
+    return config[settings.APNS_HOST] or (PRODUCTION_HOST if config.production else SANDBOX_HOST)
+
+
+def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
+    credentials = apns_credentials(config, app)
+    retry = RetryPolicy(config[settings.APNS_RETRY_INTERVAL], config[settings.APNS_RETRY_MAX_ATTEMPTS])
+    parser = ApnsParser(config.of(settings.APNS_TOPIC, app))
+    lane = open_lane("apns", parser, apns_feedback, retry, config[settings.APNS_PUSH_QUEUE_SIZE])
+    how = ApnsSettings(
+        host=apns_host(config),
+        port=config[settings.APNS_PORT],
+        connections=config[settings.APNS_CONNECTION_POOL_SIZE],
+        max_in_flight=config[settings.APNS_CONCURRENT_WORKERS],
+        request_timeout_s=config[settings.APNS_REQUEST_TIMEOUT],
+        policy=Policy(
+            connect_timeout_s=config[settings.APNS_CONNECT_TIMEOUT],
+            back_off=BackOff(config[settings.APNS_RECONNECT_INTERVAL], config[settings.APNS_RECONNECT_MAX_INTERVAL]),
+        ),
+    )
+    return ApnsService(lane, how, credentials)
+
+
+_BUILDERS: dict[str, Callable[[Config, str, OpenLane], Any]] = {"apns": _build_apns}

@@ -1,0 +1,356 @@
+"""The life of a push: every path ends in one outcome, and only then its offset is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from pusher.apns.message import ApnsParser, ApnsPush
+from pusher.broker.interface import Done, Header, Health, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.offsets import State, Tracker
+from pusher.feedback import apns_feedback
+from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
+from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.retry import RetryPolicy
+from pusher.telemetry.stats import Stats
+from tests.records import record, tracker
+
+TOPIC = "push-game_apns-single"
+
+
+class ListPublisher:
+    """A publisher that keeps what it is given until the test says what became of it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes, Done, Sequence[Header]]] = []
+        self.full = False
+
+    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
+        self.records.append((topic, value, done, headers))
+
+    @property
+    def pending(self) -> int:
+        return len(self.records)
+
+    def flush(self, timeout_s: float) -> int:
+        self.settle(None)
+        return 0
+
+    def close(self) -> None:
+        self.records.clear()
+
+    def health(self) -> Health:
+        return Health(True)
+
+    def settle(self, error: PublishError | None) -> None:
+        """The broker's answer to all that waits."""
+        records, self.records = self.records, []
+        for _, _, done, _ in records:
+            done(error)
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """One app's lane in a pipeline, with clocks that stand still."""
+
+    def __init__(
+        self, *, successes: bool = True, high_water: int = 3, invalid_topic: str = "push-<game>-<platform>-invalid"
+    ):
+        self.clock, self.wall = Clock(100.0), Clock(1_700_000_000.0)
+        self.feedbacks, self.invalid = ListPublisher(), ListPublisher()
+        self.stats = Stats("test")
+        settings = LaneSettings(
+            "game", "apns", "apns", "pod-1", RetryPolicy(1.0, 3), high_water=high_water, feedback_successes=successes
+        )
+        self.lane: Lane[ApnsPush] = Lane(
+            settings,
+            ApnsParser("com.game"),
+            apns_feedback,
+            self.feedbacks,
+            self.stats,
+            clock=self.clock,
+            wall_clock=self.wall,
+        )
+        self.pipeline = Pipeline("apns", ("game", "sick"), self.invalid, self.stats, invalid_topic)
+        self.pipeline.lanes["game"] = self.lane
+        self.tracker = tracker(TOPIC)
+
+    def submit(self, *values: object, start: int = 0, to: Tracker | None = None) -> None:
+        to = to or self.tracker
+        records = [record(value, start + n, to.key.topic) for n, value in enumerate(values)]
+        self.pipeline.submit(to, to.admit(records))
+
+    def take(self, limit: int = 99) -> list[ApnsPush]:
+        pushes = self.lane.take(limit, 0.0)
+        self.lane.handed_over(pushes)
+        return pushes
+
+
+def message(n: int = 0, **fields: object) -> dict[str, object]:
+    return {"DeviceToken": f"{n:064x}", "Payload": {"aps": {"alert": "x"}}, **fields}
+
+
+def test_a_delivered_push_is_finished_when_its_feedback_is_stored() -> None:
+    world = World()
+    world.submit(message())
+    (push,) = world.take()
+    world.lane.finish(push, DELIVERED)
+    assert world.tracker.low == 0
+    ((topic, value, _, _),) = world.feedbacks.records
+    assert topic == "push-game-apns-feedbacks"
+    assert json.loads(value)["Sent"] is True
+    world.feedbacks.settle(None)
+    assert world.tracker.low == 1
+    assert world.lane.in_hand == 0
+
+
+def test_a_second_end_changes_nothing() -> None:
+    world = World()
+    world.submit(message())
+    (push,) = world.take()
+    world.lane.finish(push, DELIVERED)
+    world.lane.finish(push, CONNECTION_ERROR)
+    world.lane.retry(push, TIMEOUT)
+    world.lane.resend(push)
+    assert len(world.feedbacks.records) == 1
+    assert world.take() == []
+    assert world.lane.totals.outcomes[Kind.DELIVERED] == 1
+
+
+def test_without_success_feedbacks_a_delivered_push_is_finished_at_once() -> None:
+    world = World(successes=False)
+    world.submit(message(1), message(2))
+    delivered, failed = world.take()
+    world.lane.finish(delivered, DELIVERED)
+    world.lane.finish(failed, CONNECTION_ERROR)
+    assert world.tracker.low == 1
+    assert len(world.feedbacks.records) == 1
+
+
+def test_expired_pushes_are_finished_without_a_feedback_wherever_they_wait() -> None:
+    world = World()
+    soon = message(push_expiry=1_700_000_000_500)
+    world.submit(message(push_expiry=1_699_999_999_999), soon, soon, soon)
+    assert [push.offset for push in world.lane.take(1, 0.0)] == [1]
+    retried = world.lane.take(1, 0.0)
+    world.lane.handed_over(retried)
+    world.lane.retry(retried[0], CONNECTION_ERROR)
+    world.wall.now += 1
+    world.lane.tick()
+    assert world.lane.totals.outcomes[Kind.EXPIRED] == 3
+    assert world.tracker.low == 1
+    assert world.feedbacks.records == []
+
+
+def test_an_expiry_equal_to_now_is_still_sent() -> None:
+    world = World()
+    world.submit(message(push_expiry=1_700_000_000_000))
+    assert len(world.take()) == 1
+
+
+def test_retries_wait_and_end_in_a_failure() -> None:
+    world = World()
+    world.submit(message())
+    failure = Outcome(Kind.FAILED, 503, "ServiceUnavailable", "service-unavailable")
+    for _ in range(2):
+        (push,) = world.take()
+        world.lane.retry(push, failure, retry_after_s=7)
+        assert world.take() == []
+        world.clock.now += 7
+    (push,) = world.take()
+    assert push.attempts == 3
+    world.lane.retry(push, failure, retry_after_s=7)
+    assert json.loads(world.feedbacks.records[0][1])["StatusCode"] == 503
+    assert world.lane.totals.sent == 1
+    assert world.lane.totals.outcomes[Kind.FAILED] == 1
+
+
+def test_a_free_resend_does_not_count_and_slows_down_when_it_repeats() -> None:
+    world = World()
+    world.submit(message())
+    for _ in range(3):
+        (push,) = world.take()
+        world.lane.resend(push)
+    (push,) = world.take()
+    assert push.attempts == 1
+    world.lane.resend(push)
+    assert world.take() == []
+    world.clock.now += 5
+    assert len(world.take()) == 1
+
+
+def test_due_retries_go_before_new_pushes() -> None:
+    world = World()
+    world.submit(message(), message())
+    (first,) = world.take(1)
+    world.lane.retry(first, CONNECTION_ERROR)
+    world.clock.now += 2
+    assert [push.offset for push in world.take()] == [0, 1]
+
+
+def test_pushes_of_a_lost_partition_are_dropped_and_late_answers_touch_no_offset() -> None:
+    world = World()
+    world.submit(message(), message())
+    (sent,) = world.take(1)
+    world.tracker.state = State.GONE
+    assert world.take() == []
+    world.lane.finish(sent, DELIVERED)
+    assert len(world.feedbacks.records) == 1
+    assert world.lane.in_hand == 0
+    assert world.lane.totals.dropped == 1
+
+
+def test_pushes_of_a_suspended_partition_wait_for_the_rebalance() -> None:
+    world = World()
+    other = tracker("push-game_apns-massive")
+    world.submit(message(1), message(2))
+    world.submit(message(3), to=other)
+    world.tracker.state = State.SUSPENDED
+    assert [push.tracker for push in world.take()] == [other]
+    assert world.lane.full is False
+    world.tracker.state = State.ACTIVE
+    assert [push.offset for push in world.take()] == [0, 1]
+
+
+def test_an_inbox_is_full_at_its_high_water_mark_retries_included() -> None:
+    world = World(high_water=3)
+    world.submit(message(), message(), message())
+    assert world.pipeline.is_full(TOPIC)
+    assert not world.pipeline.is_full("push-other_apns-single")
+    pushes = world.take()
+    assert not world.pipeline.is_full(TOPIC)
+    for push in pushes:
+        world.lane.retry(push, CONNECTION_ERROR)
+    assert world.pipeline.is_full(TOPIC)
+
+
+def test_a_missing_feedback_topic_blocks_the_app_until_it_can_be_written() -> None:
+    world = World()
+    world.submit(message())
+    (push,) = world.take()
+    world.lane.finish(push, DELIVERED)
+    world.feedbacks.settle(TopicRefused("not authorized"))
+    assert world.lane.full
+    assert "push-game-apns-feedbacks" in world.lane.blocked
+    world.lane.tick()
+    assert world.feedbacks.records == []
+    world.clock.now += 6
+    world.lane.tick()
+    world.feedbacks.settle(None)
+    assert (world.lane.blocked, world.tracker.low) == ("", 1)
+
+
+def test_a_feedback_that_is_too_large_goes_without_the_producers_metadata() -> None:
+    world = World()
+    world.submit(message(metadata={"big": "x" * 999}))
+    (push,) = world.take()
+    world.lane.finish(push, DELIVERED)
+    world.feedbacks.settle(RecordTooLarge("too large"))
+    assert b"big" not in world.feedbacks.records[0][1]
+    world.feedbacks.settle(None)
+    assert world.tracker.low == 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "value", "reason", "invalid_topic"),
+    [
+        (TOPIC, b"rubbish", "not-json", "push-game-apns-invalid"),
+        (TOPIC, message(metadata=3), "bad-metadata", "push-game-apns-invalid"),
+        ("push-stranger_apns-single", message(), "unknown-game", "push-stranger-apns-invalid"),
+        ("push-game_gcm-single", message(), "wrong-platform", "push-game-gcm-invalid"),
+        ("com.games.test", message(), "bad-topic", "push-unknown-unknown-invalid"),
+    ],
+)
+def test_what_can_never_be_sent_goes_to_the_invalid_topic(
+    topic: str, value: object, reason: str, invalid_topic: str
+) -> None:
+    world = World()
+    own = tracker(topic)
+    world.submit(value, to=own)
+    ((published_to, raw, _, headers),) = world.invalid.records
+    fields = dict(headers)
+    assert published_to == invalid_topic
+    assert raw == (value if isinstance(value, bytes) else record(value).value)
+    assert fields["error"].decode().startswith(reason)
+    assert (fields["source-topic"], fields["source-partition"], fields["source-offset"]) == (topic.encode(), b"0", b"0")
+    assert fields["source-timestamp"] == b"1700000000000"
+    assert fields["pusher-origin"].decode() == f"{topic}/0/0/1700000000000"
+    assert own.low == 0
+    world.invalid.settle(None)
+    assert own.low == 1
+    assert world.pipeline.invalid == 1
+
+
+def test_an_invalid_message_that_was_replayed_is_not_published_again() -> None:
+    world = World()
+    records = [record(b"rubbish", headers=[("source-topic", b"x")])]
+    world.pipeline.submit(world.tracker, world.tracker.admit(records))
+    assert world.invalid.records == []
+    assert world.tracker.low == 1
+
+
+def test_an_invalid_topic_that_refuses_ends_the_message_all_the_same() -> None:
+    world = World()
+    world.submit(b"rubbish")
+    world.invalid.settle(RecordTooLarge("10 MB"))
+    assert world.tracker.low == 1
+
+
+def test_without_an_invalid_topic_an_invalid_message_is_finished_at_once() -> None:
+    world = World(invalid_topic="")
+    world.submit(b"rubbish")
+    assert world.tracker.low == 1
+
+
+def test_which_topics_are_wanted() -> None:
+    world = World()
+    wanted = {
+        "push-game_apns-single": True,
+        "push-stranger_apns-single": True,
+        "push-sick_apns-single": False,
+        "push-game_gcm-single": False,
+        "push-game-apns-feedbacks": False,
+        "push-game-apns-invalid": False,
+        "push-game-apns-held": False,
+        "com.games.test": False,
+    }
+    assert {topic: world.pipeline.wanted(topic) for topic in wanted} == wanted
+
+
+def test_a_fixed_invalid_topic_is_not_consumed() -> None:
+    world = World(invalid_topic="push-game_apns-rubbish")
+    assert not world.pipeline.wanted("push-game_apns-rubbish")
+
+
+def test_at_a_stop_late_retries_are_left_to_the_next_start() -> None:
+    world = World()
+    world.submit(message(), message())
+    soon, late = world.take()
+    world.lane.retry(soon, CONNECTION_ERROR, retry_after_s=1)
+    world.lane.retry(late, CONNECTION_ERROR, retry_after_s=100)
+    world.lane.leave_late_retries(world.clock.now + 10)
+    assert world.lane.in_hand == 1
+    world.lane.leave_all()
+    assert world.lane.in_hand == 0
+    assert world.tracker.low == 0
+    assert world.take() == []
+
+
+def test_consumed_is_the_sum_of_all_outcomes() -> None:
+    world = World()
+    world.submit(b"rubbish", message(push_expiry=1), message(1), message(2), message(3))
+    delivered, rejected, failed = world.take()
+    world.lane.finish(delivered, DELIVERED)
+    world.lane.finish(rejected, Outcome(Kind.REJECTED, 410, "Unregistered", "unregistered"))
+    world.lane.finish(failed, CONNECTION_ERROR)
+    assert world.lane.totals.consumed == 5 == sum(world.lane.totals.outcomes.values())
+    assert set(world.lane.totals.outcomes.values()) == {1}
