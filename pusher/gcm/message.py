@@ -113,15 +113,16 @@ def parse(record: Record, tracker: Tracker) -> GcmPush:
     return push
 
 
-def read(push: Push, record: Record) -> dict[str, Json]:
+def read(push: Push, record: Record, kinds: Mapping[str, Kind] = MESSAGE) -> dict[str, Json]:
     """Sets the push's id, token, expiry and metadata; returns Google's fields in order, without empty ones.
 
-    ``to`` and ``message_id`` are always there. Metadata is merged into ``data``. Raises ``InvalidMessage``.
+    ``kinds`` is ``MESSAGE``, possibly with more: a ``condition`` among them may take the place of ``to``. That and
+    ``message_id`` are always there. Metadata is merged into ``data``. Raises ``InvalidMessage``.
     """
-    message = _fields(decode_object(record.value), MESSAGE)
+    message = _fields(decode_object(record.value), kinds)
     push.metadata = decode_metadata(message.pop("metadata"))
     push.expires_ms = decode_expiry(message.pop("push_expiry"))
-    push.token = _token(message["to"])
+    push.token = message.get("condition") or _token(message["to"])
     push.id = message["message_id"] = _message_id(message["message_id"]) or derived_id(origin(record))
     if push.metadata:
         message["data"] = message["data"] or {}

@@ -60,7 +60,9 @@ class GcmLink:
     def run(self) -> None:
         """Serves the connection; waits until it has ended."""
         try:
-            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+            # two steps, so that cut() finds the socket also while the handshake goes on
+            self._socket = self._tls.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+            self._socket.do_handshake()
         except OSError as error:
             self._simulator.events["failed-handshakes"] += 1
             self._simulator.events[f"handshake: {getattr(error, 'reason', None) or error}"] += 1
@@ -78,6 +80,8 @@ class GcmLink:
     def cut(self) -> None:
         """Resets the TCP connection."""
         self.bound = False
+        if self._socket.fileno() < 0:
+            return
         self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_ZERO)
         self._socket.close()
 

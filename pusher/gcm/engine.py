@@ -1,0 +1,227 @@
+"""sleekxmpp as the protocol engine of one connection: stream, SASL, resource binding, cutting the stream into stanzas.
+
+All that is known of the library stands in this module. Its own sockets, TLS, send queue, keep-alive, reconnection and
+threads stay unused: it drops the oldest of more than 256 queued stanzas, falls silent after one send error, hangs when
+a peer freezes, and does not compare host names. Every way in which it would end or renew a connection ends in
+``Owner.failed``; every byte it writes goes through ``Owner.write``; what it would do in threads, the owner's greenlets
+do. After the login it sees only stanzas that pusher has no use for.
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import logging
+import ssl
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+from xml.sax.saxutils import escape, quoteattr
+
+# the library's ordered set derives from this name, which Python 3.10 took away
+collections.MutableSet = collections.abc.MutableSet  # type: ignore[attr-defined]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # "\d" in plain strings, of which newer compilers warn
+    from sleekxmpp import ClientXMPP
+    from sleekxmpp.xmlstream import xmlstream
+
+# What it reports as an error reaches the owner as well; its lines hold the password and what is sent.
+logging.getLogger("sleekxmpp").setLevel(logging.CRITICAL)
+
+#: The name of the service in the stream and in user names, whatever the host connected to.
+DOMAIN = "gcm.googleapis.com"
+PAYLOAD_NAMESPACE = "google:mobile:data"
+_CLIENT = "{jabber:client}"
+_PAYLOAD = f"{{{PAYLOAD_NAMESPACE}}}gcm"
+_STREAM_ERROR = "{http://etherx.jabber.org/streams}error"
+_PING = "{urn:xmpp:ping}ping"
+_STANZA_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
+_STREAM_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-streams}"
+#: SASL conditions (RFC 6120, 6.5) that are not the fault of the credentials.
+_NOT_THE_CREDENTIALS = ("temporary-auth-failure", "aborted", "invalid-mechanism", "malformed-request")
+_READ_BYTES = 65_536
+
+
+class LinkError(Exception):
+    """A connection cannot be had, or has ended. The text says why in one line."""
+
+
+class AuthError(LinkError):
+    """Google refuses the credentials: trying again will not help until they change."""
+
+
+class Owner(Protocol):
+    """What the engine asks of the connection that it serves. None of these waits."""
+
+    #: Monotonic seconds of the last stanza.
+    received_at: float
+
+    def spawn(self, run: Callable[[], object]) -> None:
+        """Runs a part of the engine beside the others."""
+
+    def write(self, data: bytes) -> None:
+        """Takes bytes for the server."""
+
+    def logged_in(self) -> None:
+        """Messages may be sent."""
+
+    def failed(self, error: LinkError) -> None:
+        """The connection cannot go on."""
+
+    def payload(self, text: str) -> None:
+        """Takes the content of a message."""
+
+    def stanza_error(self, stanza_id: str, condition: str, text: str) -> None:
+        """The server refuses a stanza."""
+
+
+class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
+    """The protocol of one connection, from its first byte to its last. Not to be used again."""
+
+    def __init__(self, user: str, password: str, owner: Owner) -> None:
+        super().__init__(f"{user}@{DOMAIN}", password, sasl_mech="PLAIN")
+        self.stream_header = (
+            f"<stream:stream to='{DOMAIN}' xmlns='jabber:client' "
+            "xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+        )
+        self.auto_reconnect = False
+        self.whitespace_keepalive = False
+        self._owner = owner
+        self._established = False
+        self.add_event_handler("session_start", self._login_done)
+        self.add_event_handler("failed_auth", self._login_refused)
+        self.add_event_handler("socket_error", lambda error: owner.failed(LinkError(f"the connection failed: {error}")))
+
+    def start(self, socket: ssl.SSLSocket) -> None:
+        """Begins the login on a socket whose TLS is established. Does not wait."""
+        self.set_socket(socket)
+        self.event("connected", direct=True)
+        self.process(block=False)
+
+    def release(self) -> None:
+        """Lets go of the socket and wakes whatever waits inside the library."""
+        self.set_stop()
+        if self.filesocket is not None:
+            self.filesocket.close()
+
+    # --- what the library calls ---------------------------------------------------------------------------------------
+    def incoming_filter(self, xml: Element) -> Element | None:
+        """Sees every stanza first; None: it is dealt with."""
+        self._owner.received_at = time.monotonic()
+        handle = self._STANZAS.get(xml.tag)
+        return None if handle is not None and handle(self, xml) else xml
+
+    def send_raw(self, data: str, now: bool = False, reconnect: bool | None = None) -> bool:  # noqa: ARG002
+        """Everything that the library writes."""
+        self._owner.write(data.encode())
+        return True
+
+    def disconnect(self, *_args: object, **_options: object) -> None:
+        """Where each of its failures ends; a more exact reason was reported before, and the first one counts."""
+        self._owner.failed(LinkError("the server closed the connection"))
+
+    reconnect = disconnect
+
+    def exception(self, error: Exception) -> None:
+        """Where errors arrive that it met while reading, ours in its callbacks among them."""
+        if isinstance(error, ElementTree.ParseError):
+            self._owner.failed(LinkError(f"broken XML from the server: {error}"))
+        else:
+            failure = LinkError(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._owner.failed(failure)
+
+    def _build_stanza(self, xml: Element | None, default_ns: str | None = None) -> Any:
+        return None if xml is None else super()._build_stanza(xml, default_ns)
+
+    def _start_thread(self, name: str, target: Callable[[], object], track: bool = True) -> None:  # noqa: ARG002
+        # its sender and its scheduler would have nothing to do
+        if name not in ("send_thread", "scheduler_thread"):
+            self._owner.spawn(target)
+
+    # --- the login ----------------------------------------------------------------------------------------------------
+    def _login_done(self, _event: object) -> None:
+        self._established = True
+        self.send_raw("<presence xml:lang='en'><show></show><status></status></presence>")
+        self._owner.logged_in()
+
+    def _login_refused(self, failure: Any) -> None:
+        if not failure:
+            self._owner.failed(LinkError("the server offers no login with a password (SASL PLAIN)"))
+            return
+        condition = failure["condition"]
+        kind = LinkError if condition in _NOT_THE_CREDENTIALS else AuthError
+        self._owner.failed(kind(f"the server refuses the login: {condition}"))
+
+    # --- stanzas; True: it is dealt with ------------------------------------------------------------------------------
+    def _message(self, xml: Element) -> bool:
+        if xml.get("type") == "error":
+            self._owner.stanza_error(xml.get("id", ""), *_error(xml.find(f"{_CLIENT}error"), _STANZA_CONDITIONS))
+        else:
+            self._owner.payload(xml.findtext(_PAYLOAD, ""))
+        return True
+
+    def _iq(self, xml: Element) -> bool:
+        if xml.get("type") == "get" and xml.find(_PING) is not None:
+            answer = f"<iq type='result' to={quoteattr(xml.get('from', ''))} id={quoteattr(xml.get('id', ''))}/>"
+            self._owner.write(answer.encode())
+            return True
+        if self._established:
+            # an answer to one of our pings; that it came is all that counts
+            return xml.get("type") in ("result", "error")
+        if xml.get("type") == "error":
+            condition, _ = _error(xml.find(f"{_CLIENT}error"), _STANZA_CONDITIONS)
+            self._owner.failed(LinkError(f"the server refuses the session: {condition}"))
+        return False
+
+    def _stream_error(self, xml: Element) -> bool:
+        condition, text = _error(xml, _STREAM_CONDITIONS)
+        self._owner.failed(LinkError(f"stream error: {condition}" + (f" ({text})" if text else "")))
+        return True
+
+    _STANZAS: ClassVar[dict[str, Callable[[Engine, Element], bool]]] = {
+        f"{_CLIENT}message": _message,
+        f"{_CLIENT}iq": _iq,
+        _STREAM_ERROR: _stream_error,
+    }
+
+
+def message_stanza(message_id: str, body: bytes) -> bytes:
+    """The stanza that carries a JSON text; ``message_id`` is printable text."""
+    # two code points that JSON allows in a string and XML nowhere
+    text = body.replace(b"\xef\xbf\xbe", b"\\ufffe").replace(b"\xef\xbf\xbf", b"\\uffff")
+    text = text.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+    return b'<message id="%b"><gcm xmlns="google:mobile:data">%b</gcm></message>' % (
+        escape(message_id, {'"': "&quot;"}).encode(),
+        text,
+    )
+
+
+def _error(xml: Element | None, namespace: str) -> tuple[str, str]:
+    """The condition in an error element, and its text on one line."""
+    children = [child for child in xml if child.tag.startswith(namespace)] if xml is not None else []
+    condition = next((child.tag for child in children if child.tag != f"{namespace}text"), "undefined-condition")
+    text = next((child.text or "" for child in children if child.tag == f"{namespace}text"), "")
+    return condition.removeprefix(namespace), " ".join(text.split())
+
+
+def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, Any]]:
+    """ElementTree's own, but each read is parsed at once.
+
+    Since expat 2.6 a token cut in two is put off until much more has arrived; of a stream that then pauses, the last
+    stanza would never be seen.
+    """
+    parser: Any = ElementTree.XMLPullParser(events)  # type: ignore[arg-type]  # bytes: what the library compares with
+    flush = getattr(parser, "flush", None)
+    while data := source.read(_READ_BYTES):
+        parser.feed(data)
+        if flush is not None:
+            flush()
+        yield from parser.read_events()
+
+
+xmlstream.ET = types.SimpleNamespace(iterparse=_iterparse)
