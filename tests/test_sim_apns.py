@@ -12,32 +12,17 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
 import jwt
 import pytest
-from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    InformationalResponseReceived,
-    RemoteSettingsChanged,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
+from h2.events import DataReceived
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame
 
-from pusher.sim.apns import ApnsSimulator, add_arguments, from_arguments
+from pusher.sim.apns import add_arguments, from_arguments
 from pusher.sim.apns_rules import STATUS, Rules
 from pusher.sim.certificate import (
     load_verification_key,
@@ -47,219 +32,34 @@ from pusher.sim.certificate import (
     make_server_certificate,
     tls_files,
 )
-from pusher.sim.faults import Faults, FaultSyntaxError, parse
-
-DEVICE = "ab" * 32
-PAYLOAD = b'{"aps":{"alert":"hi"}}'
-KEY = make_p8()
-DEADLINE_S = 10.0
-
-
-def provider_token(
-    issued_at: float | None = None, team: str = "TEAM", key_id: str | None = "KEY", key: bytes = KEY, **more: Any
-) -> str:
-    claims = {"iss": team, "iat": int(time.time() if issued_at is None else issued_at), **more}
-    return jwt.encode(claims, key, "ES256", headers={"kid": key_id} if key_id else None)
-
-
-TOKEN = provider_token()
-
-
-@dataclass
-class Reply:
-    """What came back on one stream."""
-
-    status: int = 0
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
-    interim: list[int] = field(default_factory=list)
-    trailers: dict[bytes, bytes] = field(default_factory=dict)
-    ended: bool = False
-    reset: int | None = None
-
-    @property
-    def reason(self) -> str:
-        return str(json.loads(self.body)["reason"])
-
-
-class Client:
-    """A connection to the simulator. receive(until) reads until a condition holds, or fails at the deadline."""
-
-    def __init__(self, sim: ApnsSimulator, context: ssl.SSLContext | None = None) -> None:
-        if context is None:
-            context = client_context(sim.ca_file)
-        plain = socket.create_connection(("127.0.0.1", sim.port), timeout=DEADLINE_S)
-        self.socket = context.wrap_socket(plain, server_hostname="localhost")
-        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
-        self.h2.initiate_connection()
-        self.replies: dict[int, Reply] = {}
-        self.events: list[Event] = []
-        self.raw = self.partial = b""
-        self.ended = False
-        self.flush()
-
-    def flush(self) -> None:
-        self.socket.sendall(self.h2.data_to_send())
-
-    def push(self, body: bytes = PAYLOAD, *, flush: bool = True, **headers: str | None) -> int:
-        """Sends a push; header names with _ for -, None leaves one out; returns the stream."""
-        fields: dict[str, str | None] = {
-            ":method": headers.pop("method", "POST"),
-            ":scheme": "https",
-            ":path": headers.pop("path", f"/3/device/{DEVICE}"),
-            ":authority": "localhost",
-            "authorization": f"bearer {TOKEN}",
-            "apns-topic": "com.example.app",
-            "apns-id": str(uuid.uuid4()),
-        }
-        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.send([(name, value) for name, value in fields.items() if value is not None], body, flush=flush)
-
-    def send(self, fields: list[tuple[str, str]], body: bytes, *, flush: bool = True) -> int:
-        stream_id = self.h2.get_next_available_stream_id()
-        self.replies[stream_id] = Reply()
-        self.h2.send_headers(stream_id, fields, end_stream=not body)
-        if body:
-            self.h2.send_data(stream_id, body, end_stream=True)
-        if flush:
-            self.flush()
-        return stream_id
-
-    def ask(self, body: bytes = PAYLOAD, **headers: str | None) -> Reply:
-        """Sends a push and waits for its reply."""
-        return self.reply(self.push(body, flush=True, **headers))
-
-    def reply(self, stream_id: int) -> Reply:
-        reply = self.replies[stream_id]
-        self.receive(lambda: reply.ended or reply.reset is not None)
-        return reply
-
-    def receive(self, until: Callable[[], object]) -> None:
-        with gevent.Timeout(DEADLINE_S):
-            while not until():
-                data = self.read()
-                if not data:
-                    self.ended = True
-                    assert until(), "the connection ended"
-                    return
-                for event in self.events_of(data):
-                    self.take(event)
-                self.flush_quietly()
-
-    def events_of(self, data: bytes) -> Iterator[Event]:
-        """Frame by frame, because h2 takes nothing more after a GOAWAY, which need not be the end."""
-        self.partial += data
-        while len(self.partial) >= 9:
-            end = 9 + int.from_bytes(self.partial[:3], "big")
-            if len(self.partial) < end:
-                return
-            frame, self.partial = self.partial[:end], self.partial[end:]
-            yield from self.h2.receive_data(frame)
-            if frame[3] == 7:
-                self.h2.state_machine.state = ConnectionState.CLIENT_OPEN
-
-    def read(self) -> bytes:
-        try:
-            data = self.socket.recv(65536)
-        except ConnectionResetError:
-            return b""
-        self.raw += data
-        return data
-
-    def flush_quietly(self) -> None:
-        """The server may have closed already; that shows when reading."""
-        try:
-            self.flush()
-        except OSError:
-            self.ended = True
-
-    def take(self, event: Event) -> None:
-        self.events.append(event)
-        reply = self.replies.get(getattr(event, "stream_id", None) or 0, Reply())
-        match event:
-            case InformationalResponseReceived():
-                reply.interim.append(int(dict(event.headers)[b":status"]))
-            case ResponseReceived():
-                reply.headers = dict(event.headers)
-                reply.status = int(reply.headers[b":status"])
-            case DataReceived():
-                reply.body += event.data
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case TrailersReceived():
-                reply.trailers = dict(event.headers)
-            case StreamEnded():
-                reply.ended = True
-            case StreamReset():
-                reply.reset = int(event.error_code)
-
-    def seen(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def frames(self) -> list[Frame]:
-        """Everything received, as frames."""
-        found, view = [], memoryview(self.raw)
-        while view:
-            frame, length = Frame.parse_frame_header(view[:9])
-            frame.parse_body(view[9 : 9 + length])
-            found.append(frame)
-            view = view[9 + length :]
-        return found
-
-    def at_end(self) -> bool:
-        """Reads until the server closes."""
-        self.receive(lambda: self.ended)
-        return self.ended
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-def client_context(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-def poll(condition: Callable[[], object]) -> None:
-    """Waits until a condition holds that another greenlet or process brings about."""
-    with gevent.Timeout(DEADLINE_S):
-        while not condition():
-            gevent.sleep(0.01)
-
-
-Connect = Callable[..., Client]
-Simulate = Callable[..., ApnsSimulator]
+from tests.apns_client import (
+    DEADLINE_S,
+    DEVICE,
+    KEY,
+    PAYLOAD,
+    TOKEN,
+    Connect,
+    Reply,
+    Simulate,
+    announced,
+    client_context,
+    connections,
+    poll,
+    provider_token,
+    simulators,
+)
 
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
-    """Starts simulators; at the end no client may have broken the protocol unnoticed."""
-    started: list[ApnsSimulator] = []
-
-    def start(rules: Rules = Rules(), *faults: str, **options: Any) -> ApnsSimulator:  # noqa: B008  # frozen
-        sim = ApnsSimulator(rules, faults, **options)
-        sim.start()
-        started.append(sim)
-        return sim
-
-    yield start
-    for sim in started:
-        sim.close()
-    assert [error for sim in started for error in sim.server.protocol_errors] == []
+    with simulators() as start:
+        yield start
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    opened: list[Client] = []
-
-    def open_client(sim: ApnsSimulator, context: ssl.SSLContext | None = None) -> Client:
-        client = Client(sim, context)
-        opened.append(client)
-        return client
-
-    yield open_client
-    for client in opened:
-        client.close()
+    with connections() as open_client:
+        yield open_client
 
 
 # ---- rules
@@ -481,14 +281,6 @@ def test_simulators_share_a_directory(tmp_path: Path) -> None:
 # ---- streams
 
 
-def announced(client: Client, setting: SettingCodes) -> list[int]:
-    return [
-        event.changed_settings[setting].new_value
-        for event in client.seen(RemoteSettingsChanged)
-        if setting in event.changed_settings
-    ]
-
-
 def test_one_stream_until_the_first_valid_request(simulate: Simulate, connect: Connect) -> None:
     client = connect(simulate(max_streams=50))
     assert client.ask(authorization=None).status == 403
@@ -571,256 +363,6 @@ def test_starts_again_on_the_same_port(simulate: Simulate, connect: Connect) -> 
     sim.start()
     assert sim.port == port
     assert connect(sim).ask().status == 200
-
-
-# ---- faults
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "reason"),
-    [
-        ("429", 429, "TooManyRequests"),
-        ("429 TooManyProviderTokenUpdates", 429, "TooManyProviderTokenUpdates"),
-        ("500", 500, "InternalServerError"),
-        ("503 Shutdown", 503, "Shutdown"),
-        ("403 ExpiredProviderToken", 403, "ExpiredProviderToken"),
-        ("400 SomethingNew", 400, "SomethingNew"),
-    ],
-)
-def test_answers_by_fault(simulate: Simulate, connect: Connect, fault: str, status: int, reason: str) -> None:
-    sim = simulate(Rules(), fault)
-    reply = connect(sim).ask()
-    assert (reply.status, reply.reason) == (status, reason)
-    assert b"retry-after" not in reply.headers
-    assert sim.ledger.faults == {fault: 1}
-    assert sim.ledger.answers == {f"{status} {reason}": 1}
-
-
-def test_retry_after(simulate: Simulate, connect: Connect) -> None:
-    assert connect(simulate(Rules(), "503,retry-after=2")).ask().headers[b"retry-after"] == b"2"
-
-
-def test_410_says_since_when(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:410 ExpiredToken,timestamp=1700000000123", "prefix=bb:410", now=lambda: 1.8e9)
-    client = connect(sim)
-    token = f"bearer {provider_token(1.8e9)}"
-    reply = client.ask(path="/3/device/aa11", authorization=token)
-    assert json.loads(reply.body) == {"reason": "ExpiredToken", "timestamp": 1700000000123}
-    reply = client.ask(path="/3/device/bb11", authorization=token)
-    assert json.loads(reply.body) == {"reason": "Unregistered", "timestamp": 1800000000000}
-    assert client.ask(path="/3/device/cc11", authorization=token).status == 200
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "body"),
-    [
-        ("502", 502, b"<html><h1>502</h1></html>"),
-        ("503,body=<b>down, sorry</b>", 503, b"<b>down, sorry</b>"),
-        ("429,body=", 429, b""),
-    ],
-)
-def test_bodies_that_are_no_json(simulate: Simulate, connect: Connect, fault: str, status: int, body: bytes) -> None:
-    reply = connect(simulate(Rules(), fault)).ask()
-    assert (reply.status, reply.body, reply.headers[b"content-type"]) == (status, body, b"text/html")
-
-
-def test_a_refusal_goes_before_a_fault(simulate: Simulate, connect: Connect) -> None:
-    assert connect(simulate(Rules(), "503,trailers")).ask(b"").reason == "PayloadEmpty"
-
-
-def test_silence_and_reset(simulate: Simulate, connect: Connect) -> None:
-    script = ["prefix=aa:silence", "prefix=bb:reset", "prefix=cc:reset REFUSED_STREAM", "prefix=dd:reset 8,delivered"]
-    sim = simulate(Rules(), *script)
-    client = connect(sim)
-    assert client.ask().status == 200
-    silent = client.push(path="/3/device/aa")
-    assert client.ask(path="/3/device/bb").reset == ErrorCodes.INTERNAL_ERROR
-    assert client.ask(path="/3/device/cc").reset == ErrorCodes.REFUSED_STREAM
-    assert client.ask(path="/3/device/dd").reset == ErrorCodes.CANCEL
-    assert client.ask().status == 200
-    assert client.replies[silent] == Reply()
-    assert [(entry.token, entry.status, entry.reason) for entry in sim.received[1:5]] == [
-        ("aa", 0, "silence"),
-        ("bb", 0, "reset"),
-        ("cc", 0, "reset"),
-        ("dd", 200, ""),
-    ]
-
-
-def test_the_client_may_cancel_what_is_silent(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:ok,delay=50")
-    client = connect(sim)
-    client.h2.reset_stream(client.push(path="/3/device/aa"), ErrorCodes.CANCEL)
-    client.flush()
-    assert client.ask().status == 200
-    assert sim.server.counts["resets_by_client"] == 1
-
-
-def test_goaway_in_one_step(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:goaway Shutdown"))
-    assert client.ask().status == 200
-    stream = client.push(path="/3/device/aa")
-    assert client.at_end()
-    assert client.replies[stream].status == 200
-    (goaway,) = client.seen(ConnectionTerminated)
-    assert (goaway.last_stream_id, goaway.error_code) == (stream, ErrorCodes.NO_ERROR)
-    assert json.loads(goaway.additional_data) == {"reason": "Shutdown"}
-
-
-def test_goaway_that_leaves_streams_out(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:goaway,unprocessed,code=ENHANCE_YOUR_CALM")
-    client = connect(sim)
-    first = client.push()
-    assert client.reply(first).status == 200
-    left_out = [client.push(path=f"/3/device/{token}", flush=False) for token in ("aa", "bb")]
-    client.flush()
-    assert client.at_end()
-    (goaway,) = client.seen(ConnectionTerminated)
-    assert (goaway.last_stream_id, goaway.error_code) == (first, ErrorCodes.ENHANCE_YOUR_CALM)
-    assert [client.replies[stream] for stream in left_out] == [Reply(), Reply()]
-    assert [entry.status for entry in sim.received] == [200, 0]
-
-
-def test_goaway_in_two_steps(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:drain Shutdown,ms=100", "prefix=bb:silence"))
-    assert client.ask().status == 200
-    silent = client.push(path="/3/device/bb")
-    assert client.ask(path="/3/device/aa").status == 200
-    (warning,) = client.seen(ConnectionTerminated)
-    assert warning.last_stream_id == 2**31 - 1
-    assert client.ask(path="/3/device/aa").status == 200
-    client.receive(lambda: len(client.seen(ConnectionTerminated)) == 4)
-    late = client.push()
-    client.h2.reset_stream(silent, ErrorCodes.CANCEL)
-    client.flush()
-    assert client.at_end()
-    assert client.replies[late] == Reply()
-    assert [event.last_stream_id for event in client.seen(ConnectionTerminated)] == [2**31 - 1] * 2 + [7] * 2
-
-
-def test_every_third_request(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "503:1/3"))
-    assert [client.ask().status for _ in range(6)] == [200, 200, 503, 200, 200, 503]
-
-
-@pytest.mark.parametrize("fault", ["cut", "cut,fin", "cut,delay=20"])
-def test_cut(simulate: Simulate, connect: Connect, fault: str) -> None:
-    sim = simulate(Rules(), fault)
-    client = connect(sim)
-    stream = client.push()
-    assert client.at_end()
-    assert client.replies[stream] == Reply()
-    assert sim.received[0][2:] == (0, "cut")
-    poll(lambda: not sim.server.links)
-
-
-def test_a_late_fault_on_a_link_that_is_gone(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:cut,delay=30", "prefix=bb:drain,ms=30", "prefix=cc:ok,delay=60")
-    for token in ("aa", "bb", "cc"):
-        leaver = connect(sim)
-        leaver.push(path=f"/3/device/{token}")
-        leaver.close()
-    client = connect(sim)
-    assert client.ask(path="/3/device/cc").status == 200  # the greenlet of late calls is alive
-
-
-def test_every_link_can_be_disturbed_from_outside(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate()
-    clients = [connect(sim), connect(sim)]
-    assert [client.ask().status for client in clients] == [200, 200]
-    for link in list(sim.server.links):
-        link.cut()
-    assert all(client.at_end() for client in clients)
-    poll(lambda: not sim.server.links)
-
-
-def test_freeze(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:freeze 0.3"))
-    assert client.ask().status == 200
-    begun = time.monotonic()
-    streams = [client.push(path="/3/device/aa"), client.push()]
-    assert [client.reply(stream).status for stream in streams] == [200, 200]
-    assert time.monotonic() - begun >= 0.3
-
-
-def test_delay_lets_others_pass(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:ok,delay=200"))
-    assert client.ask().status == 200
-    late, prompt = client.push(path="/3/device/aa"), client.push()
-    assert client.reply(prompt).status == 200
-    assert client.replies[late] == Reply()
-    assert client.reply(late).status == 200
-
-
-def test_shapes(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "410,continuation=3,padding=9,interim=103,trailers"))
-    reply = client.ask()
-    assert (reply.status, reply.reason, reply.interim) == (410, "Unregistered", [103])
-    assert reply.trailers == {b"x-trailer": b"end"}
-    frames = client.frames()
-    _interim, headers, _trailers = (frame for frame in frames if frame.type == 1)
-    assert "PADDED" in headers.flags
-    assert "END_HEADERS" not in headers.flags
-    assert sum(frame.type == 9 for frame in frames) > 5
-    assert set(next(frame for frame in frames if frame.type == 0).flags) == {"PADDED"}
-
-
-@pytest.mark.parametrize("fault", ["ok,continuation", "ok,padding=30", "ok,trailers", "ok,interim"])
-def test_shapes_of_success(simulate: Simulate, connect: Connect, fault: str) -> None:
-    client = connect(simulate(Rules(), fault))
-    assert [client.ask().status for _ in range(3)] == [200, 200, 200]
-
-
-def test_settings_change_and_come_back(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "settings MAX_CONCURRENT_STREAMS 3,ms=50", max_streams=40))
-    assert [client.ask().status for _ in range(2)] == [200, 200]
-    client.receive(lambda: announced(client, SettingCodes.MAX_CONCURRENT_STREAMS) == [1, 40, 3, 3, 40, 40])
-
-
-def test_once_an_id_and_times(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:429,once", "prefix=bb:429,times=1"))
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    assert [client.ask(path="/3/device/aa", apns_id=ids[i // 2]).status for i in range(4)] == [429, 200, 429, 200]
-    assert [client.ask(path="/3/device/bb").status for _ in range(3)] == [429, 200, 200]
-
-
-def test_rates_are_seeded() -> None:
-    def played(seed: int) -> list[bool]:
-        faults = Faults(["429:0.25"], seed)
-        return [faults.pick("token", "id") is not None for _ in range(4000)]
-
-    assert played(1) == played(1)
-    assert played(1) != played(2)
-    assert 850 < sum(played(1)) < 1150
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "explode",
-        "429 Two Words",
-        "429:often",
-        "429,often",
-        "429,delay=long",
-        "reset NO_SUCH_CODE",
-        "goaway,code=NO_SUCH_CODE",
-        "settings SIZE 1",
-        "settings MAX_FRAME_SIZE big",
-        "freeze",
-        "freeze long",
-        "silence,unprocessed",
-        "goaway,unprocessed,delay=1",
-        "429:1/0",
-        "429:2",
-        "ok,interim=200",
-        "ok,continuation=0",
-        "ok,padding=256",
-    ],
-)
-def test_wrong_fault_lines(text: str) -> None:
-    with pytest.raises(FaultSyntaxError):
-        parse(text)
 
 
 # ---- records and the command
