@@ -4,9 +4,11 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import sys
+
 from pusher.cli import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
