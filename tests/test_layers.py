@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("telemetry.metrics", "telemetry.log", "telemetry.runtime", "telemetry.dogstatsd", "telemetry.stats"),
     ("tls", "telemetry.sentry", "broker.interface"),
     ("greenlets", "message", "http2"),
-    ("broker.kafka", "broker.sqlite", "feedback"),
+    ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
     ("broker", "telemetry", "pipeline"),
     ("consuming", "apns", "gcm", "fcm", "listener"),
     ("services", "daemon"),

@@ -1,0 +1,259 @@
+"""A Kafka message made into the body of ``messages:send``, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+import pytest
+
+from pusher.fcm.message import FcmParser, FcmPush, parse
+from pusher.gcm.message import MESSAGE, NOTIFICATION
+from pusher.message import InvalidMessage, Json
+from tests.records import record, tracker
+
+TOPIC = "push-game_gcm-single"
+TOKEN = "dFx0-k_A:APA91bG7"
+
+
+def parsed(value: object) -> FcmPush:
+    return parse(record(value, topic=TOPIC), tracker(TOPIC))
+
+
+def message(**fields: Json) -> dict[str, Json]:
+    return dict(orjson.loads(parsed({"to": TOKEN, **fields}).body)["message"])
+
+
+def android(**fields: Json) -> dict[str, Json]:
+    return dict(message(**fields)["android"])
+
+
+def shown(**notification: Json) -> dict[str, Json]:
+    return dict(android(notification=notification)["notification"])
+
+
+def test_exact_bytes() -> None:
+    push = parsed(
+        {
+            "notification": {"icon": "i", "body": "B", "title": "T"},
+            "priority": "high",
+            "collapse_key": "c",
+            "time_to_live": 3600,
+            "data": {"jobId": "7737"},
+            "to": TOKEN,
+        }
+    )
+    assert push.body == (
+        b'{"message":{"data":{"jobId":"7737"},"notification":{"title":"T","body":"B"},"android":{"ttl":"3600s",'
+        b'"collapse_key":"c","priority":"high","notification":{"title":"T","body":"B","icon":"i"}},'
+        b'"token":"dFx0-k_A:APA91bG7"}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {}),
+        ({"data": {}}, {}),
+        ({"notification": {}}, {}),
+        ({"notification": {"title": ""}}, {}),
+        ({"data": {"a": "b"}}, {"data": {"a": "b"}}),
+        ({"metadata": {"a": "m", "b": "m"}, "data": {"a": "d"}}, {"data": {"a": "d", "b": "m"}}),
+        ({"metadata": {"n": 1}}, {"data": {"n": "1"}}),
+        ({"time_to_live": 0}, {"android": {"ttl": "0s"}}),
+        ({"collapse_key": "c"}, {"android": {"collapse_key": "c"}}),
+        ({"priority": "HIGH"}, {"android": {"priority": "high"}}),
+        ({"priority": "urgent"}, {"android": {"priority": "urgent"}}),
+        ({"content_available": True}, {"apns": {"payload": {"aps": {"content-available": 1}}}}),
+        ({"content_available": False, "dry_run": False}, {}),
+        ({"webpush": {"headers": {"Urgency": "high"}}}, {"webpush": {"headers": {"Urgency": "high"}}}),
+        ({"fcm_options": {"analytics_label": "l"}}, {"fcm_options": {"analytics_label": "l"}}),
+        ({"notification": {"image": "i"}}, {"notification": {"image": "i"}}),
+        ({"notification": {"image_url": "u"}}, {"notification": {"image": "u"}}),
+        ({"notification": {"image": "i", "image_url": "u"}}, {"notification": {"image": "i"}}),
+    ],
+)
+def test_mapping(fields: Mapping[str, Json], expected: dict[str, Json]) -> None:
+    assert message(**fields) == {"token": TOKEN, **expected}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("text", "text"),
+        ("", ""),
+        (7, "7"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (None, "null"),
+        ({"a": [1, "é"]}, '{"a":[1,"é"]}'),
+        ([], "[]"),
+    ],
+)
+def test_data_values_become_strings(value: Json, text: str) -> None:
+    assert message(data={"k": value})["data"] == {"k": text}
+
+
+def test_a_number_above_64_bits_keeps_its_value() -> None:
+    push = parsed(b'{"to":"t","data":{"n":123456789012345678901234567890}}')
+    assert orjson.loads(push.body)["message"]["data"] == {"n": "123456789012345678901234567890"}
+
+
+@pytest.mark.parametrize("name", ["icon", "color", "sound", "tag", "click_action", "body_loc_key", "title_loc_key"])
+def test_what_android_shows(name: str) -> None:
+    assert message(notification={name: "x"}) == {"token": TOKEN, "android": {"notification": {name: "x"}}}
+
+
+@pytest.mark.parametrize("name", ["title", "body"])
+def test_what_every_platform_shows(name: str) -> None:
+    given = {name: "x"}
+    assert message(notification=given) == {"token": TOKEN, "notification": given, "android": {"notification": given}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("one", ["one"]),
+        (["a", "b"], ["a", "b"]),
+        (["a", 5, 1.5], ["a", "5", "1.5"]),
+        ('["a","b"]', ["a", "b"]),
+        (' [ "a" , 5 ] ', ["a", "5"]),
+        ("[not json", ["[not json"]),
+        ("[]", []),
+    ],
+)
+@pytest.mark.parametrize("name", ["body_loc_args", "title_loc_args"])
+def test_arguments_of_localized_texts(name: str, given: Json, expected: list[str]) -> None:
+    assert shown(**{name: given}) == {name: expected}
+
+
+@pytest.mark.parametrize(
+    ("badge", "count"), [("3", 3), (3, 3), (0, 0), ("0", 0), (4.0, 4), (2**31 - 1, 2**31 - 1), ("007", 7)]
+)
+def test_a_badge_is_the_number_of_notifications(badge: Json, count: int) -> None:
+    assert shown(badge=badge) == {"notification_count": count}
+
+
+@pytest.mark.parametrize("badge", ["+1", "many", -1, 1.5, 2**31, "²", "9" * 5000])
+def test_a_badge_that_is_no_number_is_left_out_and_reported(badge: Json) -> None:
+    push = parsed({"to": TOKEN, "notification": {"title": "T", "badge": badge}})
+    assert push.left_out == ("notification.badge",)
+    assert "notification_count" not in orjson.loads(push.body)["message"]["android"]["notification"]
+
+
+def test_what_v1_has_no_place_for_is_reported() -> None:
+    push = parsed({"to": TOKEN, "message_type": "m", "delivery_receipt_requested": True})
+    assert push.left_out == ("message_type", "delivery_receipt_requested")
+    assert push.body == b'{"message":{"token":"dFx0-k_A:APA91bG7"}}'
+    assert parsed({"to": TOKEN, "delivery_receipt_requested": False}).left_out == ()
+
+
+def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
+    """A field added to the table without a mapping would be lost in silence."""
+    samples: dict[str, Json] = {
+        "to": TOKEN,
+        "message_id": "the-id",
+        "message_type": "v-message_type",
+        "collapse_key": "v-collapse_key",
+        "priority": "v-priority",
+        "content_available": True,
+        "time_to_live": 4711,
+        "delivery_receipt_requested": True,
+        "dry_run": True,
+        "data": {"v-data": "x"},
+        "metadata": {"v-metadata": "x"},
+        "push_expiry": 9_000_000_000_000,
+        "notification": {name: f"v-{name}" for name in NOTIFICATION} | {"badge": 4712, "image_url": ""},
+    }
+    assert samples.keys() == MESSAGE.keys()
+    push = parsed(samples)
+    text = push.body.decode()
+    marks = [f"v-{name}" for name in [*samples, *NOTIFICATION] if f"v-{name}" in str(samples)]
+    assert [mark for mark in [*marks, TOKEN, "4711", "4712"] if mark not in text] == ["v-message_type"]
+    assert '"validate_only":true' in text
+    assert '"content-available":1' in text
+    assert push.left_out == ("message_type", "delivery_receipt_requested")
+    assert (push.id, push.expires_ms, push.ttl_s) == ("the-id", 9_000_000_000_000, 4711)
+
+
+def test_dry_run() -> None:
+    assert parsed({"to": "t", "dry_run": True}).body == b'{"validate_only":true,"message":{"token":"t"}}'
+
+
+@pytest.mark.parametrize(
+    ("to", "target"),
+    [(TOKEN, {"token": TOKEN}), ("/topics/news", {"topic": "news"}), ("/topics/a%20b", {"topic": "a%20b"})],
+)
+def test_targets(to: str, target: dict[str, str]) -> None:
+    push = parsed({"to": to})
+    assert orjson.loads(push.body)["message"] == target
+    assert push.token == to
+
+
+def test_a_condition_takes_the_place_of_a_token() -> None:
+    condition = "'a' in topics && !('b' in topics)"
+    push = parsed({"condition": condition})
+    assert orjson.loads(push.body)["message"] == {"condition": condition}
+    assert push.token == condition
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "missing-token"),
+        ({"condition": ""}, "missing-token"),
+        ({"to": "t", "condition": "c"}, "bad-condition"),
+        ({"condition": 5}, "bad-condition"),
+        ({"to": "a b"}, "bad-token"),
+        ({"to": "t", "android": "x"}, "bad-android"),
+        ({"to": "t", "apns": []}, "bad-apns"),
+        ({"to": "t", "webpush": 1}, "bad-webpush"),
+        ({"to": "t", "fcm_options": True}, "bad-fcm-options"),
+        ({"to": "t", "data": [1]}, "bad-data"),
+        ({"to": "t", "notification": {"title": 5}}, "bad-title"),
+        ({"to": "t", "data": {"k": "x" * 70_000}}, "payload-too-large"),
+    ],
+)
+def test_what_can_never_be_sent(fields: Mapping[str, Json], reason: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        parsed(fields)
+    assert caught.value.reason == reason
+
+
+def test_given_members_win_over_mapped_ones() -> None:
+    assert android(
+        priority="high",
+        collapse_key="c",
+        notification={"title": "T", "sound": "s"},
+        android={"priority": "NORMAL", "direct_boot_ok": True, "notification": {"sound": "other", "channel_id": "ch"}},
+    ) == {
+        "collapse_key": "c",
+        "priority": "NORMAL",
+        "direct_boot_ok": True,
+        "notification": {"title": "T", "sound": "other", "channel_id": "ch"},
+    }
+
+
+def test_given_apns_is_kept_beside_content_available() -> None:
+    assert message(content_available=True, apns={"headers": {"apns-priority": "5"}, "payload": {"aps": {"badge": 1}}})[
+        "apns"
+    ] == {"headers": {"apns-priority": "5"}, "payload": {"aps": {"content-available": 1, "badge": 1}}}
+
+
+def test_names_ignore_case_but_not_inside_objects_that_are_taken_over() -> None:
+    push = parsed({"TO": "t", "Android": {"directBootOk": True}, "other": 1})
+    assert orjson.loads(push.body)["message"] == {"android": {"directBootOk": True}, "token": "t"}
+
+
+def test_an_id_is_derived_where_none_is_given() -> None:
+    assert parsed({"to": "t"}).id == parsed({"to": "t"}).id != ""
+
+
+def test_the_parser_warns_once_of_what_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    parser = FcmParser("warned-app")
+    for offset in range(3):
+        value = {"to": "secret-token", "message_type": "m"}
+        push = parser(record(value, offset, topic=TOPIC), tracker(TOPIC))
+        assert push.left_out == ("message_type",)
+    assert len(caplog.records) == 1
+    assert "secret-token" not in caplog.text
