@@ -61,6 +61,7 @@ OUTPUT_OCTETS: Final = 48 * 1024
 """About how much `take_output` packs at once."""
 
 _WHOLE_ANSWER: Final = END_HEADERS | END_STREAM
+_ONLY_200: Final = [(b":status", b"200")]
 
 
 class Connection:
@@ -312,13 +313,13 @@ class Connection:
         stream_id, flags, block = whole
         exchange = self._streams.get(stream_id)
         first = exchange is not None and not exchange.status
-        headers: list[tuple[bytes, bytes]] = []
+        headers = _ONLY_200
         if self._responses.indexing or (first and not self._responses.is_200(block)):
             headers = self._decode(block)  # with indexing even those of streams that we gave up
         if exchange is None:
             return
         if first:
-            self._on_answer(exchange, flags, headers or [(b":status", b"200")])
+            self._on_answer(exchange, flags, headers)
         elif flags & END_STREAM:
             self._respond(exchange)
         else:
@@ -332,7 +333,7 @@ class Connection:
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from error
 
     def _on_answer(self, exchange: Exchange, flags: int, headers: list[tuple[bytes, bytes]]) -> None:
-        name, status = headers[0]
+        name, status = headers[0] if headers else (b"", b"")
         if name != b":status" or len(status) != 3 or not status.isdigit() or status < b"100":
             self._malformed(exchange)
         elif status >= b"200":
