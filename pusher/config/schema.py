@@ -39,6 +39,11 @@ class Kind(ABC, Generic[T]):
     unit = ""
     secret = False
 
+    @property
+    def label(self) -> str:
+        """The kind in a word or two, for tables."""
+        return self.expects + (f" ({self.unit})" if self.unit else "")
+
     def parse(self, text: str) -> T:
         """The value of a text. Raises ValueError, which says what is expected."""
         try:
@@ -75,6 +80,11 @@ class Secret(Text):
     """Text that is never shown."""
 
     secret = True
+
+    @property
+    def label(self) -> str:
+        """The kind in a word or two, for tables."""
+        return "text, kept secret"
 
 
 class Path(Text):
@@ -168,9 +178,14 @@ class Duration(Kind[float]):
 
     def __init__(self, unit: str, minimum_s: float = 0.0, maximum_s: float = math.inf) -> None:
         self.unit, self.minimum_s, self.maximum_s = unit, minimum_s, maximum_s
-        limits = "" if maximum_s == math.inf else f", at most {self.show(maximum_s)}{unit}"
-        least = f", at least {self.show(minimum_s)}{unit}" if minimum_s else ""
-        self.expects = f"a time such as 1m30s or 250ms, or a number of {unit}{least}{limits}"
+        least = f", at least {minimum_s:g} s" if minimum_s else ""
+        most = "" if maximum_s == math.inf else f", at most {maximum_s:g} s"
+        self.expects = f"a time such as 1m30s or 250ms, or a number of {unit}{least}{most}"
+
+    @property
+    def label(self) -> str:
+        """The kind in a word or two, for tables."""
+        return f"a time ({self.unit})"
 
     def _value(self, text: str) -> float:
         seconds = self._seconds(text.strip())

@@ -1,0 +1,158 @@
+"""Writes docs/configuration.md and docs/metrics.md from the declarations; --check: are they current?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the declarations stand beside scripts/, not in it
+
+from pusher.config import Setting, settings  # noqa: E402
+from pusher.config.schema import APP, variable  # noqa: E402
+from pusher.telemetry import metrics  # noqa: E402
+from pusher.telemetry.metrics import Metric  # noqa: E402
+
+NOTE = "<!-- Made by scripts/build_docs.py; change the declarations instead. -->"
+
+#: Headings, and what the keys below them begin with; the longest beginning decides.
+SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Apps and credentials", ("apns.apps", "apns.certs", "gcm.apps", "gcm.certs", "gcm.firebaseCredentials")),
+    ("Apple", ("apns",)),
+    ("Google", ("gcm",)),
+    ("What the senders consume", ("queue",)),
+    ("Feedbacks", ("feedback",)),
+    ("Feedback listener", ("feedbackListeners",)),
+    ("Metrics", ("stats",)),
+    ("The process", ("gracefulShutdownTimeout", "log", "sentry", "admin", "sqlite")),
+)
+
+CONFIGURATION = """\
+# Configuration
+
+Settings come from four places; the first that gives one wins:
+
+1. a flag `--key=value` after the command, such as `--apns.port=2197`
+2. a variable: `PUSHER_` + the key in capitals with `_` for `.`, such as `PUSHER_APNS_PORT`. An empty one counts as not
+   set. A `-` is kept.
+3. the file that `--config` names, `./config/default.yaml` if none
+4. the default
+
+`python pusher.py settings` prints what is in force and where each value comes from.
+
+Keys may be nested or dotted (`queue: {fetch.min.bytes: 1}`), and their case does not matter. In the keys of one app
+`<app>` stands for its name as `apns.apps` or `gcm.apps` has it; `PUSHER_APNS_CERTS_MY_GAME_KEYID` belongs to the app
+`my_game` when there is one. Lists are a sequence in the file, or one text split at commas and white space. Times take
+`250ms`, `1m30s`, `2h`, `7d`; a bare number counts in the key's unit. A value of the wrong kind or out of range stops
+the start with one line and exit code 2; a key that nothing reads costs a warning that names the closest known one.
+"""
+
+METRICS = """\
+# Metrics
+
+Sent to StatsD over UDP in DogStatsD's format, many lines a datagram of at most 1,432 bytes, every
+`stats.statsd.flushIntervalMs`. `stats.statsd.prefix` stands directly before the name: with `push`, `sent` becomes
+`pushsent:12|c|#platform:apns,game:game,topic:push-game_apns-single`. Counts are added up between two flushes. A timing
+sends each observation, or 200 of them with their sample rate when there were more.
+
+Each message that was consumed ends in exactly one of `ack`, `failed`, `expired` and `invalid`.
+"""
+
+
+def configuration() -> str:
+    """docs/configuration.md."""
+    parts = [NOTE, CONFIGURATION]
+    live = [setting for setting in settings.ALL if setting.has_effect]
+    for heading, beginnings in SECTIONS:
+        rows = (_setting_row(setting) for setting in live if _section(setting.key) == beginnings)
+        parts.append(f"## {heading}\n\n{_table(('Key', 'Value', 'Default', 'Meaning'), rows)}")
+    parts.append(_further_spellings(settings.ALL))
+    unread = (("`" + setting.key + "`", setting.text) for setting in settings.ALL if not setting.has_effect)
+    parts.append(
+        "## Keys without effect\n\nFiles that contain them go on working; they cost no warning.\n\n"
+        + _table(("Key", "Why"), unread)
+    )
+    return "\n".join(parts)
+
+
+def _section(key: str) -> tuple[str, ...]:
+    """The beginnings of the section that a key belongs to."""
+    fitting = [
+        (len(beginning), beginnings)
+        for _heading, beginnings in SECTIONS
+        for beginning in beginnings
+        if f"{key}.".startswith(f"{beginning}.")
+    ]
+    if not fitting:
+        raise SystemExit(f"scripts/build_docs.py: SECTIONS has no place for {key}")
+    return max(fitting)[1]
+
+
+def _setting_row(setting: Setting[Any]) -> Sequence[str]:
+    shown = setting.default_shown
+    default = "" if not shown else f"`{shown}`"
+    return f"`{setting.key}`", setting.kind.label, default, setting.text
+
+
+def _further_spellings(declared: Iterable[Setting[Any]]) -> str:
+    rows = (
+        (f"`{alias}`", f"`{variable(alias).replace(APP.upper(), APP)}`", f"`{setting.key}`")
+        for setting in declared
+        for alias in setting.aliases
+    )
+    return "## Further spellings\n\nUsed where the key itself is not given in the same place.\n\n" + _table(
+        ("Key", "Variable", "Stands for"), rows
+    )
+
+
+def metrics_page() -> str:
+    """docs/metrics.md."""
+    return "\n".join([NOTE, METRICS, _table(("Name", "Kind", "Tags", "Meaning"), map(_metric_row, metrics.ALL))])
+
+
+def _metric_row(metric: Metric) -> Sequence[str]:
+    kind = "timing, ms" if metric.kind == "timing" else metric.kind
+    return f"`{metric.name}`", kind, ", ".join(metric.tags), metric.text
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A `|` would end the cell, and `<app>` outside of code would be HTML."""
+    outside = text.split("`")
+    outside[::2] = [part.replace("<", "&lt;") for part in outside[::2]]
+    return "`".join(outside).replace("|", "\\|")
+
+
+PAGES = {"docs/configuration.md": configuration, "docs/metrics.md": metrics_page}
+
+
+def stale() -> Iterator[Path]:
+    """Pages that do not say what the declarations say."""
+    for name, page in PAGES.items():
+        path = ROOT / name
+        if not path.exists() or path.read_text(encoding="utf-8") != page():
+            yield path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the pages, or checks them; returns the exit code."""
+    found = list(stale())
+    if "--check" in arguments:
+        for path in found:
+            print(f"{path.relative_to(ROOT)} is not current: run scripts/build_docs.py")
+        return bool(found)
+    for path in found:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PAGES[str(path.relative_to(ROOT))](), encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
