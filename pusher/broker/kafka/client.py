@@ -1,0 +1,149 @@
+"""kafka-python's consumer and network client as this package uses them.
+
+All use of the library's private parts is in this module, each with its reason; the version is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
+from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import TopicPartition as Partition
+
+from pusher.broker.offsets import TopicPartition
+
+#: Upper bound of the pause between two attempts to connect; the library's own default is 30 s.
+_RECONNECT_MAX_MS = 1000
+
+
+def connection(brokers: str) -> dict[str, Any]:
+    """Settings that every consumer and producer is made with.
+
+    ``api_version`` is the newest that the library knows, so that constructors do not wait for a broker: an older broker
+    is recognised when it is connected to, a newer one speaks this version too.
+    """
+    return {
+        "bootstrap_servers": [broker.strip() for broker in brokers.split(",")],
+        "api_version": max(BROKER_API_VERSIONS),
+        "reconnect_backoff_max_ms": _RECONNECT_MAX_MS,
+        "metrics_enabled": False,
+    }
+
+
+class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
+    """A network client that writes one wake-up for each turn of its loop.
+
+    A producer wakes its loop for every batch and, while a partition has two batches, for every record. Each wake-up is
+    a system call and a turn of the loop; one is enough until the loop has looked at its work.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._awake = False
+
+    def wakeup(self) -> None:
+        """Lets the loop look at its work. Never waits."""
+        if not self._awake:
+            self._awake = True
+            super().wakeup()
+
+    def poll(self, timeout_ms: float | None = None, future: Any = None) -> None:
+        """One turn of the loop, which does not wait if it was woken since the last one."""
+        if self._awake and future is None:
+            timeout_ms = 0
+        self._awake = False
+        super().poll(timeout_ms=timeout_ms, future=future)
+
+
+class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
+    """A producer with access to its metadata, and one that always closes."""
+
+    @property
+    def cluster(self) -> Any:
+        """Metadata of the cluster, of the topics that were asked for."""
+        return self._metadata
+
+    def __str__(self) -> str:
+        # The library formats itself into a debug line for every record: this halves what that costs.
+        return "producer"
+
+    def forget_topic(self, topic: str) -> None:
+        """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""
+        self._metadata._topics.discard(topic)
+
+    def end(self, timeout_s: float) -> None:
+        """Closes, by force what is not sent in ``timeout_s``: ``close`` itself then raises and closes nothing."""
+        try:
+            self.close(timeout=timeout_s)
+        except KafkaError:
+            self._sender.force_close()
+            self._sender.join(timeout_s)
+            self.close(timeout=0)
+
+
+class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
+    """A consumer that says what it knows of its group and of all topics."""
+
+    @property
+    def cluster(self) -> Any:
+        """Metadata of the cluster, kept by the I/O greenlet."""
+        return self._client.cluster
+
+    @property
+    def joined(self) -> bool:
+        """Whether this member has its share of the partitions and no rebalance is going on."""
+        return bool(self.group_metadata().state == MemberState.STABLE) and not self._must_rejoin
+
+    @property
+    def coordinator_known(self) -> bool:
+        """Whether there is a connection to the broker that keeps the group."""
+        return not self._coordinator.coordinator_unknown()
+
+    @property
+    def _must_rejoin(self) -> bool:
+        return bool(self._coordinator.rejoining or self._coordinator.need_rejoin())
+
+    def rejoin(self, timeout_ms: float) -> None:
+        """Takes part in a rebalance until it is complete, up to ``timeout_ms``; fetches nothing. Raises KafkaError.
+
+        Unlike ``poll`` this returns as soon as there are partitions, and it sees a rebalance through. One for new topics
+        or partitions is known to the library only as a difference, which is gone once the join request is written; if
+        that poll ends before the answer, later polls see no reason to fetch it, and the member never gets partitions
+        again. An explicit request stays until the join is complete.
+        """
+        if self._must_rejoin:
+            self._coordinator.request_rejoin()
+        self._coordinator.poll(timeout_ms=timeout_ms)
+
+    def insist_on_rejoining(self) -> None:
+        """Call when a rebalance begins, so that the next call of ``rejoin`` goes on with it in any case."""
+        self._coordinator.request_rejoin()
+
+    def subscribe_to(self, topics: list[str], listener: Any) -> None:
+        """Subscribes to these topics, which exist, and goes on fetching the metadata of all topics.
+
+        The metadata of all topics finds new ones and never creates one, which a request for a name may do. Telling the
+        coordinator of the present metadata saves a second rebalance when the next metadata arrive.
+        """
+        self.subscribe(topics=topics, listener=listener)
+        self.watch_all_topics()
+        self._coordinator._handle_metadata_update(self.cluster)
+
+    def watch_all_topics(self) -> None:
+        """Fetches the metadata of all topics from now on."""
+        self.cluster.need_all_topic_metadata = True
+        self.cluster.request_update()
+
+    def committed_offsets(self, keys: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, Any]:
+        """What the group has committed for these partitions, in one request; those without a commit are left out."""
+        found = self._coordinator.fetch_committed_offsets([Partition(*key) for key in keys], timeout_ms=timeout_ms)
+        return {TopicPartition(*partition): committed for partition, committed in found.items()}
+
+    async def commit_within(self, offsets: dict[Partition, OffsetAndMetadata], timeout_ms: int) -> None:
+        """Commits from within a rebalance listener, where ``commit`` may not be called. Raises as ``commit`` does."""
+        await self._manager.wait_for(self.commit_async(offsets), timeout_ms)

@@ -1,0 +1,124 @@
+"""Reads a topic outside any group, for people: ``tail`` and replay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import gevent
+from kafka.errors import KafkaError
+
+from pusher.broker.interface import Record
+from pusher.broker.kafka.client import Consumer, Partition, connection
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
+
+_LOOK_S = 0.05
+
+#: A place in each partition: "earliest", "latest", offsets by partition, or a time in seconds since the epoch.
+Place = str | Mapping[int, int] | float
+
+
+class KafkaReader:
+    """A ``Reader`` over Kafka. The constructor does not wait; the first ``read`` finds the brokers and the topic.
+
+    ``start``: partitions that a mapping leaves out begin at the earliest offset. Reading stops before ``end``, whose
+    "latest" means the ends at the first read; partitions that a mapping leaves out have no end. ``answer_s``: how long
+    the brokers may take to answer.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        start: Place = "earliest",
+        end: Place | None = None,
+        *,
+        answer_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._brokers, self._topic, self._start, self._end = brokers, topic, start, end
+        self._answer_s, self._clock = answer_s, clock
+        #: Where partitions end that have not been read up to there.
+        self._ends: dict[Partition, int] = {}
+        self._begun = False
+        #: Whether every partition was read up to its end.
+        self.ended = False
+        self._consumer = Consumer(
+            **connection(brokers), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        self._consumer.watch_all_topics()
+
+    def read(self, timeout_s: float) -> Sequence[Record]:
+        """The next records, in order within a partition. See ``Reader``. The first call waits longer, for answers."""
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            records: dict[Partition, list[Record]] = self._consumer.poll(timeout_ms=timeout_s * 1000)
+            return [record for partition, found in records.items() for record in self._before_end(partition, found)]
+        except KafkaError as error:
+            raise OSError(f"Kafka at {self._brokers}: {error}") from error
+
+    def close(self) -> None:
+        """Never raises."""
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=1000)
+        except Exception:
+            log.exception("Kafka's reader did not close")
+
+    def _begin(self) -> None:
+        consumer = self._consumer
+        partitions = [Partition(self._topic, number) for number in sorted(self._find_partitions())]
+        starts = self._places(partitions, self._start)
+        if self._end is not None:
+            self._ends = self._places(partitions, self._end, default=None)
+        consumer.assign(partitions)
+        for partition, offset in starts.items():
+            consumer.seek(partition, offset)
+        for partition in [partition for partition, end in self._ends.items() if starts[partition] >= end]:
+            self._end_partition(partition)
+
+    def _find_partitions(self) -> set[int]:
+        cluster = self._consumer.cluster
+        deadline = self._clock() + self._answer_s
+        while not cluster.brokers():
+            if self._clock() > deadline:
+                raise OSError(f"no answer from Kafka at {self._brokers}")
+            gevent.sleep(_LOOK_S)
+        found: set[int] | None = cluster.partitions_for_topic(self._topic)
+        if not found:
+            raise OSError(f"topic {self._topic} does not exist in Kafka at {self._brokers}")
+        return found
+
+    def _places(
+        self, partitions: Sequence[Partition], place: Place, default: Place | None = "earliest"
+    ) -> dict[Partition, int]:
+        timeout_ms = int(self._answer_s * 1000)
+        if place == "earliest":
+            return dict(self._consumer.beginning_offsets(partitions, timeout_ms))
+        if place == "latest":
+            return dict(self._consumer.end_offsets(partitions, timeout_ms))
+        if isinstance(place, Mapping):
+            given = {partition: place[partition.partition] for partition in partitions if partition.partition in place}
+            missing = [partition for partition in partitions if partition not in given]
+            return given | (self._places(missing, default) if default is not None and missing else {})
+        moment_ms = int(float(place) * 1000)
+        found = self._consumer.offsets_for_times(dict.fromkeys(partitions, moment_ms), timeout_ms)
+        later = [partition for partition in partitions if found[partition] is None]
+        ends = self._consumer.end_offsets(later, timeout_ms) if later else {}
+        return ends | {partition: at.offset for partition, at in found.items() if at is not None}
+
+    def _before_end(self, partition: Partition, records: list[Record]) -> list[Record]:
+        end = self._ends.get(partition)
+        if end is None:
+            return records
+        if self._consumer.position(partition) >= end:
+            self._end_partition(partition)
+        return [record for record in records if record.offset < end]
+
+    def _end_partition(self, partition: Partition) -> None:
+        self._consumer.pause(partition)
+        del self._ends[partition]
+        self.ended = not self._ends

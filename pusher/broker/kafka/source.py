@@ -1,0 +1,435 @@
+"""One member of a consumer group: which topics, which partitions, from which offset, how far ahead.
+
+Everything is decided in ``poll``, in the consuming greenlet. A rebalance runs inside the library's own poll, in its
+I/O greenlet, and only marks: when it begins, all partitions are suspended and what is finished is committed; when it
+ends, those that stay go on where they were, and new ones are held until ``poll`` knows their start and, where nothing
+was committed for them, has committed it.
+
+Rules that keep a member alive: a rebalance once begun is insisted on before each poll, positions are always set
+explicitly, and a member that does not get into its group is built anew.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+
+import gevent
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
+
+from pusher.broker.interface import Delivery, Health, IsFull, Record, Wanted
+from pusher.broker.kafka.client import Consumer, Partition, connection
+from pusher.broker.offsets import Assignment, Commit, TopicPartition
+from pusher.telemetry.log import Seldom, logger
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+#: The longest wait of a commit, and of each question about offsets.
+_ANSWER_MS = 3000
+#: A poll that may take part in a rebalance lasts at least this long.
+_REBALANCE_POLL_MS = 1000
+#: While some partitions are held, polls are this short, so that they are resumed soon after there is room.
+_HELD_POLL_MS = 20
+#: While all are held, nothing is polled, and whether there is room is looked at as often as this.
+_HELD_PAUSE_S = 0.01
+#: Pause after an error, so that errors do not turn into a busy loop.
+_ERROR_PAUSE_S = 0.2
+#: A rebalance waits this long for a member that does not come; it must be longer than any pause between two polls.
+_REBALANCE_TIMEOUT_MS = 60_000
+#: A member that polls and has not joined for this long is built anew.
+_REJOIN_LIMIT_S = 1.5 * _REBALANCE_TIMEOUT_MS / 1000
+#: Being without a coordinator or a share of the partitions for less than this is ordinary.
+_TROUBLE_S = 5.0
+#: The library parses as many records at a time, some 8 ms of work.
+_MAX_RECORDS = 1000
+#: Bytes of one answer to a fetch, of all partitions together.
+_FETCH_MAX_BYTES = 4 * 1024 * 1024
+
+
+class KafkaSource:
+    """A ``Source`` over Kafka. The constructor does not wait for a broker.
+
+    ``topics``: names, or regular expressions that begin with ``^`` and match from the start of a name. Names that do not
+    exist are waited for and never created. Metadata are fetched again every ``metadata_refresh_s``.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        group: str,
+        topics: Iterable[str],
+        wanted: Wanted,
+        *,
+        session_timeout_ms: int = 6000,
+        fetch_min_bytes: int = 1,
+        fetch_wait_max_ms: int = 100,
+        offset_reset: str = "latest",
+        max_uncommitted: int = 10_000,
+        metadata_refresh_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.assignment = Assignment()
+        self.out_of_range = 0
+        self._group, self._wanted, self._offset_reset = group, wanted, offset_reset
+        self._names = frozenset(topic for topic in topics if not topic.startswith("^"))
+        self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        self._max_uncommitted = max_uncommitted
+        self._clock = clock
+        self._settings = connection(brokers) | {
+            "group_id": group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "partition_assignment_strategy": (StickyPartitionAssignor, RangePartitionAssignor),
+            "session_timeout_ms": session_timeout_ms,
+            "heartbeat_interval_ms": max(1, min(1000, session_timeout_ms // 3)),
+            "max_poll_interval_ms": max(_REBALANCE_TIMEOUT_MS, session_timeout_ms),
+            "request_timeout_ms": 30_000 + fetch_wait_max_ms,
+            "fetch_min_bytes": fetch_min_bytes,
+            "fetch_max_wait_ms": fetch_wait_max_ms,
+            "fetch_max_bytes": _FETCH_MAX_BYTES,
+            "max_poll_records": _MAX_RECORDS,
+            "metadata_max_age_ms": int(metadata_refresh_s * 1000),
+        }
+        #: Assigned partitions whose start is not known yet; they are paused.
+        self._unopened: set[TopicPartition] = set()
+        #: Opened partitions that are paused.
+        self._held: set[TopicPartition] = set()
+        #: None until metadata were looked at for the first time.
+        self._subscribed: list[str] | None = None
+        #: Whether partitions without a commit are later ones, which begin at the earliest offset.
+        self._begun = False
+        self._error = ""
+        self._ready_at = clock()
+        self._connect()
+
+    # --- what the rest calls
+
+    def poll(self, timeout_s: float, is_full: IsFull) -> list[Delivery]:
+        """Records not handed on before. See ``Source``."""
+        deadline = self._clock() + timeout_s
+        self._error = ""
+        deliveries: list[Delivery] = []
+        try:
+            self._prepare()
+            deliveries = self._admit(self._fetch(deadline, is_full))
+        except (KafkaError, OSError) as error:
+            self._fail(error)
+        except Exception:
+            log.exception("Kafka's client failed, a new one takes its place", group=self._group)
+            gevent.sleep(_ERROR_PAUSE_S)
+            self._rebuild()
+        self._watch()
+        return deliveries
+
+    def refresh(self) -> None:
+        """Looks for topics again before the next poll. Never waits."""
+        self._metadata_changed = True
+        self._consumer.cluster.request_update()
+
+    def commit(self) -> None:
+        """Commits what is finished. See ``Source``."""
+        due = self.assignment.due()
+        if not due:
+            return
+        try:
+            self._consumer.commit(_offsets(due), timeout_ms=_ANSWER_MS)
+        except (KafkaError, OSError, RuntimeError) as error:
+            _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
+        else:
+            self.assignment.confirm(due)
+
+    def close(self, *, commit: bool = True) -> None:
+        """Commits, leaves the group and closes. See ``Source``."""
+        if commit:
+            self.commit()
+        self._discard()
+
+    def health(self) -> Health:
+        """Ready while this member has its partitions and knows the group's coordinator. Never waits."""
+        reason = self._trouble()
+        if not reason and not self._subscribed:
+            return Health(ready=True, reason="no topic matches")
+        return Health(ready=not reason, reason=reason)
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See ``Source``; a partition's end is as its last fetch told. Never waits."""
+        assigned = self._consumer.assignment()
+        lags = {}
+        for key, tracker in self.assignment.trackers.items():
+            end = self._consumer.highwater(Partition(*key)) if key in assigned else None
+            if end is not None:
+                lags[key] = max(0, end - tracker.low)
+        return lags
+
+    # --- the member
+
+    def _connect(self) -> None:
+        self._consumer = Consumer(**self._settings)
+        self._consumer.cluster.add_listener(self._note_metadata)
+        self._consumer.watch_all_topics()
+        self._metadata_changed = False
+        self._subscribed = None
+        self._ready_at = self._clock()
+
+    def _note_metadata(self, _cluster: object) -> None:
+        self._metadata_changed = True
+
+    def _discard(self) -> None:
+        """Gives all partitions up and closes the member."""
+        self.assignment.drop(list(self.assignment.trackers))
+        self._unopened.clear()
+        self._held.clear()
+        try:
+            with gevent.Timeout(2 * _ANSWER_MS / 1000):
+                self._consumer.close(autocommit=False, timeout_ms=_ANSWER_MS)
+        except (Exception, gevent.Timeout) as error:
+            log.warning("left Kafka without a goodbye", group=self._group, error=repr(error))
+
+    def _rebuild(self) -> None:
+        self._discard()
+        self._connect()
+
+    def _trouble(self) -> str:
+        """Why nothing can be consumed now; "" when it can."""
+        if self._error:
+            return self._error
+        if self._subscribed is None:
+            return "waiting for Kafka's metadata"
+        if not self._subscribed:
+            return ""
+        if not self._consumer.coordinator_known:
+            return "no connection to the coordinator of the group"
+        if not self._consumer.joined:
+            return "joining the group"
+        return "waiting for the start of its partitions" if self._unopened else ""
+
+    def _watch(self) -> None:
+        reason = self._trouble()
+        now = self._clock()
+        if not reason:
+            self._ready_at = now
+        elif now - self._ready_at > _REJOIN_LIMIT_S and not self._consumer.joined:
+            log.error("did not get into the consumer group, begins anew", group=self._group, reason=reason)
+            self._rebuild()
+        elif now - self._ready_at > _TROUBLE_S:
+            _seldom.warning(("trouble", self._group), "not consuming", group=self._group, reason=reason)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = str(error) or repr(error)
+        gevent.sleep(_ERROR_PAUSE_S)
+
+    # --- topics
+
+    def _prepare(self) -> None:
+        if self._metadata_changed:
+            self._choose_topics()
+        if self._unopened and self._consumer.joined:
+            try:
+                self._open()
+            except (KafkaError, OSError) as error:  # others go on
+                self._fail(error)
+
+    def _choose_topics(self) -> None:
+        self._metadata_changed = False
+        present = self._consumer.cluster.topics()
+        topics = sorted(topic for topic in present if self._matches(topic) and self._wanted(topic))
+        if topics == self._subscribed:
+            return
+        log.info("topics", group=self._group, topics=" ".join(topics) or "none")
+        if topics:
+            self._consumer.subscribe_to(topics, _Listener(self))
+        elif self._subscribed:
+            self.commit()
+            self._consumer.unsubscribe()
+            self._consumer.watch_all_topics()
+            self._assigned([])
+        else:
+            self._begun = True
+        self._subscribed = topics
+
+    def _matches(self, topic: str) -> bool:
+        return topic in self._names or any(pattern.match(topic) for pattern in self._patterns)
+
+    # --- reading
+
+    def _fetch(self, deadline: float, is_full: IsFull) -> dict[Partition, list[Record]]:
+        consumer = self._consumer
+        records: dict[Partition, list[Record]] = {}
+        while not records:
+            remaining_ms = (deadline - self._clock()) * 1000
+            if not self._subscribed:
+                gevent.sleep(min(_ERROR_PAUSE_S, max(0.0, remaining_ms / 1000)))
+            elif not (consumer.joined and consumer.coordinator_known):
+                consumer.rejoin(max(_REBALANCE_POLL_MS, remaining_ms))
+                break
+            else:
+                records = self._fetch_joined(max(0.0, remaining_ms), is_full)
+            if remaining_ms <= 0 or self._metadata_changed:
+                break
+        return records
+
+    def _fetch_joined(self, timeout_ms: float, is_full: IsFull) -> dict[Partition, list[Record]]:
+        room = self._hold(is_full)
+        if room == 0 and timeout_ms > 0:
+            gevent.sleep(_HELD_PAUSE_S)
+            return {}
+        if self._held:
+            timeout_ms = min(timeout_ms, _HELD_POLL_MS)
+        return self._read(timeout_ms, max(1, room))
+
+    def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
+        records: dict[Partition, list[Record]] = {}
+        try:
+            records = self._consumer.poll(timeout_ms=timeout_ms, max_records=limit)
+        except OffsetOutOfRangeError as error:
+            self._restart(error.args[0])
+        except LogTruncationError as error:
+            self._restart(error.divergent_offsets)
+        return records
+
+    def _hold(self, is_full: IsFull) -> int:
+        """Pauses and resumes partitions; returns how many records may be read from the others, 0 if there are none."""
+        room = 0
+        held: set[TopicPartition] = set()
+        full: dict[str, bool] = {}
+        for key, tracker in self.assignment.trackers.items():
+            if key.topic not in full:
+                full[key.topic] = is_full(key.topic)
+            own_room = self._max_uncommitted - tracker.span
+            if full[key.topic] or own_room <= 0 or not tracker.fits:
+                held.add(key)
+            else:
+                room = min(room or _MAX_RECORDS, own_room)
+        if held != self._held:
+            self._consumer.pause(*_partitions(held - self._held))
+            self._consumer.resume(*_partitions((self._held - held) & self.assignment.trackers.keys()))
+            self._held = held
+        return room
+
+    def _admit(self, batch: dict[Partition, list[Record]]) -> list[Delivery]:
+        deliveries = []
+        for partition, records in batch.items():
+            tracker = self.assignment.trackers[TopicPartition(*partition)]
+            fresh = tracker.admit(records)
+            if fresh:
+                deliveries.append(Delivery(tracker, fresh))
+        return deliveries
+
+    # --- rebalances; the listener calls these in the I/O greenlet, while the consuming one waits in the library's poll
+
+    async def _revoked(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.insist_on_rejoining()
+        self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
+        self._unopened.clear()
+        due = self.assignment.due()
+        if not due:
+            return
+        try:
+            await self._consumer.commit_within(_offsets(due), _ANSWER_MS)
+        except Exception as error:  # whatever leaves this listener makes the library revoke for ever
+            log.warning("commit before a rebalance failed, some messages may repeat", group=self._group, error=error)
+        else:
+            self.assignment.confirm(due)
+
+    def _assigned(self, partitions: Iterable[Partition]) -> None:
+        assigned = {TopicPartition(*partition) for partition in partitions}
+        trackers = self.assignment.trackers
+        self.assignment.drop(trackers.keys() - assigned)
+        self.assignment.keep(trackers)
+        for key, tracker in trackers.items():
+            self._consumer.seek(Partition(*key), tracker.next_offset)
+        self._unopened = assigned - trackers.keys()
+        self._held &= trackers.keys()
+        self._consumer.pause(*_partitions(self._unopened))
+        for partition in _partitions(self._unopened):
+            # Any position keeps the library from choosing one itself.
+            self._consumer.seek(partition, 0)
+        log.info("partitions", group=self._group, kept=len(trackers), new=len(self._unopened))
+
+    def _lost(self, partitions: Iterable[Partition]) -> None:
+        lost = {TopicPartition(*partition) for partition in partitions}
+        self.assignment.drop(lost)
+        self._unopened -= lost
+        self._held -= lost
+        log.warning("the group went on without this member", group=self._group, partitions=len(lost))
+
+    # --- start positions
+
+    def _open(self) -> None:
+        """Lets partitions begin whose start is known; those that the group never read get it committed first."""
+        keys = set(self._unopened)
+        present = set() if self._begun else self._present()
+        committed = self._consumer.committed_offsets(keys | present, _ANSWER_MS)
+        for key in keys & committed.keys():
+            self._begin(key, committed[key].offset, committed[key].metadata)
+        starts: dict[TopicPartition, Commit] = {}
+        if not self._begun and not committed:
+            starts = self._starts(keys | present, self._offset_reset)
+        elif self._unopened:
+            starts = self._starts(self._unopened, "earliest")
+        if starts:
+            self._consumer.commit(_offsets(starts), timeout_ms=_ANSWER_MS)
+        self._begun = True
+        for key in keys & starts.keys():
+            self._begin(key, *starts[key])
+
+    def _starts(self, keys: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, Commit]:
+        ask = self._consumer.end_offsets if reset == "latest" else self._consumer.beginning_offsets
+        found = ask(_partitions(keys), timeout_ms=_ANSWER_MS)
+        return {TopicPartition(*partition): Commit(offset, "") for partition, offset in found.items()}
+
+    def _present(self) -> set[TopicPartition]:
+        cluster = self._consumer.cluster
+        return {
+            TopicPartition(topic, number)
+            for topic in self._subscribed or ()
+            for number in cluster.partitions_for_topic(topic) or ()
+        }
+
+    def _begin(self, key: TopicPartition, offset: int, metadata: str) -> None:
+        tracker = self.assignment.assign(key, offset, metadata)
+        tracker.confirm(Commit(offset, metadata))
+        self._unopened.discard(key)
+        self._consumer.seek(Partition(*key), offset)
+        self._consumer.resume(Partition(*key))
+
+    def _restart(self, partitions: Iterable[Partition]) -> None:
+        """Goes on at the earliest offset, for the position is not, or no longer, in the log."""
+        for key, start in self._starts((TopicPartition(*partition) for partition in partitions), "earliest").items():
+            position = self.assignment.trackers[key].next_offset
+            where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start.offset}
+            log.error("offset out of range, going on at the earliest", group=self._group, **where)
+            self.out_of_range += 1
+            if start.offset < position:
+                self.assignment.assign(key, start.offset)
+            self._consumer.seek(Partition(*key), start.offset)
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
+    def __init__(self, source: KafkaSource) -> None:
+        self._source = source
+
+    async def on_partitions_revoked(self, revoked: Iterable[Partition]) -> None:
+        await self._source._revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[Partition]) -> None:
+        self._source._assigned(assigned)
+
+    async def on_partitions_lost(self, lost: Iterable[Partition]) -> None:
+        self._source._lost(lost)
+
+
+def _partitions(keys: Iterable[TopicPartition]) -> list[Partition]:
+    """The library's own named tuples: it insists on them."""
+    return [Partition(*key) for key in keys]
+
+
+def _offsets(commits: dict[TopicPartition, Commit]) -> dict[Partition, OffsetAndMetadata]:
+    """Commits without a leader epoch, which says that it is not known: the positions are our own, not the library's."""
+    return {Partition(*key): OffsetAndMetadata(offset, metadata, -1) for key, (offset, metadata) in commits.items()}
