@@ -20,7 +20,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 
 @dataclass
@@ -80,9 +80,8 @@ class Peer:
 
     def run(self) -> None:
         try:
-            settings = self.h2.local_settings
-            for code, value in self.server.settings.items():
-                settings[code] = value
+            # Values set on the settings that are there would count as not announced yet.
+            self.h2.local_settings = Settings(client=False, initial_values=self.server.settings)
             self.h2.initiate_connection()
             self.flush()
             while self.server.reading and (data := self.sock.recv(65536)):
