@@ -6,9 +6,13 @@ import json
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
@@ -26,10 +30,17 @@ HEADER = (
 GCM = "{google:mobile:data}gcm"
 
 
+class Address(NamedTuple):
+    """Where a simulator listens in another process."""
+
+    port: int
+    ca_file: str
+
+
 class Client:
     """As little XMPP as will do."""
 
-    def __init__(self, simulator: GcmSimulator) -> None:
+    def __init__(self, simulator: GcmSimulator | Address) -> None:
         context = ssl.create_default_context(cafile=simulator.ca_file)
         plain = socket.create_connection(("127.0.0.1", simulator.port), timeout=10)
         self.socket = context.wrap_socket(plain, server_hostname="localhost")
@@ -398,3 +409,32 @@ def test_every_action_is_read(action: str) -> None:
 def test_wrong_lines_are_refused(line: str) -> None:
     with pytest.raises(FaultSyntaxError):
         parse(line)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    flags = ["--port", "0", "--tls-dir", str(tmp_path), "--account", "123:key", "--admin-port", "0"]
+    flags += ["--fault", "prefix=x:nack BAD_REGISTRATION", "--ledger", str(tmp_path / "ledger.json")]
+    program = [sys.executable, "-c", COMMAND, *flags]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        assert process.stdout is not None
+        listening, admin = process.stdout.readline(), process.stdout.readline()
+        simulator = Address(int(listening.split(":")[1].split()[0]), str(tmp_path / "ca.pem"))
+        client = Client(simulator).login()
+        client.push("m1", "x")
+        assert client.answer()["error"] == "BAD_REGISTRATION"
+        with urllib.request.urlopen(admin.split()[-1] + "/counts") as response:
+            assert json.load(response)["answers"] == {"400 BAD_REGISTRATION": 1}
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+    assert json.loads((tmp_path / "ledger.json").read_text())["received"] == [["m1", "x", 400, "BAD_REGISTRATION"]]
+
+
+COMMAND = """
+from gevent import monkey
+monkey.patch_all()
+import argparse, sys
+from pusher.sim import gcm
+parser = argparse.ArgumentParser()
+gcm.add_arguments(parser)
+sys.exit(gcm.run(parser.parse_args()))
+"""

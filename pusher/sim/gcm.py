@@ -23,8 +23,8 @@ from gevent.server import StreamServer
 
 from pusher.sim import gcm_faults
 from pusher.sim.admin import Admin
-from pusher.sim.apns import say, wait_for_signal
 from pusher.sim.certificate import server_context, tls_files
+from pusher.sim.command import say, wait_for_signal
 from pusher.sim.faults import Fault, Faults
 from pusher.sim.gcm_link import GcmLink
 from pusher.sim.ledger import Ledger

@@ -9,22 +9,45 @@ import json
 import socket as sockets
 import ssl
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
 
 from pusher.sim import xmpp
 from pusher.sim.faults import Fault
+from pusher.sim.schedule import Schedule
 from pusher.sim.xmpp import Element, Stream, XmlError
-
-if TYPE_CHECKING:
-    from pusher.sim.gcm import GcmSimulator
 
 DOMAIN = "gcm.googleapis.com"
 _numbers = itertools.count(1)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+class Service(Protocol):
+    """What a connection asks of the simulator."""
+
+    ack_delay_s: float
+    answer_pings: bool
+    binds: bool
+    mechanisms: Sequence[str]
+    schedule: Schedule
+    events: Counter[str]
+    acknowledged: Counter[str]
+
+    def knows(self, user: str, password: str) -> bool:
+        """Whether these credentials may log in."""
+
+    def violation(self, text: str) -> None:
+        """Takes what the client did wrong."""
+
+    def arrived(self, message_id: str, pending: int) -> None:
+        """Takes a message, and how many are unanswered on its connection."""
+
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, str]:
+        """The fault to play and the error to answer with."""
 
 
 class Message(NamedTuple):
@@ -38,7 +61,7 @@ class Message(NamedTuple):
 class GcmLink:
     """A connection. `run` serves it from the TLS handshake to its end."""
 
-    def __init__(self, simulator: GcmSimulator, socket: Any, tls: ssl.SSLContext) -> None:
+    def __init__(self, simulator: Service, socket: Any, tls: ssl.SSLContext) -> None:
         self._simulator = simulator
         self._socket = socket
         self._tls = tls
