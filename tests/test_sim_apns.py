@@ -177,6 +177,14 @@ def test_refuses_a_provider_token(simulate: Simulate, connect: Connect, token: s
     assert client.ask().status == 200
 
 
+@pytest.mark.parametrize(
+    "token",
+    [provider_token(key_id=None), jwt.encode({"iss": "TEAM", "iat": 1}, "s" * 32, "HS256", headers={"kid": "K"})],
+)
+def test_form_of_a_token_counts_without_a_key(simulate: Simulate, connect: Connect, token: str) -> None:
+    assert connect(simulate()).ask(authorization=f"bearer {token}").reason == "InvalidProviderToken"
+
+
 def test_expired_provider_token_spoils_the_connection(simulate: Simulate, connect: Connect) -> None:
     sim = simulate()
     old = provider_token(time.time() - 3601)
@@ -324,6 +332,16 @@ def test_error_bodies_wait_for_the_clients_window(simulate: Simulate, connect: C
     client.flush()
     assert client.ask().reason == "Unregistered"
     assert max(len(event.data) for event in client.seen(DataReceived)) == 7
+
+
+def test_error_bodies_wait_for_the_clients_settings(simulate: Simulate, connect: Connect) -> None:
+    client = connect(simulate(Rules(), "410"))
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    stream = client.push()
+    client.receive(lambda: client.replies[stream].status == 410)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1000})
+    client.flush()
+    assert client.reply(stream).reason == "Unregistered"
 
 
 def test_many_requests_at_once_are_each_answered(simulate: Simulate, connect: Connect) -> None:

@@ -46,7 +46,7 @@ ALL_STREAMS = 2**31 - 1
 #: Receive window of a connection, in bytes: never what limits a client, unless windows are made small on purpose.
 CONNECTION_WINDOW = 2**24
 #: How long a half-closed connection waits for the client's end of it.
-LINGER_S = 2.0
+LINGER_S = 15.0
 READ_BYTES = 65536
 
 
