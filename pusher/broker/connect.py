@@ -1,0 +1,71 @@
+"""Opens a broker by its address: Kafka's bootstrap servers, or ``sqlite:///path`` for the embedded broker.
+
+The implementations are imported where they are used, so that nobody loads the one that is not.
+"""
+
+from __future__ import annotations
+
+from pusher.broker.interface import Publisher, Reader, Source, Wanted
+from pusher.config import Config, settings
+from pusher.config.settings import QueueSettings
+
+_EMBEDDED = "sqlite:"
+
+
+def open_source(config: Config, queue: QueueSettings, wanted: Wanted) -> Source:
+    """A member of the consumer group that ``queue`` names. Does not wait for the broker."""
+    brokers = config[queue.brokers]
+    if brokers.startswith(_EMBEDDED):
+        from pusher.broker.sqlite import SqliteSource
+
+        return SqliteSource(
+            brokers,
+            config[queue.group],
+            config[queue.topics],
+            wanted,
+            offset_reset=config[queue.offset_reset_strategy],
+            max_uncommitted=config[queue.max_uncommitted],
+            metadata_refresh_s=config[queue.metadata_refresh],
+        )
+    from pusher.broker.kafka.source import KafkaSource
+
+    return KafkaSource(
+        brokers,
+        config[queue.group],
+        config[queue.topics],
+        wanted,
+        session_timeout_ms=round(config[queue.session_timeout] * 1000),
+        fetch_min_bytes=config[queue.fetch_min_bytes],
+        fetch_wait_max_ms=round(config[queue.fetch_wait_max] * 1000),
+        offset_reset=config[queue.offset_reset_strategy],
+        max_uncommitted=config[queue.max_uncommitted],
+        metadata_refresh_s=config[queue.metadata_refresh],
+    )
+
+
+def open_publisher(config: Config, brokers: str) -> Publisher:
+    """Does not wait for the broker."""
+    if brokers.startswith(_EMBEDDED):
+        from pusher.broker.sqlite import SqlitePublisher
+
+        return SqlitePublisher(brokers, retention_s=config[settings.SQLITE_RETENTION])
+    from pusher.broker.kafka.publisher import KafkaPublisher
+
+    return KafkaPublisher(
+        brokers,
+        linger_ms=round(config[settings.FEEDBACK_LINGER] * 1000),
+        buffer_kib=config[settings.FEEDBACK_BUFFER_KIB],
+        compression=config[settings.FEEDBACK_COMPRESSION],
+    )
+
+
+def open_reader(brokers: str, topic: str, *, from_start: bool) -> Reader:
+    """Does not wait for the broker."""
+    start = "earliest" if from_start else "latest"
+    if brokers.startswith(_EMBEDDED):
+        from pusher.broker.sqlite import SqliteReader
+
+        return SqliteReader(brokers, topic, start)
+    from pusher.broker.kafka.reader import KafkaReader
+
+    return KafkaReader(brokers, topic, start)

@@ -1,0 +1,132 @@
+"""From an app's lane to the links of its pool and back, for providers that speak HTTP/2.
+
+Two greenlets: the sender takes what the lane has, as much as the links have room for, and hands it over in one go; the
+responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
+here; what an answer means, the provider's service says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import gevent
+from gevent.queue import SimpleQueue
+
+from pusher.broker.interface import Health
+from pusher.http2.exchange import End, Exchange
+from pusher.http2.pool import Pool
+from pusher.message import Push
+from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT
+from pusher.pipeline import Lane
+from pusher.retry import parse_retry_after
+
+P = TypeVar("P", bound=Push)
+
+#: Pushes handed to the links in one go: some 16 KiB, one TLS record.
+_BATCH = 64
+_WAIT_S = 0.5
+#: After so many answers in a row that refuse the credentials, only a probe goes out each minute.
+_HOLD_AFTER_REFUSALS = 20
+_PROBE_EVERY_S = 60.0
+
+Answers = SimpleQueue[list[Exchange]]
+
+
+class Dispatcher(Generic[P]):
+    """Sends a lane's pushes over a pool.
+
+    ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back
+    to the lane. ``ready`` waits up to some seconds until requests can be made, an access token is there say.
+    """
+
+    def __init__(
+        self,
+        lane: Lane[P],
+        open_pool: Callable[[Answers], Pool],
+        exchange_of: Callable[[P], Exchange],
+        answered: Callable[[Exchange], None],
+        ready: Callable[[float], bool] = lambda _: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lane = lane
+        self._answers: Answers = SimpleQueue()
+        self.pool = open_pool(self._answers)
+        self._exchange_of, self._answered, self._ready, self._clock = exchange_of, answered, ready, clock
+        #: Answers in a row that refused the credentials.
+        self._refusals = 0
+        self._next_probe = 0.0
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {"sender": self._send, "responder": self._respond}
+
+    @property
+    def held(self) -> bool:
+        """Whether the provider refuses the credentials and only probes go out."""
+        return self._refusals >= _HOLD_AFTER_REFUSALS
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        if self.held:
+            return Health(False, "the provider refuses the app's credentials")
+        state = self.pool.state()
+        return Health(state.ready, state.reason)
+
+    def credentials_refused(self) -> None:
+        """An answer refused the credentials."""
+        self._refusals += 1
+
+    def credentials_accepted(self) -> None:
+        """An answer shows that they are good, or there are new ones."""
+        self._refusals = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+    def _send(self) -> None:
+        while True:
+            room = self._room()
+            if not room:
+                continue
+            pushes = self.lane.take(room, _WAIT_S)
+            if pushes:
+                self._next_probe = self._clock() + _PROBE_EVERY_S
+                self.lane.handed_over(pushes)
+                self.pool.send([self._exchange_of(push) for push in pushes])
+
+    def _room(self) -> int:
+        """How many pushes may be sent now; waits up to ``_WAIT_S`` where there is none."""
+        if not self._ready(_WAIT_S):
+            return 0
+        room = min(self.pool.wait_for_room(_WAIT_S), _BATCH)
+        if not room or not self.held:
+            return room
+        wait_s = self._next_probe - self._clock()
+        if wait_s <= 0:
+            return 1
+        gevent.sleep(min(wait_s, _WAIT_S))
+        return 0
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+    def _respond(self) -> None:
+        while True:
+            for exchange in self._answers.get():
+                self._ended(exchange)
+
+    def _ended(self, exchange: Exchange) -> None:
+        push: P = exchange.subject
+        if exchange.status == 200 and exchange.end is End.RESPONSE:
+            self._refusals = 0
+            self.lane.finish(push, DELIVERED)
+        elif exchange.end is End.RESPONSE:
+            self._answered(exchange)
+        elif exchange.end is End.UNPROCESSED:
+            self.lane.resend(push)
+        else:
+            self.lane.retry(push, TIMEOUT if exchange.end is End.TIMEOUT else CONNECTION_ERROR)
+
+
+def retry_after_s(exchange: Exchange) -> float | None:
+    """How long the answer asks to wait; None where it does not say."""
+    value = exchange.header(b"retry-after")
+    return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())
