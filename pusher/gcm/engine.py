@@ -30,7 +30,8 @@ with warnings.catch_warnings():
     from sleekxmpp.xmlstream import xmlstream
 
 # What it reports as an error reaches the owner as well; its lines hold the password and what is sent.
-logging.getLogger("sleekxmpp").setLevel(logging.CRITICAL)
+logging.getLogger("sleekxmpp").addHandler(logging.NullHandler())
+logging.getLogger("sleekxmpp").propagate = False
 
 #: The name of the service in the stream and in user names, whatever the host connected to.
 DOMAIN = "gcm.googleapis.com"
