@@ -72,10 +72,11 @@ class Sender:
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT])
         self._stats = Stats.from_config(config, self._hostname)
-        self._publishers = self._open_publishers()
-        invalid_topic = config[settings.QUEUE_INVALID_TOPIC]
-        invalid_publisher = self._publishers[config[settings.QUEUE.brokers]] if invalid_topic else None
-        self._pipeline = Pipeline(platform, self._apps, invalid_publisher, self._stats, invalid_topic)
+        #: By the address of the broker: feedbacks and invalid messages may share one.
+        self._publishers: dict[str, Publisher] = {}
+        self._pipeline = Pipeline(
+            platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
+        )
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
@@ -87,6 +88,8 @@ class Sender:
             self._set_up(app)
         if not self.services:
             raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
+        for reason in self._skipped.values():
+            log.error("app cannot be served, it is skipped and tried again every minute", error=reason)
         source = open_source(self._config, settings.QUEUE, self._pipeline.wanted)
         self._consuming = Consuming(
             source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
@@ -102,12 +105,18 @@ class Sender:
         return self._daemon.run(self._stop_order())
 
     # --- start --------------------------------------------------------------------------------------------------------
-    def _open_publishers(self) -> dict[str, Publisher]:
-        """One for each brokers address: feedbacks and invalid messages may share one."""
-        addresses = {self._config[settings.QUEUE.brokers]}
-        if self._config[settings.FEEDBACK_REPORTERS]:
-            addresses.add(self._config[settings.FEEDBACK_BROKERS])
-        return {address: open_publisher(self._config, address) for address in sorted(addresses)}
+    def _publisher(self, address: str) -> Publisher:
+        if address not in self._publishers:
+            self._publishers[address] = open_publisher(self._config, address)
+        return self._publishers[address]
+
+    def _invalid_publisher(self) -> Publisher:
+        return self._publisher(self._config[settings.QUEUE.brokers])
+
+    def _feedback_publisher(self) -> Publisher | None:
+        if not self._config[settings.FEEDBACK_REPORTERS]:
+            return None
+        return self._publisher(self._config[settings.FEEDBACK_BROKERS])
 
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
@@ -115,7 +124,6 @@ class Sender:
             service = build_service(self.platform, self._config, app, self._lane_opener(app))
         except StartError as error:
             if app not in self._skipped:
-                log.error("app cannot be served, it is skipped", game=app, error=str(error))
                 self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
             self._skipped[app] = f"{app}: {error}"
             return
@@ -127,10 +135,7 @@ class Sender:
             self._daemon.greenlets.spawn(f"{app} {name}", loop)
 
     def _lane_opener(self, app: str) -> OpenLane:
-        feedbacks = None
-        if self._config[settings.FEEDBACK_REPORTERS]:
-            feedbacks = self._publishers[self._config[settings.FEEDBACK_BROKERS]]
-        return OpenLane(app, self.platform, self._hostname, feedbacks, self._stats, self._config)
+        return OpenLane(app, self.platform, self._hostname, self._feedback_publisher, self._stats, self._config)
 
     # --- running ------------------------------------------------------------------------------------------------------
     def _is_full(self, topic: str) -> bool:

@@ -391,18 +391,21 @@ class Pipeline:
         self,
         platform: str,
         apps: Sequence[str],
-        publisher: Publisher | None,
+        publisher: Callable[[], Publisher],
         stats: Stats,
         invalid_topic: str,
     ) -> None:
-        """``publisher`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand."""
+        """``publisher()`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand.
+
+        An empty ``invalid_topic`` drops them after they were logged and counted.
+        """
         self.platform = platform
         self.lanes: dict[str, Lane[Any]] = {}
         self.consumed = 0
         #: Messages that could never be sent.
         self.invalid = 0
         self._apps = apps
-        self._publisher = publisher if invalid_topic else None
+        self._publisher = publisher
         self._invalid_topic = invalid_topic
         self._stats = stats
         self._names: dict[str, topics.TopicName | None] = {}
@@ -464,10 +467,10 @@ class Pipeline:
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.error("message can never be sent", reason=error.reason, error=error.detail, game=name.game, **where)
         came_back = any(header == SOURCE_TOPIC_HEADER for header, _ in record.headers or ())
-        if self._publisher is None or came_back:
+        if came_back or not self._invalid_topic:
             tracker.finish(record.offset)
             return
-        self._publisher.publish(
+        self._publisher().publish(
             topics.fill(self._invalid_topic, name),
             record.value or b"",
             partial(self._invalid_published, record, tracker, name),

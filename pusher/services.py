@@ -30,8 +30,8 @@ class OpenLane:
     app: str
     platform: str
     hostname: str
-    #: None: outcomes are not fed back.
-    feedbacks: Publisher | None
+    #: Opened when the first lane is; None: outcomes are not fed back.
+    feedbacks: Callable[[], Publisher | None]
     stats: Stats
     config: Config
 
@@ -48,7 +48,7 @@ class OpenLane:
             high_water=high_water,
             feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
         )
-        return Lane(lane, parse, make_feedback, self.feedbacks, self.stats)
+        return Lane(lane, parse, make_feedback, self.feedbacks(), self.stats)
 
 
 def build_service(platform: str, config: Config, app: str, open_lane: OpenLane) -> Any:

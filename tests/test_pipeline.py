@@ -80,7 +80,7 @@ class World:
             clock=self.clock,
             wall_clock=self.wall,
         )
-        self.pipeline = Pipeline("apns", ("game", "sick"), self.invalid, self.stats, invalid_topic)
+        self.pipeline = Pipeline("apns", ("game", "sick"), lambda: self.invalid, self.stats, invalid_topic)
         self.pipeline.lanes["game"] = self.lane
         self.tracker = tracker(TOPIC)
 
