@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Protocol
 
 from pusher.broker.interface import Delivery, IsFull, Publisher, Reader, Record, Source, Wanted
+from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
 from pusher.broker.offsets import TopicPartition
+from tests.kafka_admin import create_topic
 
 DEADLINE_S = 20.0
 
@@ -30,7 +31,9 @@ class Broker(Protocol):
     #: of one record's value
     max_value_bytes: int
 
-    def create_topic(self, topic: str) -> None: ...
+    def create_topic(self, topic: str, partitions: int = 3) -> None:
+        """A broker whose topics have one partition takes no notice of ``partitions``."""
+        ...
 
     def source(
         self,
@@ -49,7 +52,35 @@ class Broker(Protocol):
         ...
 
 
-BROKERS: dict[str, Callable[[str, Path], Broker]] = {}
+class KafkaBroker:
+    """A Kafka that runs already."""
+
+    max_value_bytes = 1_000_000
+
+    def __init__(self, brokers: str) -> None:
+        self.brokers = brokers
+
+    def create_topic(self, topic: str, partitions: int = 3) -> None:
+        create_topic(self.brokers, topic, partitions)
+
+    def source(
+        self,
+        group: str,
+        topics: list[str],
+        *,
+        wanted: Wanted = everything,
+        offset_reset: str = "earliest",
+        max_uncommitted: int = 10_000,
+    ) -> Source:
+        return KafkaSource(
+            self.brokers, group, topics, wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted
+        )
+
+    def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
+        return KafkaPublisher(self.brokers, buffer_kib=buffer_kib)
+
+    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
+        return KafkaReader(self.brokers, topic, start)
 
 
 class Desk:
@@ -60,6 +91,7 @@ class Desk:
         self._stack = stack
         self._prefix = f"push-{uuid.uuid4().hex[:12]}"
         self._numbers = itertools.count()
+        self._publisher: Publisher | None = None
 
     def name(self) -> str:
         """A topic or group name that nobody used before; all names of a desk share ``prefix``."""
@@ -69,9 +101,9 @@ class Desk:
     def prefix(self) -> str:
         return self._prefix
 
-    def topic(self) -> str:
+    def topic(self, partitions: int = 3) -> str:
         topic = self.name()
-        self.broker.create_topic(topic)
+        self.broker.create_topic(topic, partitions)
         return topic
 
     def source(
@@ -96,12 +128,12 @@ class Desk:
         return self._stack.enter_context(closing(self.broker.reader(topic, start)))
 
     def write(self, topic: str, *values: bytes) -> None:
-        """Stores values, in order; returns when all are stored."""
-        publisher = self.broker.publisher()
-        with closing(publisher):
-            for value in values:
-                publisher.publish(topic, value, expect_stored)
-            assert publisher.flush(DEADLINE_S) == 0
+        """Stores values; returns when all are stored."""
+        if self._publisher is None:
+            self._publisher = self.publisher()
+        for value in values:
+            self._publisher.publish(topic, value, expect_stored)
+        assert self._publisher.flush(DEADLINE_S) == 0
 
 
 @contextmanager
@@ -145,9 +177,14 @@ def receive(source: Source, count: int, is_full: IsFull = never, deadline_s: flo
     return deliveries
 
 
-def receive_nothing(source: Source, is_full: IsFull = never, polls: int = 10) -> None:
-    """Polls a source that owns its partitions and has nothing to deliver."""
-    poll_until(source, lambda: bool(source.assignment.trackers), is_full)
+def own(source: Source, is_full: IsFull = never) -> None:
+    """Polls a source that has nothing to deliver until it owns partitions."""
+    assert poll_until(source, lambda: bool(source.assignment.trackers), is_full) == []
+
+
+def receive_nothing(source: Source, is_full: IsFull = never, polls: int = 5) -> None:
+    """Polls a source that owns partitions and has nothing to deliver."""
+    own(source, is_full)
     assert [delivery for _ in range(polls) for delivery in source.poll(0.1, is_full)] == []
 
 

@@ -9,8 +9,8 @@ from gevent import monkey
 if not monkey.is_module_patched("threading"):
     raise ImportError("gevent has to patch the standard library before pusher.broker.kafka is imported")
 
-from pusher.broker.kafka.publisher import KafkaPublisher  # noqa: E402  # after the check
-from pusher.broker.kafka.reader import KafkaReader  # noqa: E402
-from pusher.broker.kafka.source import KafkaSource  # noqa: E402
+from pusher.broker.kafka.publisher import KafkaPublisher
+from pusher.broker.kafka.reader import KafkaReader
+from pusher.broker.kafka.source import KafkaSource
 
 __all__ = ["KafkaPublisher", "KafkaReader", "KafkaSource"]

@@ -35,6 +35,9 @@ def connection(brokers: str) -> dict[str, Any]:
     }
 
 
+__all__ = ["CoalescingClient", "Consumer", "Partition", "Producer", "connection"]
+
+
 class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
     """A network client that writes one wake-up for each turn of its loop.
 
@@ -74,7 +77,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
 
     def forget_topic(self, topic: str) -> None:
         """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""
-        self._metadata._topics.discard(topic)
+        self._metadata._topics.discard(topic)  # noqa: SLF001
 
     def end(self, timeout_s: float) -> None:
         """Closes, by force what is not sent in ``timeout_s``: ``close`` itself then raises and closes nothing."""
@@ -111,10 +114,10 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     def rejoin(self, timeout_ms: float) -> None:
         """Takes part in a rebalance until it is complete, up to ``timeout_ms``; fetches nothing. Raises KafkaError.
 
-        Unlike ``poll`` this returns as soon as there are partitions, and it sees a rebalance through. One for new topics
-        or partitions is known to the library only as a difference, which is gone once the join request is written; if
-        that poll ends before the answer, later polls see no reason to fetch it, and the member never gets partitions
-        again. An explicit request stays until the join is complete.
+        Unlike ``poll`` this returns as soon as there are partitions, and it sees a rebalance through. One for new
+        topics or partitions is known to the library only as a difference, which is gone once the join request is
+        written; if that poll ends before the answer, later polls see no reason to fetch it, and the member never gets
+        partitions again. An explicit request stays until the join is complete.
         """
         if self._must_rejoin:
             self._coordinator.request_rejoin()
@@ -132,7 +135,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         """
         self.subscribe(topics=topics, listener=listener)
         self.watch_all_topics()
-        self._coordinator._handle_metadata_update(self.cluster)
+        self._coordinator._handle_metadata_update(self.cluster)  # noqa: SLF001
 
     def watch_all_topics(self) -> None:
         """Fetches the metadata of all topics from now on."""

@@ -249,9 +249,7 @@ class _Outgoing:
 
     __slots__ = ("done", "headers", "publisher", "size", "topic", "value")
 
-    def __init__(
-        self, publisher: KafkaPublisher, topic: str, value: bytes, headers: list[Header], done: Done
-    ) -> None:
+    def __init__(self, publisher: KafkaPublisher, topic: str, value: bytes, headers: list[Header], done: Done) -> None:
         self.publisher, self.topic, self.value, self.headers, self.done = publisher, topic, value, headers, done
         self.size = len(value) + _OVERHEAD_BYTES + sum(len(name) + len(content) for name, content in headers)
 
@@ -275,7 +273,8 @@ class _Route:
         self.ask_at = 0.0
         #: When an answer first lacked the topic.
         self.missing_since: float | None = None
-        self._partition = -1
+        # Processes do not all begin with the first.
+        self._partition = random.randrange(1000)
 
     def partition(self, cluster: Any) -> int | None:
         """Where the next record goes; None while no partition with a leader is known."""
@@ -283,8 +282,8 @@ class _Route:
             partitions = sorted(cluster.available_partitions_for_topic(self.topic) or ())
             if not partitions:
                 return None
-            index = bisect_right(partitions, self._partition) if self._partition >= 0 else random.randrange(len(partitions))
-            self._partition = partitions[index % len(partitions)]
+            following = bisect_right(partitions, self._partition)
+            self._partition = partitions[following % len(partitions)]
             self.left = _RUN
         self.left -= 1
         return self._partition

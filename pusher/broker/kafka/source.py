@@ -55,11 +55,11 @@ _FETCH_MAX_BYTES = 4 * 1024 * 1024
 class KafkaSource:
     """A ``Source`` over Kafka. The constructor does not wait for a broker.
 
-    ``topics``: names, or regular expressions that begin with ``^`` and match from the start of a name. Names that do not
-    exist are waited for and never created. Metadata are fetched again every ``metadata_refresh_s``.
+    ``topics``: names, or regular expressions that begin with ``^`` and match from the start of a name. Names that do
+    not exist are waited for and never created. Metadata are fetched again every ``metadata_refresh_s``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one argument a setting
         self,
         brokers: str,
         group: str,
@@ -188,7 +188,7 @@ class KafkaSource:
         try:
             with gevent.Timeout(2 * _ANSWER_MS / 1000):
                 self._consumer.close(autocommit=False, timeout_ms=_ANSWER_MS)
-        except (Exception, gevent.Timeout) as error:
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # the member is given up in any case
             log.warning("left Kafka without a goodbye", group=self._group, error=repr(error))
 
     def _rebuild(self) -> None:
@@ -248,7 +248,7 @@ class KafkaSource:
             self.commit()
             self._consumer.unsubscribe()
             self._consumer.watch_all_topics()
-            self._assigned([])
+            self.assigned([])
         else:
             self._begun = True
         self._subscribed = topics
@@ -323,7 +323,8 @@ class KafkaSource:
 
     # --- rebalances; the listener calls these in the I/O greenlet, while the consuming one waits in the library's poll
 
-    async def _revoked(self, partitions: Iterable[Partition]) -> None:
+    async def revoked(self, partitions: Iterable[Partition]) -> None:
+        """A rebalance begins: these may be given to another member."""
         self._consumer.insist_on_rejoining()
         self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
         self._unopened.clear()
@@ -332,12 +333,13 @@ class KafkaSource:
             return
         try:
             await self._consumer.commit_within(_offsets(due), _ANSWER_MS)
-        except Exception as error:  # whatever leaves this listener makes the library revoke for ever
+        except Exception as error:  # noqa: BLE001  # what leaves a listener makes the library revoke for ever
             log.warning("commit before a rebalance failed, some messages may repeat", group=self._group, error=error)
         else:
             self.assignment.confirm(due)
 
-    def _assigned(self, partitions: Iterable[Partition]) -> None:
+    def assigned(self, partitions: Iterable[Partition]) -> None:
+        """A rebalance ends: these, and only these, are ours."""
         assigned = {TopicPartition(*partition) for partition in partitions}
         trackers = self.assignment.trackers
         self.assignment.drop(trackers.keys() - assigned)
@@ -352,7 +354,8 @@ class KafkaSource:
             self._consumer.seek(partition, 0)
         log.info("partitions", group=self._group, kept=len(trackers), new=len(self._unopened))
 
-    def _lost(self, partitions: Iterable[Partition]) -> None:
+    def lost(self, partitions: Iterable[Partition]) -> None:
+        """The group has expelled this member: these are another's already."""
         lost = {TopicPartition(*partition) for partition in partitions}
         self.assignment.drop(lost)
         self._unopened -= lost
@@ -416,13 +419,13 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the li
         self._source = source
 
     async def on_partitions_revoked(self, revoked: Iterable[Partition]) -> None:
-        await self._source._revoked(revoked)
+        await self._source.revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[Partition]) -> None:
-        self._source._assigned(assigned)
+        self._source.assigned(assigned)
 
     async def on_partitions_lost(self, lost: Iterable[Partition]) -> None:
-        self._source._lost(lost)
+        self._source.lost(lost)
 
 
 def _partitions(keys: Iterable[TopicPartition]) -> list[Partition]:

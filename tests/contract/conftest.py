@@ -1,0 +1,20 @@
+"""Every test of the broker suite runs over every broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.brokers import Broker, Desk, KafkaBroker, desk
+
+
+@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.integration)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    return KafkaBroker(request.getfixturevalue("kafka_brokers"))
+
+
+@pytest.fixture
+def broker_desk(broker: Broker) -> Iterator[Desk]:
+    with desk(broker) as found:
+        yield found

@@ -1,0 +1,55 @@
+"""What an operator does to a Kafka: topics made, widened and deleted, records expired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+
+@contextmanager
+def administration(brokers: str) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=brokers)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def create_topic(brokers: str, topic: str, partitions: int = 3, **settings: str) -> None:
+    """Makes a topic and waits until it has leaders."""
+    configs = {name.replace("_", "."): value for name, value in settings.items()}
+    options = {"num_partitions": partitions, "replication_factor": 1, "configs": configs}
+    with administration(brokers) as admin:
+        admin.create_topics({topic: options}, wait_for_metadata=True)
+
+
+def widen_topic(brokers: str, topic: str, partitions: int) -> None:
+    """Gives a topic more partitions."""
+    with administration(brokers) as admin:
+        admin.create_partitions({topic: partitions})
+
+
+def delete_topic(brokers: str, topic: str) -> None:
+    with administration(brokers) as admin:
+        admin.delete_topics([topic])
+
+
+def expire_records(brokers: str, topic: str, partition: int, before: int) -> None:
+    """Deletes a partition's records below an offset, as retention does."""
+    with administration(brokers) as admin:
+        admin.delete_records({TopicPartition(topic, partition): before})
+
+
+def topics(brokers: str) -> set[str]:
+    with administration(brokers) as admin:
+        return set(admin.list_topics())
+
+
+def committed(brokers: str, group: str) -> dict[tuple[str, int], OffsetAndMetadata]:
+    """All that a group has committed, by topic and partition."""
+    with administration(brokers) as admin:
+        found = admin.list_group_offsets([group])
+        return {tuple(partition): offset for partition, offset in found[group].items() if offset.offset >= 0}
