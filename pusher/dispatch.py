@@ -38,7 +38,8 @@ class Dispatcher(Generic[P]):
     """Sends a lane's pushes over a pool.
 
     ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back
-    to the lane. ``ready`` waits up to some seconds until requests can be made, an access token is there say.
+    to the lane. ``ready`` waits up to some seconds until requests can be made, an access token is there say. ``ended``
+    sees every end.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Dispatcher(Generic[P]):
         exchange_of: Callable[[P], Exchange],
         answered: Callable[[Exchange], None],
         ready: Callable[[float], bool] = lambda _: True,
+        ended: Callable[[Exchange], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
         self._exchange_of, self._answered, self._ready, self._clock = exchange_of, answered, ready, clock
+        self._note_end = ended
         #: Answers in a row that refused the credentials.
         self._refusals = 0
         self._next_probe = 0.0
@@ -115,6 +118,8 @@ class Dispatcher(Generic[P]):
 
     def _ended(self, exchange: Exchange) -> None:
         push: P = exchange.subject
+        if self._note_end is not None:
+            self._note_end(exchange)
         if exchange.status == 200 and exchange.end is End.RESPONSE:
             self._refusals = 0
             self.lane.finish(push, DELIVERED)

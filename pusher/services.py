@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pusher.apns.credentials import ClientCertificate, Credentials, ProviderToken
 from pusher.apns.message import ApnsParser
@@ -12,7 +13,11 @@ from pusher.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, Apns
 from pusher.broker.interface import Publisher
 from pusher.config import Config, settings
 from pusher.errors import CredentialError
-from pusher.feedback import apns_feedback
+from pusher.fcm.access_token import AccessToken, TokenEndpoint
+from pusher.fcm.credentials import ServiceAccount
+from pusher.fcm.message import FcmParser
+from pusher.fcm.service import FcmService, FcmSettings
+from pusher.feedback import apns_feedback, google_feedback
 from pusher.http2.pool import BackOff, Policy
 from pusher.message import Push
 from pusher.pipeline import Lane, LaneSettings, MakeFeedback, Parse
@@ -99,4 +104,42 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
     return ApnsService(lane, how, credentials)
 
 
-_BUILDERS: dict[str, Callable[[Config, str, OpenLane], Any]] = {"apns": _build_apns}
+def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
+    """By what is configured for the app: a service account means FCM HTTP v1, a sender id XMPP."""
+    if config.of(settings.GCM_FIREBASE_CREDENTIALS, app):
+        return _build_fcm(config, app, open_lane)
+    raise CredentialError(f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file")
+
+
+def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:
+    """Reads an app's service account and asks for its first token. Waits; raises ``CredentialError``."""
+    account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    trust = TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE])
+    access_token = AccessToken(app, TokenEndpoint(account, trust.context).fetch)
+    access_token.prime()
+    return account, access_token
+
+
+def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
+    account, access_token = fcm_access_token(config, app)
+    retry = RetryPolicy(
+        config[settings.FCM_RETRY_INTERVAL],
+        config[settings.FCM_RETRY_MAX_ATTEMPTS],
+        max_wait_s=config[settings.FCM_RETRY_MAX_ELAPSED],
+        max_elapsed_s=config[settings.FCM_RETRY_MAX_ELAPSED],
+    )
+    lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE])
+    endpoint = urlsplit(config[settings.FCM_ENDPOINT])
+    how = FcmSettings(
+        host=endpoint.hostname or "",
+        port=endpoint.port or 443,
+        project_id=account.project_id,
+        trust=TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE]),
+        connections=config[settings.FCM_CONNECTION_POOL_SIZE],
+        max_in_flight=config[settings.GCM_CONCURRENT_WORKERS],
+        request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],
+    )
+    return FcmService(lane, how, access_token, open_lane.stats)
+
+
+_BUILDERS: dict[str, Callable[[Config, str, OpenLane], Any]] = {"apns": _build_apns, "gcm": _build_gcm}

@@ -1,0 +1,164 @@
+"""One app's way to FCM HTTP v1: requests from pushes, and what Google's answers mean for them."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pusher.broker.interface import Health
+from pusher.dispatch import Dispatcher, retry_after_s
+from pusher.fcm.access_token import AccessToken
+from pusher.fcm.errors import Meaning, read_answer
+from pusher.fcm.message import FcmPush
+from pusher.http2.exchange import Exchange
+from pusher.http2.header_block import Fields
+from pusher.http2.pool import Policy, Pool
+from pusher.http2.transport import Origin
+from pusher.outcome import Outcome
+from pusher.pipeline import Lane
+from pusher.telemetry import metrics
+from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.stats import Stats
+from pusher.tls import TlsTrust
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+
+@dataclass(frozen=True)
+class FcmSettings:
+    """How an app talks to FCM."""
+
+    host: str
+    port: int
+    project_id: str
+    trust: TlsTrust
+    connections: int = 1
+    max_in_flight: int = 100
+    request_timeout_s: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+
+
+class FcmService:
+    """Sends a lane's pushes to FCM. While there is no access token they wait."""
+
+    def __init__(
+        self,
+        lane: Lane[FcmPush],
+        settings: FcmSettings,
+        access_token: AccessToken,
+        stats: Stats,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lane = lane
+        self._settings, self._access_token, self._clock = settings, access_token, clock
+        self._path = f"/v1/projects/{settings.project_id}/messages:send".encode()
+        self._fields = _fields("")
+        self._token = ""
+        self._latency = stats.timing(metrics.FIREBASE_LATENCY, lane.settings.app)
+        self._dispatcher = Dispatcher(
+            lane,
+            lambda answers: Pool(
+                Origin(settings.host, settings.port),
+                self._tls,
+                answers,
+                size=settings.connections,
+                max_in_flight=settings.max_in_flight,
+                timeout_s=settings.request_timeout_s,
+                name=lane.settings.app,
+                policy=settings.policy,
+            ),
+            self._exchange,
+            self._answered,
+            ready=self._has_token,
+            ended=self._note_latency,
+        )
+        self._pool = self._dispatcher.pool
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {**self._dispatcher.loops(), "access token": self._access_token.run}
+
+    def start(self) -> None:
+        """Opens the links in the background. Returns at once."""
+        self._pool.start()
+
+    def close(self, grace_s: float) -> None:
+        """Closes the links; waits up to ``grace_s`` for open streams."""
+        self._pool.close(grace_s)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer."""
+        return self._pool.in_flight
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        if not self._access_token.current():
+            return Health(False, self._access_token.reason)
+        return self._dispatcher.health()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+    def _tls(self) -> ssl.SSLContext:
+        return self._settings.trust.context(alpn="h2")
+
+    def _has_token(self, timeout_s: float) -> bool:
+        return bool(self._access_token.wait(timeout_s))
+
+    def _exchange(self, push: FcmPush) -> Exchange:
+        token = self._access_token.current()
+        if token != self._token:
+            self._token, self._fields = token, _fields(token)
+        return Exchange(push, self._fields, self._path, b"", push.body)
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+    def _note_latency(self, exchange: Exchange) -> None:
+        self._latency.observe((self._clock() - exchange.sent_at) * 1000)
+
+    def _answered(self, exchange: Exchange) -> None:
+        """An answer that is not 200."""
+        push: FcmPush = exchange.subject
+        outcome, meaning = read_answer(exchange.status, exchange.body_in)
+        if meaning.access_token and self._access_token.refused(_token_of(exchange)):
+            self.lane.retry(push, outcome, retry_after_s=0.0)
+        elif meaning.credentials:
+            self._refused(outcome)
+            self.lane.finish(push, outcome)
+        else:
+            self._dispatcher.credentials_accepted()
+            if meaning.retry and not self._too_late(push):
+                self.lane.retry(push, outcome, _wait_s(exchange, push, meaning))
+            else:
+                self.lane.finish(push, outcome)
+
+    def _refused(self, outcome: Outcome) -> None:
+        self._dispatcher.credentials_refused()
+        _seldom.error(
+            self.lane.settings.app,
+            "Google refuses the app's credentials: check the service account, its project and its roles",
+            game=self.lane.settings.app,
+            reason=outcome.description,
+        )
+
+    def _too_late(self, push: FcmPush) -> bool:
+        """Whether the device would no longer be shown it."""
+        return push.ttl_s is not None and self._clock() - push.first_sent_at >= push.ttl_s
+
+
+def _wait_s(exchange: Exchange, push: FcmPush, meaning: Meaning) -> float | None:
+    """What the answer asks for, else the minimum that Google names for this error, doubled with each attempt."""
+    asked = retry_after_s(exchange)
+    if asked is None and meaning.first_wait_s:
+        return meaning.first_wait_s * 2.0 ** max(0, push.attempts - 1)
+    return asked
+
+
+def _token_of(exchange: Exchange) -> str:
+    value = exchange.fields.value(b"authorization") or b""
+    return value.decode().removeprefix("Bearer ")
+
+
+def _fields(token: str) -> Fields:
+    return Fields((b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json"))
