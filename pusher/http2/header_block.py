@@ -39,7 +39,7 @@ class HeaderBlockError(Exception):
     """The peer's header block cannot be decoded: a connection error (RFC 9113, section 4.3)."""
 
 
-class PeerIndexes(HeaderBlockError):  # noqa: N818 - it says what the peer does
+class PeerIndexes(HeaderBlockError):
     """The peer refers to a table entry though we announced a table of size 0."""
 
 

@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from logging import getLogger
 
 import gevent
 from gevent.event import Event
@@ -25,8 +24,9 @@ from pusher.http2.connection import Connection
 from pusher.http2.exchange import End, Exchange
 from pusher.http2.link import Answers, Link, Patience
 from pusher.http2.transport import ConnectFailed, Origin, connect, describe
+from pusher.telemetry.log import logger
 
-log = getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class State:
     reason: str
 
 
-class PoolFailed(Exception):  # noqa: N818 - it is what happened, not only an error of ours
+class PoolFailed(Exception):
     """A greenlet of the pool died of an unexpected exception, which is the cause of this one."""
 
 
@@ -224,7 +224,7 @@ class Pool:
                 delay_s = policy.back_off.delay_s(failures, random.random())
                 self._report(str(failed), delay_s)
                 continue
-            log.info("%s: connected to %s", self._name, self._origin)
+            log.info("connected", game=self._name, origin=str(self._origin))
             self._use(link)
             if time.monotonic() - link.opened_at < policy.young_s:
                 # The first one may be followed at once: servers are allowed to send a single connection away.
@@ -236,7 +236,9 @@ class Pool:
 
     def _report(self, reason: str, delay_s: float) -> None:
         self._reason = reason
-        log.warning("%s: no link to %s: %s; next attempt in %.1f s", self._name, self._origin, reason, delay_s)
+        log.warning(
+            "a link is down", game=self._name, origin=str(self._origin), reason=reason, next_attempt_s=round(delay_s, 1)
+        )
 
     def _use(self, link: Link) -> None:
         """Wait until the link takes no more requests."""

@@ -18,7 +18,7 @@ from pusher.http2.header_block import MAX_LIST_OCTETS
 _PING: Final = b"pusher\0\0"
 
 
-class ConnectionFailed(Exception):  # noqa: N818 - it is what happened, not only an error of ours
+class ConnectionFailed(Exception):
     """The peer broke the protocol. `code` is the error code that our GOAWAY carries."""
 
     def __init__(self, code: int, message: str) -> None:

@@ -30,7 +30,7 @@ class Origin:
         return f"{self.host}:{self.port}"
 
 
-class ConnectFailed(Exception):  # noqa: N818 - it is what happened, not only an error of ours
+class ConnectFailed(Exception):
     """No connection. The text is one line for an operator."""
 
 
