@@ -13,14 +13,16 @@ from typing import Any, Protocol
 
 import gevent
 
-from pusher.broker.connect import open_publisher, open_source
+from pusher.broker.connect import open_source
 from pusher.broker.interface import Health, Publisher
 from pusher.config import Config, settings
 from pusher.consuming import Consuming
-from pusher.daemon import Daemon, Step
+from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.errors import StartError
 from pusher.outcome import Kind
 from pusher.pipeline import Lane, Pipeline, Totals
+from pusher.publishers import Publishers
+from pusher.readiness import Readiness, reasons
 from pusher.services import OpenLane, build_service
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import logger
@@ -30,9 +32,6 @@ log = logger(__name__)
 
 _TICK_S = 1.0
 _SET_UP_AGAIN_S = 60.0
-_HEALTH_PERIOD_S = 5.0
-#: What flushing outcomes and the last commit get, even when the grace time is used up.
-_FLUSH_AT_LEAST_S = 2.0
 
 
 class Service(Protocol):
@@ -72,15 +71,14 @@ class Sender:
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT])
         self._stats = Stats.from_config(config, self._hostname)
-        #: By the address of the broker: feedbacks and invalid messages may share one.
-        self._publishers: dict[str, Publisher] = {}
+        self._publishers = Publishers(config)
         self._pipeline = Pipeline(
             platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
         )
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
-        self._unready = ""
+        self._readiness = Readiness(self.unready)
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
@@ -105,18 +103,13 @@ class Sender:
         return self._daemon.run(self._stop_order())
 
     # --- start --------------------------------------------------------------------------------------------------------
-    def _publisher(self, address: str) -> Publisher:
-        if address not in self._publishers:
-            self._publishers[address] = open_publisher(self._config, address)
-        return self._publishers[address]
-
     def _invalid_publisher(self) -> Publisher:
-        return self._publisher(self._config[settings.QUEUE.brokers])
+        return self._publishers.at(self._config[settings.QUEUE.brokers])
 
     def _feedback_publisher(self) -> Publisher | None:
         if not self._config[settings.FEEDBACK_REPORTERS]:
             return None
-        return self._publisher(self._config[settings.FEEDBACK_BROKERS])
+        return self._publishers.at(self._config[settings.FEEDBACK_BROKERS])
 
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
@@ -139,7 +132,7 @@ class Sender:
 
     # --- running ------------------------------------------------------------------------------------------------------
     def _is_full(self, topic: str) -> bool:
-        return self._pipeline.is_full(topic) or any(publisher.full for publisher in self._publishers.values())
+        return self._pipeline.is_full(topic) or self._publishers.full
 
     def _upkeep(self) -> None:
         set_up_at = time.monotonic() + _SET_UP_AGAIN_S
@@ -147,7 +140,7 @@ class Sender:
             gevent.sleep(_TICK_S)
             for service in self.services.values():
                 service.lane.tick()
-            self._report_health()
+            self._readiness.report()
             if self._skipped and time.monotonic() >= set_up_at:
                 set_up_at = time.monotonic() + _SET_UP_AGAIN_S
                 for app in list(self._skipped):
@@ -156,21 +149,10 @@ class Sender:
 
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
-        parts = {"kafka": self._consuming.source.health()}
-        parts |= {f"publisher {address}": publisher.health() for address, publisher in self._publishers.items()}
+        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
         parts |= {app: service.health() for app, service in self.services.items()}
-        reasons = [f"{name}: {health.reason}" for name, health in parts.items() if not health.ready]
-        reasons += [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
-        return reasons + list(self._skipped.values())
-
-    def _report_health(self) -> None:
-        """One line whenever readiness changes."""
-        unready = "; ".join(self.unready())
-        if unready and not self._unready:
-            log.warning("not ready", reason=unready)
-        elif self._unready and not unready:
-            log.info("ready")
-        self._unready = unready
+        blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
+        return reasons(parts) + blocked + list(self._skipped.values())
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
@@ -196,11 +178,11 @@ class Sender:
     def _stop_order(self) -> Sequence[Step]:
         return (
             Step("drain", self._drain),
-            Step("feedbacks", self._flush, _FLUSH_AT_LEAST_S),
-            Step("last commit", self._leave_group, _FLUSH_AT_LEAST_S),
+            Step("feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
+            Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
             Step("links", self._close_links),
-            Step("publishers", self._close_publishers),
-            Step("greenlets", self._end_greenlets, 1.0),
+            Step("publishers", self._publishers.close),
+            Step("greenlets", self._daemon.end_greenlets, 1.0),
             Step("stats", self._flush_stats),
         )
 
@@ -222,29 +204,10 @@ class Sender:
             lane.leave_all()
         return f"{left} pushes are left to the next start" if left else ""
 
-    def _flush(self, left_s: float) -> str:
-        deadline = time.monotonic() + left_s
-        left = sum(p.flush(max(0.0, deadline - time.monotonic())) for p in self._publishers.values())
-        return f"{left} records are not acknowledged" if left else ""
-
-    def _leave_group(self, left_s: float) -> str:
-        if not self._consuming.end(left_s):
-            return "the source did not answer"
-        self._consuming.source.close()
-        return ""
-
     def _close_links(self, left_s: float) -> str:
         closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]
         gevent.joinall(closing, timeout=2.0)
         return ""
-
-    def _close_publishers(self, _: float) -> str:
-        for publisher in self._publishers.values():
-            publisher.close()
-        return ""
-
-    def _end_greenlets(self, left_s: float) -> str:
-        return ", ".join(self._daemon.greenlets.stop(left_s))
 
     def _flush_stats(self, _: float) -> str:
         self._stats.flush()

@@ -17,6 +17,8 @@ from pusher.telemetry.log import logger
 
 log = logger(__name__)
 
+#: What flushing outcomes and the last commit get, even when the grace time is used up.
+FLUSH_AT_LEAST_S = 2.0
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
@@ -56,6 +58,10 @@ class Daemon:
             log.info("stopped gracefully", took=took)
         sentry.flush(2.0)
         return EXIT_FAILED if self.greenlets.failure else EXIT_STOPPED
+
+    def end_greenlets(self, left_s: float) -> str:
+        """A step of the stop order."""
+        return ", ".join(self.greenlets.stop(left_s))
 
     def _step(self, step: Step, began: float) -> str:
         left_s = max(step.at_least_s, began + self._grace_s - time.monotonic())

@@ -26,9 +26,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("greenlets", "message", "http2"),
     ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
     ("broker", "telemetry", "pipeline"),
-    ("consuming", "apns", "gcm", "fcm", "listener"),
+    ("consuming", "apns", "gcm", "fcm", "publishers", "readiness"),
     ("services", "daemon"),
-    ("app",),
+    ("app", "listener"),
     ("cli",),
     ("__main__",),
 )
