@@ -123,14 +123,14 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def _parser() -> _Parser:
+def _parser(rows: Sequence[Command]) -> _Parser:
     parser = _Parser(
         prog="pusher", description="Sends push notifications from Kafka to Apple and Google.", epilog=_EPILOG
     )
     _add_flags(parser)
-    commands = _add_commands(parser, COMMANDS, "command", required=False)
+    commands = _add_commands(parser, rows, "command", required=False)
     commands.add_parser("help", help="print this text", add_help=False)
-    for command in COMMANDS:
+    for command in rows:
         _add_flags(commands.choices[command.name], suppress=True)
     return parser
 
@@ -166,9 +166,9 @@ def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> No
         flags.add_argument(short, long, action="store_true", default=default(value=False), help=text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, rows: Sequence[Command] = COMMANDS) -> int:
     """Runs the command line and returns the exit code; SystemExit for a usage error or --help."""
-    parser = _parser()
+    parser = _parser(rows)
     args, extra = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     row: Command | None = getattr(args, "row", None)
     strangers = [text for text in extra if row is None or not row.configured or not _SETTING_FLAG.match(text)]

@@ -287,7 +287,7 @@ class Brokers(Kind[str]):
 class Url(Kind[str]):
     """``https://host[:port]``, without a slash at its end."""
 
-    expects = "an address such as https://host:port"
+    expects = "https://host:port"
 
     def _value(self, text: str) -> str:
         text = text.strip().rstrip("/")

@@ -329,6 +329,9 @@ PG_CONNECTION_TIMEOUT = Setting(
     "How long the database may take to answer at the start.",
     aliases=("invalidToken.pg.connectionTimeout",),
 )
+PG_STATEMENT_TIMEOUT = Setting(
+    f"{_PG}.statementTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest time that a DELETE may take."
+)
 PG_SSL_MODE = Setting(
     f"{_PG}.sslmode",
     Choice(

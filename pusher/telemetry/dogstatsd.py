@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gevent
 from statsd import StatsClient
@@ -38,8 +38,8 @@ class _Client(StatsClient):  # type: ignore[misc]  # carries no types
 class DogStatsd:
     """One StatsD server."""
 
-    def __init__(self, address: Address, prefix: str) -> None:
-        self._address, self._prefix = address, prefix
+    def __init__(self, address: Address, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._address, self._prefix, self._clock = address, prefix, clock
         self._client: _Client | None = None
         self._resolve_at = 0.0
         self._resolver: gevent.Greenlet[[], None] | None = None
@@ -59,8 +59,8 @@ class DogStatsd:
         batch.send()
 
     def _look_up(self) -> None:
-        if time.monotonic() >= self._resolve_at and (self._resolver is None or self._resolver.dead):
-            self._resolve_at = time.monotonic() + _RESOLVE_PERIOD_S
+        if self._clock() >= self._resolve_at and (self._resolver is None or self._resolver.dead):
+            self._resolve_at = self._clock() + _RESOLVE_PERIOD_S
             self._resolver = gevent.spawn(self._resolve)
             if self._client is None:
                 self._resolver.join(timeout=1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -125,7 +125,7 @@ class Timing:
         self._sum_ms += sum(values)
         before = 0
         for index, bound in enumerate(BOUNDS_MS):
-            end = bisect_left(values, bound + 1e-9)
+            end = bisect_right(values, bound)
             self._buckets[index] += end - before
             before = end
         self._buckets[-1] += len(values) - before
