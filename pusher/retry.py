@@ -83,7 +83,7 @@ class RetryQueue(Generic[T]):
 
 def parse_retry_after(text: str, now_s: float) -> float | None:
     """The value of a Retry-After header (RFC 9110, 10.2.3) in seconds; None when it is neither number nor date."""
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)

@@ -31,8 +31,7 @@ _seldom = Seldom(log, period_s=60)
 class FcmSettings:
     """How an app talks to FCM."""
 
-    host: str
-    port: int
+    origin: Origin
     project_id: str
     trust: TlsTrust
     connections: int = 1
@@ -61,7 +60,7 @@ class FcmService:
         self._dispatcher = Dispatcher(
             lane,
             lambda answers: Pool(
-                Origin(settings.host, settings.port),
+                settings.origin,
                 self._tls,
                 answers,
                 size=settings.connections,

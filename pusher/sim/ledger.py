@@ -34,13 +34,13 @@ class Ledger:
         self.left_out = 0
 
     def record(self, request_id: str, token: str, status: int, reason: str = "") -> None:
-        """Notes one request and its fate."""
+        """Notes one request and its fate; status 200 with a reason (a dry run) is no delivery."""
         self.answers[f"{status} {reason}" if reason else str(status)] += 1
         if len(self.received) >= self.limit:
             self.left_out += 1
             return
         self.received.append(Received(request_id, token, status, reason))
-        if status == 200:
+        if status == 200 and not reason:
             self.delivered[request_id] = self.delivered.get(request_id, 0) + 1
 
     def counts(self) -> dict[str, Any]:

@@ -1,0 +1,263 @@
+"""A stand-in for Google's FCM HTTP v1 on loopback: its rules, its answers, and on request its bad days.
+
+    python pusher.py simulate fcm --port 2443 --tls-dir /tmp/fcm --write-credentials key.json --fault "503:0.01,once"
+
+Two ports, as Google has two hosts: messages:send over HTTP/2, and the OAuth token endpoint (`fcm_oauth`). The rules are
+in `fcm_rules`, the script of faults in `faults`, the transport in `http2_server`.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pusher.sim import command
+from pusher.sim import faults as fault_script
+from pusher.sim.certificate import server_context, tls_files, write_private
+from pusher.sim.faults import Fault, Faults, play, replacement
+from pusher.sim.fcm_oauth import OAuth
+from pusher.sim.fcm_rules import USUAL_CODE, Refusal, error_body, read
+from pusher.sim.http2_link import Answer, Request
+from pusher.sim.http2_server import Http2Server
+from pusher.sim.ledger import Ledger, Received
+
+SEND_PATH = re.compile(rb"/v1/projects/([^/]+)/messages:send\Z")
+JSON_TYPE = (b"content-type", b"application/json; charset=UTF-8")
+PAGE_404 = Answer(404, ((b"content-type", b"text/html; charset=UTF-8"),), b"<html><title>Error 404</title></html>")
+DRY_RUN = "validate_only"
+
+
+class FcmSimulator:
+    """The simulated service. Start it with start() or `with`; `port` and `oauth.port` are known from then on.
+
+    `ledger` tells what was received. A request's id is the data member named `id_key`, or else a digest of its body: a
+    retry repeats the body. What was sent with validate_only is listed, but does not count as delivered. With
+    `write_credentials` (project, path) the first start() makes a service account and writes its JSON there.
+    """
+
+    def __init__(  # noqa: PLR0913  # options, by keyword
+        self,
+        faults: Sequence[str] = (),
+        *,
+        oauth_faults: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        oauth_port: int = 0,
+        tls_dir: str | None = None,
+        names: Sequence[str] = (),
+        write_credentials: tuple[str, str] | None = None,
+        token_lifetime_s: float = 3599,
+        id_key: str = "id",
+        seed: int = 0,
+        latency_ms: float = 0.0,
+        max_streams: int = 100,
+        ledger_limit: int = 100_000,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        directory = tls_dir or tempfile.mkdtemp(prefix="fcm-")
+        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
+        files = tls_files(directory, names)
+        self.ca_file = files.ca
+        self.ledger = Ledger(ledger_limit)
+        self.faults = Faults(faults, seed)
+        self.latency_s = latency_ms / 1000
+        self._seed = seed
+        self._id_key = id_key
+        self._write_credentials = write_credentials
+        self.oauth = OAuth(
+            server_context(files),
+            host,
+            oauth_port,
+            token_lifetime_s=token_lifetime_s,
+            faults=oauth_faults,
+            seed=seed,
+            now=now,
+        )
+        self.server = Http2Server(self._serve, server_context(files), host, port, max_streams=max_streams)
+
+    @property
+    def port(self) -> int:
+        """Where messages:send listens."""
+        return self.server.port
+
+    @property
+    def received(self) -> list[Received]:
+        """The requests so far, in order, as the ledger keeps them."""
+        return self.ledger.received
+
+    def start(self) -> None:
+        """Listens; may follow stop(), on the same ports. Raises OSError when a port is taken."""
+        self.oauth.start()
+        self.server.start()
+        if self._write_credentials is not None:
+            project_id, path = self._write_credentials
+            write_private(path, json.dumps(self.oauth.new_account(project_id), indent=2).encode())
+            self._write_credentials = None
+
+    def stop(self) -> None:
+        """Drops all connections and stops listening; waits some milliseconds."""
+        self.server.stop()
+        self.oauth.stop()
+
+    def close(self) -> None:
+        """Stops for good, and removes the certificates unless tls_dir was given."""
+        self.stop()
+        if self._remove_directory is not None:
+            self._remove_directory()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_faults(self, script: Sequence[str]) -> None:
+        """Replaces the script of faults of messages:send. Raises FaultSyntaxError."""
+        self.faults = Faults(script, self._seed)
+
+    def counts(self) -> dict[str, Any]:
+        """The ledger's counts, and what happened beside the pushes."""
+        return self.ledger.counts() | {
+            "oauth": dict(self.oauth.counts),
+            "transport": dict(self.server.counts),
+            "open_connections": len(self.server.links),
+            "protocol_errors": list(self.server.protocol_errors),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """counts() and the list of requests, [id, token, status, reason]."""
+        return self.counts() | {"received": self.received}
+
+    def _serve(self, request: Request) -> None:
+        match = SEND_PATH.match(request.path)
+        if match is None or request.method != b"POST":
+            self._later(request.link.respond, request.stream_id, PAGE_404)
+            return
+        project_id = match[1].decode("latin-1")
+        body, refusal = read(request.body)
+        refusal = self._unauthorized(request, project_id) or refusal
+        message = body.get("message")
+        target, request_id = self._identify(message if isinstance(message, dict) else {}, request.body)
+        fault = self.faults.pick(target, request_id)
+        answer, reason = _decide(refusal, fault, project_id, request_id)
+        if answer.status == 200 and body.get("validate_only"):
+            reason = DRY_RUN
+        self._note(request, request_id, target, answer.status, reason, fault)
+        if fault is None:
+            self._later(request.link.respond, request.stream_id, answer)
+        elif fault.unprocessed:
+            play(fault, request, answer, self.server.schedule)
+        else:
+            self._later(play, fault, request, answer, self.server.schedule)
+
+    def _unauthorized(self, request: Request, project_id: str) -> Refusal | None:
+        scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        granted = self.oauth.project_of(token) if scheme.lower() == "bearer" else None
+        if granted is None:
+            return Refusal("UNAUTHENTICATED")
+        return None if granted == project_id else Refusal("PERMISSION_DENIED")
+
+    def _identify(self, message: dict[str, Any], body: bytes) -> tuple[str, str]:
+        """The target and the id of a request, whatever it looks like."""
+        target = message.get("token") or message.get("topic") or message.get("condition")
+        data = message.get("data")
+        request_id = data.get(self._id_key) if isinstance(data, dict) else None
+        if not isinstance(request_id, str):
+            request_id = hashlib.sha256(body).hexdigest()[:24]
+        return target if isinstance(target, str) else "", request_id
+
+    def _note(
+        self, request: Request, request_id: str, target: str, status: int, reason: str, fault: Fault | None
+    ) -> None:
+        if fault is not None:
+            self.ledger.faults[fault.text] += 1
+            if not fault.answers(request) and not fault.delivered:
+                status, reason = 0, fault.action
+        self.ledger.record(request_id, target, status, reason)
+
+    def _later(self, function: Callable[..., object], *args: Any) -> None:
+        if self.latency_s:
+            self.server.schedule.after(self.latency_s, function, *args)
+        else:
+            function(*args)
+
+
+def _decide(refusal: Refusal | None, fault: Fault | None, project_id: str, request_id: str) -> tuple[Answer, str]:
+    """The answer and its reason: the rules' own refusal, else the fault's status, else success."""
+    if refusal is not None:
+        return Answer(refusal.status, (JSON_TYPE,), refusal.body()), refusal.code
+    if fault is None or not fault.status:
+        name = f"projects/{project_id}/messages/0:{request_id}"
+        return Answer(200, (JSON_TYPE,), json.dumps({"name": name}).encode()), ""
+    reason = fault.reason or USUAL_CODE.get(fault.status, "")
+    body = error_body(reason, fault.status) if reason else b""
+    return replacement(fault, (), body), reason
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `simulate fcm`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "Simulates Google's FCM HTTP v1 over HTTP/2 and TLS, and its OAuth token endpoint."
+    parser.epilog = fault_script.__doc__
+    listen = parser.add_argument_group("where it listens")
+    listen.add_argument("--host", default="127.0.0.1")
+    listen.add_argument("--port", type=int, default=2443, help="messages:send; 0 chooses a free one (%(default)s)")
+    listen.add_argument("--oauth-port", type=int, default=2444, help="token endpoint (%(default)s)")
+    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument(
+        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+    )
+    accounts = parser.add_argument_group("whom it accepts")
+    accounts.add_argument("--write-credentials", metavar="FILE", help="make a service account and write its JSON here")
+    accounts.add_argument("--project", default="demo-project", metavar="ID", help="of that account (%(default)s)")
+    accounts.add_argument(
+        "--credentials", action="append", default=[], metavar="FILE", help="accept this account; may be repeated"
+    )
+    accounts.add_argument("--token-lifetime", type=float, default=3599, metavar="S", help="of access tokens (3599 s)")
+    transport = parser.add_argument_group("how it transports")
+    transport.add_argument("--max-streams", type=int, default=100, metavar="N", help="at once (%(default)s)")
+    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    command.add_record_arguments(parser)
+    parser.add_argument(
+        "--oauth-fault", action="append", default=[], metavar="TEXT", help="of the token endpoint: STATUS, ok, silence"
+    )
+    parser.add_argument("--id-key", default="id", help="data member that tells pushes apart (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until SIGINT or SIGTERM; waits. Returns the exit status."""
+    return command.run("fcm", "https://{host}:{port}", lambda: from_arguments(args), args)
+
+
+def from_arguments(args: argparse.Namespace) -> FcmSimulator:
+    """The simulator that the flags ask for. Raises OSError, ValueError."""
+    simulator = FcmSimulator(
+        args.fault,
+        oauth_faults=args.oauth_fault,
+        host=args.host,
+        port=args.port,
+        oauth_port=args.oauth_port,
+        tls_dir=args.tls_dir,
+        names=args.name,
+        write_credentials=(args.project, args.write_credentials) if args.write_credentials else None,
+        token_lifetime_s=args.token_lifetime,
+        id_key=args.id_key,
+        seed=args.seed,
+        latency_ms=args.latency_ms,
+        max_streams=args.max_streams,
+        ledger_limit=args.ledger_limit,
+    )
+    for path in args.credentials:
+        simulator.oauth.add_account(json.loads(Path(path).read_bytes()))
+    return simulator
