@@ -52,7 +52,7 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _send(args: argparse.Namespace, config: Config) -> int:
-    work = _load("pusher.app:check_sender" if args.check else "pusher.app:run_sender")
+    work = _load("pusher.check:check_sender" if args.check else "pusher.app:run_sender")
     return int(work(args.command, config))
 
 

@@ -19,6 +19,7 @@ from pusher.fcm.message import FcmParser
 from pusher.fcm.service import FcmService, FcmSettings
 from pusher.feedback import apns_feedback, google_feedback
 from pusher.http2.pool import BackOff, Policy
+from pusher.http2.transport import Origin
 from pusher.message import Push
 from pusher.pipeline import Lane, LaneSettings, MakeFeedback, Parse
 from pusher.retry import RetryPolicy
@@ -114,10 +115,20 @@ def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
 def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:
     """Reads an app's service account and asks for its first token. Waits; raises ``CredentialError``."""
     account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
-    trust = TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE])
-    access_token = AccessToken(app, TokenEndpoint(account, trust.context).fetch)
+    access_token = AccessToken(app, TokenEndpoint(account, fcm_trust(config).context).fetch)
     access_token.prime()
     return account, access_token
+
+
+def fcm_trust(config: Config) -> TlsTrust:
+    """What FCM's certificate, and the token endpoint's, are checked against."""
+    return TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE])
+
+
+def fcm_origin(config: Config) -> Origin:
+    """``gcm.fcm.endpoint`` as host and port."""
+    endpoint = urlsplit(config[settings.FCM_ENDPOINT])
+    return Origin(endpoint.hostname or "", endpoint.port or 443)
 
 
 def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
@@ -129,12 +140,10 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
         max_elapsed_s=config[settings.FCM_RETRY_MAX_ELAPSED],
     )
     lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE])
-    endpoint = urlsplit(config[settings.FCM_ENDPOINT])
     how = FcmSettings(
-        host=endpoint.hostname or "",
-        port=endpoint.port or 443,
+        origin=fcm_origin(config),
         project_id=account.project_id,
-        trust=TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE]),
+        trust=fcm_trust(config),
         connections=config[settings.FCM_CONNECTION_POOL_SIZE],
         max_in_flight=config[settings.GCM_CONCURRENT_WORKERS],
         request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],

@@ -5,6 +5,9 @@ The implementations are imported where they are used, so that nobody loads the o
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from pusher.broker.interface import Publisher, Reader, Source, Wanted
 from pusher.config import Config, settings
 from pusher.config.settings import QueueSettings
@@ -69,3 +72,15 @@ def open_reader(brokers: str, topic: str, *, from_start: bool) -> Reader:
     from pusher.broker.kafka.reader import KafkaReader
 
     return KafkaReader(brokers, topic, start)
+
+
+def check_broker(brokers: str) -> str:
+    """Says that the broker can be used; raises ``OSError`` with one line when it cannot. May wait some seconds."""
+    if brokers.startswith(_EMBEDDED):
+        directory = Path(brokers.removeprefix("sqlite:///")).parent
+        if not os.access(directory, os.W_OK):
+            raise OSError(f"{directory}: cannot be written")
+        return f"{directory} can be written"
+    from pusher.broker.kafka.reader import check
+
+    return check(brokers)

@@ -80,14 +80,19 @@ class KafkaReader:
         for partition in [partition for partition, end in self._ends.items() if starts[partition] >= end]:
             self._end_partition(partition)
 
-    def _find_partitions(self) -> set[int]:
+    def wait_for_brokers(self) -> int:
+        """How many brokers answer; raises ``OSError`` when none does in ``answer_s``."""
         cluster = self._consumer.cluster
         deadline = self._clock() + self._answer_s
         while not cluster.brokers():
             if self._clock() > deadline:
                 raise OSError(f"no answer from Kafka at {self._brokers}")
             gevent.sleep(_LOOK_S)
-        found: set[int] | None = cluster.partitions_for_topic(self._topic)
+        return len(cluster.brokers())
+
+    def _find_partitions(self) -> set[int]:
+        self.wait_for_brokers()
+        found: set[int] | None = self._consumer.cluster.partitions_for_topic(self._topic)
         if not found:
             raise OSError(f"topic {self._topic} does not exist in Kafka at {self._brokers}")
         return found
@@ -122,3 +127,12 @@ class KafkaReader:
         self._consumer.pause(partition)
         del self._ends[partition]
         self.ended = not self._ends
+
+
+def check(brokers: str) -> str:
+    """Says how many brokers answer; raises ``OSError`` when none does. Waits some seconds."""
+    reader = KafkaReader(brokers, "")
+    try:
+        return f"{reader.wait_for_brokers()} Kafka brokers answer"
+    finally:
+        reader.close()
