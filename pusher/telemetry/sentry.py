@@ -7,6 +7,7 @@ arguments stay out of the events, since they hold tokens, payloads and passwords
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import ssl
@@ -108,13 +109,18 @@ def _open(dsn: str, command: str) -> Client:
 def report(message: str, **tags: str) -> None:
     """Reports a message. Does not wait."""
     if _client is not None:
-        _client.captureMessage(message, tags=tags)
+        _client.captureMessage(message, date=_now(), tags=tags)
 
 
 def report_exception(exc_info: ExcInfo | None = None, **tags: str) -> None:
     """Reports an exception with its trace; None: the one that is being handled. Does not wait."""
     if _client is not None:
-        _client.captureException(exc_info=exc_info, tags=tags)
+        _client.captureException(exc_info=exc_info, date=_now(), tags=tags)
+
+
+def _now() -> datetime.datetime:
+    """As raven expects it, UTC without saying so; its own way to get it is deprecated."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 
 
 def flush(timeout_s: float) -> bool:
