@@ -116,6 +116,11 @@ class Tracker:
         if self._open and self._open[0] == offset:
             self._advance()
 
+    def finish_many(self, offsets: Iterable[int]) -> None:
+        """Closes admitted messages. Called once for each."""
+        self._done.update(offsets)
+        self._advance()
+
     def due(self) -> Commit | None:
         """What to commit now; None when nothing changed since the commit last confirmed."""
         low = self.low

@@ -26,10 +26,10 @@ from pusher.config.schema import (
     Setting,
     Text,
     Topic,
-    Unused,
     Url,
     unused,
 )
+from pusher.config.unused import UNUSED
 
 _PORT = Int(1, 65_535)
 
@@ -387,41 +387,6 @@ ARCHIVE_TABLE = Setting(
     "",
     'Table that keeps deleted rows, so that they can be restored; "" = none.',
 )
-
-# --- accepted, so that existing files go on working
-
-UNUSED: tuple[Setting[str], ...] = (
-    unused("apns.responseChannelSize"),
-    unused("apns.rateLimit.rpm"),
-    unused("apns.dedup.ttl"),
-    unused("gcm.client.initialization.retries", text="Accepted, no effect: connecting is retried for ever."),
-    unused("gcm.rateLimit.rpm"),
-    unused("gcm.dedup.ttl"),
-    unused("feedback.kafka.topics", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
-    unused("feedback.kafka.topic", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
-    unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
-    unused("feedback.cache.cleaningInterval"),
-    unused("stats.statsd.buflen", text="Accepted, no effect: metrics share datagrams of at most 1432 bytes."),
-    unused(
-        f"{_PG}.maxRetries", "invalidToken.pg.maxRetries", text="Accepted, no effect: deleting is retried for ever."
-    ),
-    unused("invalidToken.pg.table", text="Accepted, no effect: tables are named `<game>_<platform>`."),
-    unused("invalidToken.handlers", "feedbackListeners.invalidToken.handlers"),
-    unused("pprof.enabled", text="Accepted, no effect: see `admin.debug`."),
-    unused("pprof.host", text="Accepted, no effect: see `admin.host`."),
-    unused("pprof.port", text="Accepted, no effect: see `admin.port`."),
-    unused("rateLimiter.redis.host"),
-    unused("rateLimiter.redis.port"),
-    unused("rateLimiter.redis.password"),
-    unused("rateLimiter.tls.disabled"),
-    unused("dedup.redis.host"),
-    unused("dedup.redis.port"),
-    unused("dedup.redis.password"),
-    unused("dedup.tls.disabled"),
-    unused("dedup.games"),
-    AppSetting("dedup.games.<app>.percentage", Unused(), "", "Accepted, no effect."),
-)
-
 
 def _declared() -> tuple[Setting[Any], ...]:
     """All settings of this module, in the order in which they stand here."""
