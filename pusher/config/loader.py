@@ -7,7 +7,6 @@ Two rounds: the plain settings say which apps there are, and with them the keys 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, Unused, variable
+from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, variable
+from pusher.config.unread import Unread
 
 T = TypeVar("T")
 
@@ -93,18 +93,15 @@ def parse(
     variables = {key: value for key, value in (environ or {}).items() if key.startswith(_PREFIX) and value}
     plain = _Names(setting for setting in settings.ALL if not isinstance(setting, AppSetting))
     values, rest = _merge(plain, lines, variables, flags, name)
-    apps = {key: values[setting.key.lower()].value for key, setting in _APPS.items()}
+    apps = {key: values[setting.key.lower()].value for key, setting in settings.APPS_OF.items()}
     own = _Names(_for_apps(apps))
     of_apps, rest = _merge(own, lines, variables, rest, name)
     if rest:
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
-    strangers = _Strangers((plain, own), apps)
-    warnings = [strangers.key(line, name) for line in lines] + [strangers.variable(key) for key in sorted(variables)]
+    known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
+    unread = Unread(known, plain.variables.keys() | own.variables.keys())
+    warnings = [unread.key(line, name) for line in lines] + [unread.variable(key) for key in sorted(variables)]
     return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)
-
-
-#: Where the names of apps stand, for the first word of an app's keys.
-_APPS = {"apns": settings.APNS_APPS, "gcm": settings.GCM_APPS}
 
 
 def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:
@@ -214,56 +211,3 @@ def _shown(setting: Setting[Any], text: str) -> str:
         if ITEM_END in text and setting.kind.expects[:6] != "a list"
         else repr(text.replace(ITEM_END, " ").strip())
     )
-
-
-class _Strangers:
-    """Keys and variables that nothing reads."""
-
-    def __init__(self, names: Sequence[_Names], apps: Mapping[str, Collection[str]]) -> None:
-        self._keys = {key: setting for known in names for key, (setting, _rank) in known.keys.items()}
-        self._variables = {key for known in names for key in known.variables}
-        self._apps = apps
-        self._patterns = [setting for setting in settings.ALL if isinstance(setting, AppSetting)]
-        near = [setting.key for known in names for setting in known.settings] + [s.key for s in self._patterns]
-        self._near_keys = {key.lower(): key for key in near}
-        self._near_variables = {variable(key): variable(key) for key in near}
-
-    def key(self, line: file.Line, name: str) -> str | None:
-        """The warning about a line of the file, if any. Raises ConfigError where a value and a group are confused."""
-        low, where = line.key.lower(), f"{name}:{line.number}"
-        if low in self._keys:
-            return None
-        if any(known.startswith(f"{low}.") for known in (*self._keys, *self._near_keys)):
-            raise ConfigError(f"{where}: {line.key} is a group; write its keys below it, such as {self._below(low)}")
-        for end in range(low.count("."), 0, -1):
-            above = self._keys.get(".".join(low.split(".")[:end]))
-            if above is not None and isinstance(above.kind, Unused):
-                return None
-            if above is not None and above.key.lower() == ".".join(low.split(".")[:end]):
-                raise ConfigError(f"{where}: {above.key} expects {above.kind.expects}; keys below it are not")
-        return self._of_no_app(line.key, re.escape(".")) or f"{where}: {self._unread(line.key, low, self._near_keys)}"
-
-    def variable(self, name: str) -> str | None:
-        """The warning about a variable, if any."""
-        if name in self._variables:
-            return None
-        return self._of_no_app(name, "_") or f"variable {self._unread(name, name, self._near_variables)}"
-
-    def _below(self, low: str) -> str:
-        return min(key for known, key in self._near_keys.items() if known.startswith(f"{low}."))
-
-    def _of_no_app(self, name: str, dot: str) -> str | None:
-        """The warning about settings of an app that is not in the list; the same for all of its settings."""
-        for setting in self._patterns:
-            pattern = variable(setting.key) if dot == "_" else setting.key
-            before, _, after = pattern.partition(APP.upper() if dot == "_" else APP)
-            found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name, re.IGNORECASE)
-            apps = _APPS.get(setting.key.partition(".")[0])
-            if found and apps and setting.has_effect:
-                return f"{before}{found[1]}: nothing reads it, because {found[1]!r} is not in {apps.key}"
-        return None
-
-    @staticmethod
-    def _unread(shown: str, name: str, near: Mapping[str, str]) -> str:
-        closest = difflib.get_close_matches(name, near, n=1)
-        return f"{shown}: nothing reads it" + (f"; did you mean {near[closest[0]]}?" if closest else "")

@@ -173,6 +173,9 @@ FCM_RETRY_MAX_ELAPSED = Setting(
     "gcm.fcm.retry.maxElapsed", Duration("s"), 3_600.0, "FCM: no retry later than this after the first send."
 )
 
+#: Where the names of apps stand, by the first word of the apps' own keys.
+APPS_OF = {"apns": APNS_APPS, "gcm": GCM_APPS}
+
 # --- what is consumed
 
 
@@ -387,6 +390,7 @@ ARCHIVE_TABLE = Setting(
     "",
     'Table that keeps deleted rows, so that they can be restored; "" = none.',
 )
+
 
 def _declared() -> tuple[Setting[Any], ...]:
     """All settings of this module, in the order in which they stand here."""

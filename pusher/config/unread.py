@@ -1,0 +1,69 @@
+"""Keys and variables that nothing reads: a warning each, which names the closest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pusher.config import file, settings
+from pusher.config.schema import APP, AppSetting, ConfigError, Setting, Unused, variable
+
+
+class Unread:
+    """Finds them, given what is known: settings by every spelling of their keys in lower case, and variables."""
+
+    def __init__(self, keys: Mapping[str, Setting[Any]], variables: Collection[str]) -> None:
+        self._keys, self._variables = keys, variables
+        self._of_apps = [setting for setting in settings.ALL if isinstance(setting, AppSetting)]
+        near = [setting.key for setting in (*keys.values(), *self._of_apps)]
+        self._near_keys = {key.lower(): key for key in near}
+        self._near_variables = {variable(key): variable(key) for key in near}
+
+    def key(self, line: file.Line, name: str) -> str | None:
+        """The warning about a line of the file, if any. Raises ConfigError where a value and a group are confused."""
+        low, where = line.key.lower(), f"{name}:{line.number}"
+        if low in self._keys:
+            return None
+        if any(known.startswith(f"{low}.") for known in (*self._keys, *self._near_keys)):
+            raise ConfigError(f"{where}: {line.key} is a group; write its keys below it, such as {self._below(low)}")
+        above = self._value_above(low)
+        if above is not None and isinstance(above.kind, Unused):
+            return None
+        if above is not None:
+            raise ConfigError(f"{where}: {above.key} expects {above.kind.expects}; keys below it are not")
+        return self._of_no_app(line.key, ".") or f"{where}: {self._unread(line.key, low, self._near_keys)}"
+
+    def variable(self, name: str) -> str | None:
+        """The warning about a variable, if any."""
+        if name in self._variables:
+            return None
+        return self._of_no_app(name, "_") or f"variable {self._unread(name, name, self._near_variables)}"
+
+    def _value_above(self, low: str) -> Setting[Any] | None:
+        """The setting below whose own key this key stands."""
+        for end in range(low.count("."), 0, -1):
+            above = ".".join(low.split(".")[:end])
+            if above in self._keys and self._keys[above].key.lower() == above:
+                return self._keys[above]
+        return None
+
+    def _below(self, low: str) -> str:
+        return min(key for known, key in self._near_keys.items() if known.startswith(f"{low}."))
+
+    def _of_no_app(self, name: str, dot: str) -> str | None:
+        """The warning about settings of an app that is not in the list; the same for all of its settings."""
+        for setting in self._of_apps:
+            pattern = variable(setting.key) if dot == "_" else setting.key
+            before, _, after = pattern.partition(APP.upper() if dot == "_" else APP)
+            found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name, re.IGNORECASE)
+            apps = settings.APPS_OF.get(setting.key.partition(".")[0])
+            if found and apps and setting.has_effect:
+                return f"{before}{found[1]}: nothing reads it, because {found[1]!r} is not in {apps.key}"
+        return None
+
+    @staticmethod
+    def _unread(shown: str, name: str, near: Mapping[str, str]) -> str:
+        closest = difflib.get_close_matches(name, near, n=1)
+        return f"{shown}: nothing reads it" + (f"; did you mean {near[closest[0]]}?" if closest else "")

@@ -1,0 +1,40 @@
+"""Keys that files for earlier versions contain and that have no meaning here, so that those files go on working."""
+
+from __future__ import annotations
+
+from pusher.config.schema import AppSetting, Setting, Unused, unused
+
+#: Accepted without a warning.
+UNUSED: tuple[Setting[str], ...] = (
+    unused("apns.responseChannelSize"),
+    unused("apns.rateLimit.rpm"),
+    unused("apns.dedup.ttl"),
+    unused("gcm.client.initialization.retries", text="Accepted, no effect: connecting is retried for ever."),
+    unused("gcm.rateLimit.rpm"),
+    unused("gcm.dedup.ttl"),
+    unused("feedback.kafka.topics", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
+    unused("feedback.kafka.topic", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
+    unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
+    unused("feedback.cache.cleaningInterval"),
+    unused("stats.statsd.buflen", text="Accepted, no effect: metrics share datagrams of at most 1432 bytes."),
+    unused(
+        "feedbackListeners.invalidToken.pg.maxRetries",
+        "invalidToken.pg.maxRetries",
+        text="Accepted, no effect: deleting is retried for ever.",
+    ),
+    unused("invalidToken.pg.table", text="Accepted, no effect: tables are named `<game>_<platform>`."),
+    unused("invalidToken.handlers", "feedbackListeners.invalidToken.handlers"),
+    unused("pprof.enabled", text="Accepted, no effect: see `admin.debug`."),
+    unused("pprof.host", text="Accepted, no effect: see `admin.host`."),
+    unused("pprof.port", text="Accepted, no effect: see `admin.port`."),
+    unused("rateLimiter.redis.host"),
+    unused("rateLimiter.redis.port"),
+    unused("rateLimiter.redis.password"),
+    unused("rateLimiter.tls.disabled"),
+    unused("dedup.redis.host"),
+    unused("dedup.redis.port"),
+    unused("dedup.redis.password"),
+    unused("dedup.tls.disabled"),
+    unused("dedup.games"),
+    AppSetting("dedup.games.<app>.percentage", Unused(), "", "Accepted, no effect."),
+)
