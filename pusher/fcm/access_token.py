@@ -85,11 +85,14 @@ class TokenEndpoint:
     def fetch(self) -> Grant:
         """One exchange. Waits up to ``timeout_s``; raises ``TokenFailed``."""
         host = urlsplit(self.account.token_uri).hostname
+        try:
+            context = self.tls()
+        except CredentialError as error:
+            raise TokenFailed(f"no access token: {error}") from error
+        # One limit for all of it; a socket's own would begin again with each octet.
         with gevent.Timeout(self.timeout_s, TokenFailed(f"{host} gave no access token within {self.timeout_s:g} s")):
             try:
-                status, headers, body = self._exchange(self.tls())
-            except CredentialError as error:
-                raise TokenFailed(f"no access token: {error}") from error
+                status, headers, body = self._exchange(context)
             except OSError as error:
                 raise TokenFailed(f"no access token, {host}: {describe(error)}") from error
             except http.client.HTTPException as error:
@@ -109,9 +112,7 @@ class TokenEndpoint:
     def _exchange(self, context: ssl.SSLContext) -> tuple[int, http.client.HTTPMessage, bytes]:
         uri = urlsplit(self.account.token_uri)
         form = {"grant_type": GRANT_TYPE, "assertion": self.account.assertion(self.wall_clock())}
-        connection = http.client.HTTPSConnection(
-            str(uri.hostname), uri.port or 443, timeout=self.timeout_s, context=context
-        )
+        connection = http.client.HTTPSConnection(str(uri.hostname), uri.port or 443, context=context)
         try:
             connection.request(
                 "POST",
