@@ -56,6 +56,11 @@ def _send(args: argparse.Namespace, config: Config) -> int:
     return int(work(args.command, config))
 
 
+def _listen(args: argparse.Namespace, config: Config) -> int:
+    work = _load("pusher.listener.check:check_listener" if args.check else "pusher.listener.listener:run_listener")
+    return int(work(config))
+
+
 def _print_settings(_: argparse.Namespace, config: Config) -> int:
     for line in effective(config):
         _say(line)
@@ -81,6 +86,7 @@ def _simulator(name: str, text: str) -> Command:
 COMMANDS = (
     Command("apns", "send pushes to Apple", _send, _add_check),
     Command("gcm", "send pushes to Google", _send, _add_check),
+    Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check),
     Command("version", "print the version", _print_version, configured=False),
     Command("settings", "print the settings in force and where each comes from", _print_settings),
     Command(

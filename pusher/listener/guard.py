@@ -1,0 +1,81 @@
+"""Stops deletion for doubtful reasons when they become too frequent.
+
+A wrong topic or a mix-up of sandbox and production makes Apple refuse the tokens of a whole user base with reasons
+that otherwise mean a dead token. The guard looks at all outcomes of a game over a sliding window. Pure: the time, in
+seconds of any clock that does not go back, is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: The window slides by one slot at a time.
+_SLOTS = 60
+
+
+@dataclass(frozen=True)
+class GuardPolicy:
+    """When doubtful refusals are too many. Times in seconds."""
+
+    window_s: float
+    #: Of all outcomes.
+    share: float
+    #: Fewer doubtful refusals than this never stop deletion.
+    minimum: int
+    #: Whether senders feed back successes; if not, and none is seen, ``maximum`` decides instead of the share.
+    successes_expected: bool
+    maximum: int
+
+    def stops(self, outcomes: int, successes: int, doubtful: int) -> bool:
+        """Whether these outcomes of a window stop deletion."""
+        if doubtful < self.minimum:
+            return False
+        if not successes and not self.successes_expected:
+            return doubtful > self.maximum
+        return doubtful > self.share * outcomes
+
+
+class Seen(NamedTuple):
+    """Outcomes counted."""
+
+    outcomes: int = 0
+    successes: int = 0
+    doubtful: int = 0
+
+
+class Guard:
+    """The guard of one game and platform."""
+
+    def __init__(self, policy: GuardPolicy) -> None:
+        self._policy = policy
+        self._slot_s = policy.window_s / _SLOTS
+        #: Number of a slot and what was seen in it, the oldest first.
+        self._slots: deque[tuple[int, Seen]] = deque()
+        self._sum = Seen()
+
+    def count(self, now: float, seen: Seen) -> None:
+        """Notes outcomes."""
+        slot = int(now / self._slot_s)
+        if self._slots and self._slots[-1][0] == slot:
+            self._slots[-1] = (slot, _add(self._slots[-1][1], seen))
+        else:
+            self._slots.append((slot, seen))
+        self._sum = _add(self._sum, seen)
+
+    def seen(self, now: float) -> Seen:
+        """What is in the window."""
+        oldest = int(now / self._slot_s) - _SLOTS
+        while self._slots and self._slots[0][0] <= oldest:
+            gone = self._slots.popleft()[1]
+            self._sum = Seen(*(total - part for total, part in zip(self._sum, gone, strict=True)))
+        return self._sum
+
+    def stops(self, now: float) -> bool:
+        """Whether tokens must not be deleted for doubtful reasons now."""
+        return self._policy.stops(*self.seen(now))
+
+
+def _add(one: Seen, other: Seen) -> Seen:
+    return Seen(one.outcomes + other.outcomes, one.successes + other.successes, one.doubtful + other.doubtful)

@@ -1,0 +1,266 @@
+"""The command ``start-feedback-listener``: feedbacks in, dead tokens out of PostgreSQL, offsets committed after that.
+
+::
+
+    source -> sort -> nothing to do: finished at once
+                   -> dead: buffer of its game and platform -> DELETE has succeeded: finished
+                                                            -> the guard stops it -> held topic has it: finished
+
+One deleter greenlet for each game and platform, so that a table that is missing or locked holds up nobody else's.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+
+import gevent
+
+from pusher.broker.connect import open_source
+from pusher.broker.interface import Publisher, Record
+from pusher.broker.offsets import Tracker
+from pusher.config import Config, settings
+from pusher.consuming import Consuming
+from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
+from pusher.errors import StartError
+from pusher.listener.database import Address, Database, DatabaseError, let_others_run
+from pusher.listener.deleter import Deleter, FlushPolicy
+from pusher.listener.feedback import Sorter, topic_name
+from pusher.listener.guard import Guard, GuardPolicy, Seen
+from pusher.listener.held import Held
+from pusher.listener.tokens import Archive, Table
+from pusher.message import InvalidMessage
+from pusher.publishers import Publishers
+from pusher.readiness import Readiness, reasons
+from pusher.telemetry import metrics, sentry
+from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.stats import Stats
+from pusher.topics import TopicName
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+COMMAND = "start-feedback-listener"
+_TICK_S = 1.0
+
+
+class Listener:
+    """Builds the listener from the configuration, starts it, and stops it in order."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._hostname = socket.gethostname()
+        self._apps = frozenset(config[settings.APNS_APPS]) | frozenset(config[settings.GCM_APPS])
+        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT])
+        self._stats = Stats.from_config(config, self._hostname)
+        self._publishers = Publishers(config)
+        self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
+        self._archive = archive_of(config)
+        self._names: dict[str, TopicName | None] = {}
+        self._sorters = {platform: Sorter(platform) for platform in ("apns", "gcm")}
+        self._deleters: dict[TopicName, Deleter] = {}
+        self._readiness = Readiness(self.unready)
+        #: Offsets that a partition may be ahead of a token that waits for others.
+        self._patience = config[settings.LISTENER_QUEUE.max_uncommitted] // 2
+
+    def run(self) -> int:
+        """Listens until it is stopped; returns the exit code. Raises ``StartError`` without the database."""
+        if self._config[settings.LISTENER_DELETES]:
+            prepare(self._database, self._config, self._archive)
+        source = open_source(self._config, settings.LISTENER_QUEUE, self._wanted)
+        self._consuming = Consuming(
+            source, self.submit, self._is_full, self._config[settings.LISTENER_QUEUE.commit_interval]
+        )
+        self._stats.counter(metrics.FEEDBACK_LISTENER_RESTART, self._hostname).add()
+        spawn = self._daemon.greenlets.spawn
+        spawn("stats", self._stats.run)
+        spawn("consuming", self._consuming.run)
+        spawn("upkeep", self._upkeep)
+        spawn("gauges", self._measure)
+        log.info(
+            "feedback listener started",
+            deletes=self._config[settings.LISTENER_DELETES],
+            guard=self._config[settings.GUARD_ENABLED],
+            archive=self._config[settings.ARCHIVE_TABLE] or "none",
+        )
+        return self._daemon.run(self._stop_order())
+
+    # --- feedbacks ----------------------------------------------------------------------------------------------------
+    def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
+        """Takes in feedbacks of one partition. Never waits."""
+        name = self._name(tracker.key.topic)
+        if name is None:
+            raise ValueError(f"{tracker.key.topic} is no feedback topic")
+        found = self._sorters[name.platform].sort(tracker, records)
+        tracker.finish_many(found.others)
+        for record, error in found.invalid:
+            self._end_invalid(name, tracker, record, error)
+        if not self._config[settings.LISTENER_DELETES]:
+            tracker.finish_many([one.record.offset for one in found.dead])
+            return
+        deleter = self._deleter(name)
+        if deleter.guard is not None:
+            outcomes = len(records) - len(found.invalid)
+            deleter.guard.count(time.monotonic(), Seen(outcomes, found.successes, found.doubtful))
+        if found.dead:
+            deleter.put(found.dead)
+        if tracker.span > self._patience:
+            deleter.hurry()
+
+    def _end_invalid(self, name: TopicName, tracker: Tracker, record: Record, error: InvalidMessage) -> None:
+        self._stats.counter(metrics.INVALID, name.platform, name.game, error.reason).add()
+        _seldom.error(
+            (name, error.reason),
+            "a feedback tells nothing",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=error.reason,
+            error=error.detail,
+        )
+        tracker.finish(record.offset)
+
+    def _wanted(self, topic: str) -> bool:
+        return self._name(topic) is not None
+
+    def _is_full(self, topic: str) -> bool:
+        name = self._name(topic)
+        deleter = self._deleters.get(name) if name else None
+        return deleter is not None and deleter.full
+
+    def _name(self, topic: str) -> TopicName | None:
+        if topic not in self._names:
+            self._names[topic] = topic_name(topic, self._apps)
+        return self._names[topic]
+
+    # --- deleters -----------------------------------------------------------------------------------------------------
+    def _deleter(self, name: TopicName) -> Deleter:
+        if name not in self._deleters:
+            self._deleters[name] = self._open_deleter(name)
+            self._daemon.greenlets.spawn(f"{name.game} {name.platform} deleter", self._deleters[name].run)
+        return self._deleters[name]
+
+    def _open_deleter(self, name: TopicName) -> Deleter:
+        config = self._config
+        policy = FlushPolicy(
+            config[settings.LISTENER_BUFFER_SIZE],
+            config[settings.LISTENER_FLUSH_INTERVAL],
+            config[settings.LISTENER_INBOX_SIZE],
+        )
+        held = Held(name, self._hostname, self._held_publisher(), self._stats)
+        guard = _guard_of(config)
+        table = Table(name, self._archive)
+        return Deleter(table, self._hostname, policy, self._database.execute, guard, held, self._stats)
+
+    def _held_publisher(self) -> Publisher | None:
+        if self._config[settings.GUARD_ACTION] == "drop":
+            return None
+        return self._publishers.at(self._config[settings.LISTENER_QUEUE.brokers])
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+    def unready(self) -> list[str]:
+        """Why this process cannot do all its work now, one line a reason."""
+        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
+        return reasons(parts) + [deleter.blocked for deleter in self._deleters.values() if deleter.blocked]
+
+    def _upkeep(self) -> None:
+        while True:
+            gevent.sleep(_TICK_S)
+            for deleter in list(self._deleters.values()):
+                deleter.held.tick()
+            self._readiness.report()
+
+    def _measure(self) -> None:
+        while True:
+            self._set_gauges()
+            gevent.sleep(self._config[settings.STATS_FLUSH])
+
+    def _set_gauges(self) -> None:
+        deleters = list(self._deleters.values())
+        for metric, value in (
+            # Feedbacks are looked at when they come in: none ever waits for that.
+            (metrics.QUEUE_OUT_CHANNEL, 0),
+            (metrics.BROKER_IN_CHANNEL, 0),
+            (metrics.BROKER_INVALID_TOKEN_CHANNEL, sum(deleter.deleting for deleter in deleters)),
+            (metrics.INVALID_TOKEN_HANDLER_BUFFER, sum(deleter.buffered for deleter in deleters)),
+        ):
+            self._stats.gauge(metric, self._hostname).set(value)
+
+    # --- stop ---------------------------------------------------------------------------------------------------------
+    def _stop_order(self) -> Sequence[Step]:
+        return (
+            Step("buffers", self._drain),
+            Step("held feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
+            Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
+            Step("publishers", self._publishers.close),
+            Step("greenlets", self._daemon.end_greenlets, 1.0),
+            Step("database", self._close_database),
+            Step("stats", self._flush_stats),
+        )
+
+    def _drain(self, left_s: float) -> str:
+        """Reads nothing more and deletes what is in the buffers; what cannot be deleted is left uncommitted."""
+        self._consuming.draining = True
+        deleters = self._deleters.values()
+        deadline = time.monotonic() + left_s
+        if self._config[settings.LISTENER_QUEUE.handle_all_messages_before_exiting]:
+            while any(deleter.in_hand for deleter in deleters) and time.monotonic() < deadline:
+                for deleter in deleters:
+                    deleter.hurry()
+                gevent.sleep(0.01)
+        left = sum(deleter.in_hand for deleter in deleters)
+        return f"{left} dead tokens are left to the next start" if left else ""
+
+    def _close_database(self, _: float) -> str:
+        self._database.close()
+        return ""
+
+    def _flush_stats(self, _: float) -> str:
+        self._set_gauges()
+        self._stats.flush()
+        return ""
+
+
+def archive_of(config: Config) -> Archive | None:
+    """The table for deleted rows, if there is to be one."""
+    return Archive(config[settings.ARCHIVE_TABLE]) if config[settings.ARCHIVE_TABLE] else None
+
+
+def prepare(database: Database, config: Config, archive: Archive | None) -> None:
+    """Waits until the database answers, and makes the archive's table. Raises ``StartError``."""
+    database.probe(config[settings.PG_CONNECTION_TIMEOUT])
+    if archive is None:
+        return
+    try:
+        if not database.execute(archive.presence()):
+            database.execute(archive.creation())
+    except DatabaseError as error:
+        key = settings.ARCHIVE_TABLE.key
+        raise StartError(f"{key}: the table {archive.table} cannot be made: {error}; make it yourself") from None
+
+
+def _guard_of(config: Config) -> Guard | None:
+    if not config[settings.GUARD_ENABLED]:
+        return None
+    return Guard(
+        GuardPolicy(
+            window_s=config[settings.GUARD_WINDOW],
+            share=config[settings.GUARD_SHARE],
+            minimum=config[settings.GUARD_MINIMUM],
+            successes_expected=config[settings.GUARD_SUCCESSES_EXPECTED],
+            maximum=config[settings.GUARD_MAXIMUM],
+        )
+    )
+
+
+def run_listener(config: Config) -> int:
+    """The command; returns the exit code. Raises ``StartError``."""
+    let_others_run()
+    sentry.setup(config[settings.SENTRY_URL], command=COMMAND)
+    try:
+        return Listener(config).run()
+    except StartError as error:
+        sentry.report(str(error), cmd=COMMAND)
+        sentry.flush(5.0)
+        raise
