@@ -41,7 +41,11 @@ def window_update(stream_id: int, increment: int) -> bytes:
     return frame.serialize()
 
 
-def answer(stream_id: int, block: bytes = b"\x88", flags: Iterable[str] = ("END_STREAM", "END_HEADERS")) -> bytes:
+USUAL = b"\x88" + literal_field(b"apns-id", b"x")
+"""The header block of an answer: status 200."""
+
+
+def answer(stream_id: int, block: bytes = USUAL, flags: Iterable[str] = ("END_STREAM", "END_HEADERS")) -> bytes:
     return HeadersFrame(stream_id, data=block, flags=list(flags)).serialize()
 
 

@@ -237,6 +237,15 @@ def test_indexes_are_used_again_after_an_eviction() -> None:
         assert len(tail) == 1
 
 
+def test_a_field_larger_than_the_table_empties_nothing() -> None:
+    blocks = RequestBlocks(b"example.com")
+    blocks.head_and_tail(FIELDS)
+    huge = Fields((b"x-large", b"v" * 5000))
+    for _ in range(3):
+        assert len(blocks.head_and_tail(huge)[1]) > 5000
+        assert len(blocks.head_and_tail(FIELDS)[1]) == len(FIELDS.pairs)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     blocks = RequestBlocks(b"example.com")
     gc.collect()
@@ -319,15 +328,17 @@ def test_unknown_frames_and_settings_are_ignored() -> None:
     assert wire.receive(unknown, settings({0xF00: 1}), answer(1)) == [exchange]
 
 
-def test_an_answer_before_the_request_is_sent_whole() -> None:
+@pytest.mark.parametrize("status", [200, 413])
+def test_an_answer_before_the_request_is_sent_whole(status: int) -> None:
     wire = Wire({WINDOW: 10})
     exchange = an_exchange(b"b" * 30)
     assert sent_body(wire.send(exchange)) == b"b" * 10
-    assert wire.receive(answer(1, block((b":status", b"413")))) == [exchange]
+    assert wire.receive(answer(1, block((b":status", b"%d" % status), (b"apns-id", b"x")))) == [exchange]
     (frame,) = wire.out()
     assert isinstance(frame, RstStreamFrame)
-    assert exchange.status == 413
-    assert wire.receive(window_update(1, 100)) == []
+    assert exchange.status == status
+    assert wire.receive(window_update(1, 100), settings({WINDOW: 1000})) == []
+    assert kinds(wire.out()) == ["SettingsFrame"]
     assert wire.out() == []
 
 

@@ -89,7 +89,6 @@ class Connection:
         self._streams: dict[int, Exchange] = {}
         self._ended: list[Exchange] = []
         self._max_streams = 0
-        self._last_id = MAX_31_BITS
         self._unacknowledged = 0
         self._rest = b""
         self._blocks = HeaderBlocks()
@@ -407,10 +406,9 @@ class Connection:
         self._return_waiting(keep=max(0, self._max_streams - len(self._streams)))
 
     def _on_goaway(self, stream_id: int, payload: bytes) -> None:
-        last_stream_id, self.goaway_code, self.goaway_reason = goaway(stream_id, payload)
-        self._last_id = min(self._last_id, last_stream_id)
+        last_id, self.goaway_code, self.goaway_reason = goaway(stream_id, payload)
         self.retiring = True
-        for exchange in [e for e in self._streams.values() if e.stream_id > self._last_id]:
+        for exchange in [e for e in self._streams.values() if e.stream_id > last_id]:
             self._end(exchange, End.UNPROCESSED)
         self._return_waiting(keep=0)
 
