@@ -15,7 +15,6 @@ PORT = 8585
 PROGRAMS = Path("/usr/lib/postgresql")
 
 SETTINGS = {
-    "port": str(PORT),
     "listen_addresses": "'localhost'",
     "unix_socket_directories": "''",
     "fsync": "off",
@@ -23,22 +22,22 @@ SETTINGS = {
 }
 
 
-def start() -> None:
+def start(directory: Path | None = None, port: int = PORT) -> None:
     """Start the cluster, which is made with the test database if it is not there. Waits until it serves."""
-    directory = data()
+    directory = directory or data()
     fresh = not (directory / "postgresql.conf").exists()
     if fresh:
-        _make_cluster(directory)
+        _make_cluster(directory, port)
     _checked("pg_ctl", "-D", str(directory), "-l", str(directory / "log"), "-w", "start")
     if fresh:
-        address = f"host=localhost port={PORT} user=postgres dbname=postgres"
+        address = f"host=localhost port={port} user=postgres dbname=postgres"
         script = (ROOT / "scripts" / "create_test_db.sql").read_text()
         _checked("psql", "-q", "-X", "-v", "ON_ERROR_STOP=1", "-f", "-", address, text=script)
 
 
-def stop() -> None:
+def stop(directory: Path | None = None) -> None:
     """End the cluster; its clients are disconnected."""
-    _checked("pg_ctl", "-D", str(data()), "-m", "fast", "-w", "stop")
+    _checked("pg_ctl", "-D", str(directory or data()), "-m", "fast", "-w", "stop")
 
 
 def running() -> bool:
@@ -65,7 +64,7 @@ def _account() -> str | None:
     return "postgres" if os.geteuid() == 0 else None
 
 
-def _make_cluster(directory: Path) -> None:
+def _make_cluster(directory: Path, port: int) -> None:
     """Make an empty cluster that trusts every local user."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if account := _account():
@@ -75,7 +74,7 @@ def _make_cluster(directory: Path) -> None:
         "initdb", "-D", str(directory), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"
     )
     with (directory / "postgresql.conf").open("a") as configuration:
-        configuration.writelines(f"{key} = {value}\n" for key, value in SETTINGS.items())
+        configuration.writelines(f"{key} = {value}\n" for key, value in {**SETTINGS, "port": str(port)}.items())
 
 
 def _checked(program: str, *arguments: str, text: str = "") -> None:

@@ -6,8 +6,8 @@ from pusher.broker.connect import check_broker
 from pusher.check import run_checks
 from pusher.config import Config, settings
 from pusher.errors import StartError
+from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
-from pusher.listener.tokens import Archive
 
 
 def check_listener(config: Config) -> int:

@@ -24,7 +24,7 @@ from psycogreen.gevent import patch_psycopg
 
 from pusher.config import Config, settings
 from pusher.errors import StartError
-from pusher.listener.tokens import Statement
+from pusher.listener.statement import Statement
 
 #: What a connection may take once the process runs.
 _CONNECT_S = 10.0
@@ -170,9 +170,15 @@ class Database:
         return connection
 
 
+def arguments(statement: Statement) -> tuple[str, tuple[str, ...] | None]:
+    """What psycopg2's ``execute`` is called with; without values it leaves ``%%`` alone."""
+    text, values = statement
+    return (text, values) if values else (text.replace("%%", "%"), None)
+
+
 def _execute(connection: psycopg2.extensions.connection, statement: Statement) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(statement.text, statement.values or None)
+        cursor.execute(*arguments(statement))
         return int(cursor.rowcount)
 
 

@@ -20,7 +20,8 @@ from pusher.listener.database import DatabaseError, wait_s
 from pusher.listener.feedback import Dead
 from pusher.listener.guard import Guard, Seen
 from pusher.listener.held import Held
-from pusher.listener.tokens import Statement, Table, batches
+from pusher.listener.statement import Statement
+from pusher.listener.tokens import Table, batches
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Stats

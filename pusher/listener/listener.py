@@ -24,12 +24,13 @@ from pusher.config import Config, settings
 from pusher.consuming import Consuming
 from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.errors import StartError
+from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
 from pusher.listener.deleter import Deleter, FlushPolicy
 from pusher.listener.feedback import Sorter, topic_name
 from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
-from pusher.listener.tokens import Archive, Table
+from pusher.listener.tokens import Table
 from pusher.message import InvalidMessage
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons

@@ -7,47 +7,20 @@ index. Pure: never waits.
 
 from __future__ import annotations
 
-import json
-import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
+from pusher.listener.archive import Archive
 from pusher.listener.feedback import Dead
+from pusher.listener.statement import Statement, array, folded, is_text, quoted
 from pusher.topics import TopicName
 
 #: Characters of tokens in one statement; a token alone may have more.
 _MAX_CHARACTERS = 1 << 20
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
-class Statement(NamedTuple):
-    """What psycopg2's ``execute`` takes."""
-
-    text: str
-    values: tuple[str, ...] = ()
 
 
 def table_of(name: TopicName) -> str:
     """The table of a game and platform: lower case as PostgreSQL folds unquoted names, ASCII letters only."""
-    return f"{name.game}_{name.platform}".translate(_LOWER)
-
-
-def is_text(value: str) -> bool:
-    """Whether PostgreSQL can hold it: no NUL, no lone surrogate."""
-    try:
-        return b"\0" not in value.encode()
-    except UnicodeEncodeError:
-        return False
-
-
-def quoted(*names: str) -> str:
-    """An identifier, from schema to object, for a statement that is executed with values."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names).replace("%", "%%")
-
-
-def array(tokens: Iterable[str]) -> str:
-    """The text of an array of all tokens."""
-    return "{" + ",".join('"' + token.replace("\\", "\\\\").replace('"', '\\"') + '"' for token in tokens) + "}"
+    return folded(f"{name.game}_{name.platform}")
 
 
 class Table:
@@ -67,34 +40,6 @@ class Table:
         if self._archive is None:
             return Statement(text, (array(reasons),))
         return self._archive.move(self.owner, Statement(text, (array(reasons),)), reasons)
-
-
-class Archive:
-    """The table that keeps deleted rows. ``name`` may begin with a schema and is folded as PostgreSQL does."""
-
-    def __init__(self, name: str) -> None:
-        self.table = quoted(*name.translate(_LOWER).split("."))
-
-    def presence(self) -> Statement:
-        """Has a row where the table exists."""
-        return Statement("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", (self.table.replace("%%", "%"),))
-
-    def creation(self) -> Statement:
-        """Makes the table."""
-        return Statement(
-            f"CREATE TABLE {self.table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-            "deleted_at timestamptz NOT NULL DEFAULT now(), restored_at timestamptz, game text NOT NULL, "
-            "platform text NOT NULL, token text NOT NULL, reason text NOT NULL, deleted_row jsonb NOT NULL)"
-        )
-
-    def move(self, owner: TopicName, delete: Statement, reasons: Mapping[str, str]) -> Statement:
-        """What ``delete`` deletes comes here, in one statement."""
-        insert = (
-            f"INSERT INTO {self.table} (game, platform, token, reason, deleted_row) "  # noqa: S608  # quoted
-            "SELECT %s, %s, token::text, coalesce(%s::jsonb ->> token::text, ''), to_jsonb(gone) FROM gone"
-        )
-        values = (*delete.values, owner.game, owner.platform, json.dumps(reasons, ensure_ascii=False))
-        return Statement(f"WITH gone AS ({delete.text} RETURNING *) {insert}", values)
 
 
 def batches(dead: Sequence[Dead], size: int) -> Iterator[list[Dead]]:
