@@ -174,9 +174,5 @@ def _message_id(value: Json) -> str:
 
 
 def _without_empty(fields: dict[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in fields.items() if not _is_empty(value)}
-
-
-def _is_empty(value: Json) -> bool:
     # 0 says something: a time to live of none, a badge to be cleared
-    return not value and not _is_number(value)
+    return {name: value for name, value in fields.items() if value or (value is not None and _is_number(value))}
