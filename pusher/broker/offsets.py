@@ -19,6 +19,8 @@ from typing import NamedTuple, Protocol, TypeVar
 #: What a broker stores beside an offset (Kafka's offset.metadata.max.bytes).
 MAX_METADATA_BYTES = 4096
 _FORMAT = "pusher1:"
+#: A longer range is damaged text: it must not make us fill the memory.
+_MAX_RANGE = 10_000_000
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -85,7 +87,7 @@ class Tracker:
 
     @property
     def next_offset(self) -> int:
-        """The offset after the last one that was admitted."""
+        """Where reading goes on: after the last offset that was admitted and what was finished right above it."""
         return self._next
 
     @property
@@ -136,6 +138,11 @@ class Tracker:
         pending, done = self._open, self._done
         while pending and pending[0] in done:
             done.remove(pending.popleft())
+        if not pending:
+            # What an earlier owner finished just here is passed over: a commit's ranges lie above its offset.
+            while self._next in done:
+                done.remove(self._next)
+                self._next += 1
 
 
 class Assignment:
@@ -201,7 +208,7 @@ def encode_ranges(low: int, done: Iterable[int]) -> tuple[str, bool]:
 
 
 def decode_ranges(low: int, metadata: str) -> Iterable[int]:
-    """The offsets that ``encode_ranges`` wrote. Text that it did not write, another program's, means none."""
+    """The offsets that ``encode_ranges`` wrote. Text that it cannot have written, another program's, means none."""
     if not metadata.startswith(_FORMAT):
         return []
     offsets: list[int] = []
@@ -209,6 +216,8 @@ def decode_ranges(low: int, metadata: str) -> Iterable[int]:
     try:
         for part in metadata[len(_FORMAT) :].split(","):
             gap, length = (int(number, 36) for number in part.split("."))
+            if gap < 1 or not 1 <= length <= _MAX_RANGE:
+                return []
             end += gap
             offsets.extend(range(end, end + length))
             end += length
