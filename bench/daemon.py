@@ -81,6 +81,11 @@ class Daemon:
         """The end of its log."""
         return f"its log ends:\n{self._log.read_text(errors='replace')[-3000:]}"
 
+    def kill(self) -> None:
+        """End it as the kernel does when memory runs out: kill -9."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self, timeout_s: float = 60) -> tuple[int, float]:
         """End it as a supervisor does. Returns exit status and seconds; kills it after timeout_s."""
         began = time.monotonic()

@@ -1,0 +1,303 @@
+"""What the feedback listener does and costs: real Kafka -> listener -> real PostgreSQL, both of the bench's own.
+
+    speed    feedbacks wait in Kafka, every tenth names a dead token of a table with an index on it: feedbacks/s, CPU
+    outage   PostgreSQL is stopped for a while and the listener killed three times while feedbacks come in
+    guard    a burst of BadDeviceToken for one game, ordinary feedbacks of another; then the undo
+
+The exit status is 1 when the rows that are left are not exactly the right ones.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+import psycopg2
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from bench import topics
+from bench.daemon import Daemon
+from scripts import postgres
+from scripts.kafka.server import KafkaServer, free_port
+
+COMMAND = "start-feedback-listener"
+GROUP = "bench"
+METADATA = {
+    "game": "game",
+    "hostname": "pod-1",
+    "jobId": "86edb3c3-6b5e-40dc-9f14-4ba831daf87c",
+    "platform": "apns",
+}
+#: s without progress after which a run has failed
+PATIENCE_S = 60
+
+
+def token(number: int) -> str:
+    """64 characters, as make_table makes them."""
+    return f"{number:064X}"
+
+
+def success(number: int) -> str:
+    """What a sender feeds back of a push that Apple took."""
+    return _feedback(number, {"Sent": True, "StatusCode": 200, "Reason": "", "ApnsID": _id(number), "Err": None})
+
+
+def refusal(number: int, reason: str, key: str, status: int) -> str:
+    """What it feeds back of one that Apple refused."""
+    error = {"Key": key, "Description": reason}
+    return _feedback(
+        number,
+        {"Sent": False, "StatusCode": status, "Reason": reason, "ApnsID": _id(number), "Err": error},
+        deleteToken=True,
+    )
+
+
+def unregistered(number: int) -> str:
+    """The device is gone."""
+    return refusal(number, "Unregistered", "unregistered", 410)
+
+
+def bad(number: int) -> str:
+    """Also what a mix-up of sandbox and production gives."""
+    return refusal(number, "BadDeviceToken", "bad-device-token", 400)
+
+
+def _id(number: int) -> str:
+    return f"0f8fad5b-d9cb-469f-a165-{number:012x}"
+
+
+def _feedback(number: int, head: dict[str, Any], **metadata: Any) -> str:
+    whole = {**metadata, "deviceToken": token(number), **METADATA}
+    tail = {"DeviceToken": token(number), "timestamp": 1_700_000_000, "metadata": whole}
+    return json.dumps({**head, **tail}, separators=(",", ":"))
+
+
+class Ground:
+    """Kafka, PostgreSQL and a listener, in a directory; what has to be stopped goes to ``cleanup``."""
+
+    def __init__(self, directory: Path, cleanup: contextlib.ExitStack) -> None:
+        self.directory = directory
+        self._cleanup = cleanup
+        self.kafka = KafkaServer(directory / "kafka")
+        cleanup.callback(self.kafka.stop)
+        self.kafka.start()
+        # PostgreSQL runs under an account of its own, which cannot enter the other directory
+        self._data = Path(tempfile.mkdtemp(prefix="pusher-bench-", dir="/var/tmp"))  # mode 0700
+        cleanup.callback(shutil.rmtree, self._data)
+        self.pg_port = free_port()
+        self.start_postgres()
+        cleanup.callback(self.stop_postgres)
+        self._admin = KafkaAdminClient(bootstrap_servers=self.kafka.brokers)
+        cleanup.callback(self._admin.close)
+
+    def start_postgres(self) -> None:
+        """Waits until it serves."""
+        postgres.start(self._data, self.pg_port)
+
+    def stop_postgres(self) -> None:
+        """Disconnects its clients."""
+        postgres.stop(self._data)
+
+    def query(self, text: str, *values: object) -> Any:
+        """First column of the first row, None where there is none."""
+        connection = psycopg2.connect(host="localhost", port=self.pg_port, user="pusher_user", dbname="push")
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(text, values or None)
+                row = cursor.fetchone() if cursor.description else None
+                return row[0] if row else None
+        finally:
+            connection.close()
+
+    def make_table(self, name: str, rows: int) -> None:
+        """A table with an index on token, which holds token(0) to token(rows - 1)."""
+        self.query(f"CREATE TABLE {name} (LIKE testapp_apns INCLUDING ALL)")
+        self.query(
+            f"INSERT INTO {name} (user_id, token, region, locale, tz) "  # noqa: S608  # a name of the bench's own
+            "SELECT 'user-' || n, upper(lpad(to_hex(n), 64, '0')), 'BR', 'pt', '-0300' FROM generate_series(0, %s) n",
+            rows - 1,
+        )
+        self.query(f"CREATE INDEX ON {name} (token)")
+        self.query(f"ANALYZE {name}")
+
+    def listen(self, **archive: str) -> Daemon:
+        """Starts a listener."""
+        database = {
+            "host": "localhost",
+            "port": self.pg_port,
+            "user": "pusher_user",
+            "database": "push",
+            "connectionTimeout": 5000,
+        }
+        settings = {
+            "stats": {"reporters": []},
+            "feedbackListeners": {
+                "gracefulShutdownTimeout": 10,
+                "queue": {
+                    "brokers": self.kafka.brokers,
+                    "group": GROUP,
+                    "offsetResetStrategy": "earliest",
+                    "commitInterval": "250ms",
+                    "metadataRefresh": "1s",
+                },
+                "invalidToken": {"flush.time.ms": 500, "pg": database},
+                "archive": archive,
+            },
+        }
+        daemon = Daemon(self.directory, COMMAND, settings, profile=False)
+        self._cleanup.callback(daemon.stop)
+        return daemon
+
+    def committed(self) -> int:
+        """Sum of the group's offsets."""
+        try:
+            found = self._admin.list_group_offsets([GROUP])[GROUP]
+        except (KeyError, KafkaError):  # nobody has committed or looked for the group's coordinator yet
+            return 0
+        return sum(offset.offset for offset in found.values() if offset.offset > 0)
+
+    def await_committed(self, goal: int, daemon: Callable[[], Daemon]) -> None:
+        """Until the group has finished that many feedbacks; RuntimeError when it stands still for long."""
+        before, since = -1, time.monotonic()
+        while (now := self.committed()) < goal:
+            if now != before:
+                before, since = now, time.monotonic()
+            if time.monotonic() - since > PATIENCE_S:
+                raise RuntimeError(f"{now} of {goal} and no progress for {PATIENCE_S} s; {daemon().last_words()}")
+            daemon().check()
+            time.sleep(0.05)
+
+
+def judge(ground: Ground, table: str, rows: int, dead: Iterable[int]) -> bool:
+    """Prints whether the dead ones, and only they, have gone."""
+    wanted = [token(number) for number in dead]
+    left = ground.query(f"SELECT count(*) FROM {table} WHERE token = ANY(%s)", wanted)  # noqa: S608  # our own name
+    total = ground.query(f"SELECT count(*) FROM {table}")  # noqa: S608  # our own name
+    lost = rows - len(wanted) - (total - left)
+    print(f"{table}: {len(wanted):,} dead, {left:,} of them left, {lost:,} other rows missing, {total:,} rows")
+    return not left and not lost
+
+
+def speed(ground: Ground, arguments: argparse.Namespace) -> bool:
+    """Feedbacks wait in Kafka before the listener starts."""
+    rows, number = arguments.rows, arguments.feedbacks
+    ground.make_table("game_apns", rows)
+    step = rows // number
+    dead = range(0, number, 10)
+    topic = "push-game-apns-feedbacks"
+    topics.create(ground.kafka.brokers, [topic])
+    texts = (unregistered(n * step) if n % 10 == 0 else success(n * step) for n in range(number))
+    topics.write(ground.kafka.brokers, topic, texts)
+    daemon = ground.listen()
+    ground.await_committed(1, lambda: daemon)
+    began, first, cpu_s = time.monotonic(), ground.committed(), daemon.cpu_s()
+    ground.await_committed(number, lambda: daemon)
+    seconds, used_s = time.monotonic() - began, daemon.cpu_s() - cpu_s
+    measured = number - first
+    print(f"feedbacks    {measured:>10,} between the first and the last commit, in {seconds:.1f} s")
+    print(f"throughput   {measured / seconds:>10,.0f} feedbacks/s, {measured / seconds / 10:,.0f} deleted tokens/s")
+    print(f"CPU          {used_s / measured * 1e6:>10.1f} us a feedback")
+    print(f"peak memory  {daemon.peak_memory_mb():>10.1f} MB")
+    status, took_s = daemon.stop()
+    print(f"stopped in {took_s:.1f} s with status {status}")
+    return judge(ground, "game_apns", rows, (n * step for n in dead)) and status == 0
+
+
+def outage(ground: Ground, _: argparse.Namespace) -> bool:
+    """Feedbacks come in at 1,000/s for a minute, while the listener is killed and PostgreSQL stopped."""
+    number, rate_s = 60_000, 1_000
+    ground.make_table("game_apns", number)
+    topic = "push-game-apns-feedbacks"
+    topics.create(ground.kafka.brokers, [topic])
+    texts = (unregistered(n) if n % 10 == 0 else success(n) for n in range(number))
+    writer = threading.Thread(target=topics.write, args=(ground.kafka.brokers, topic, texts), kwargs={"rate_s": rate_s})
+    daemons = [ground.listen()]
+    began = time.monotonic()
+    writer.start()
+
+    def kill() -> None:
+        daemons[-1].kill()
+        print(f"{time.monotonic() - began:5.1f} s: listener killed, {ground.committed():,} feedbacks committed")
+        daemons.append(ground.listen())
+
+    def stop_postgres() -> None:
+        print(f"{time.monotonic() - began:5.1f} s: PostgreSQL stopped")
+        ground.stop_postgres()
+
+    def start_postgres() -> None:
+        ground.start_postgres()
+        print(f"{time.monotonic() - began:5.1f} s: PostgreSQL started, {ground.committed():,} feedbacks committed")
+
+    for at_s, act in ((8, kill), (16, stop_postgres), (36, start_postgres), (41, kill), (52, kill)):
+        time.sleep(max(0.0, began + at_s - time.monotonic()))
+        act()
+    writer.join()
+    ground.await_committed(number, lambda: daemons[-1])
+    print(f"{time.monotonic() - began:5.1f} s: all {number:,} feedbacks committed")
+    return judge(ground, "game_apns", number, range(0, number, 10))
+
+
+def guard(ground: Ground, _: argparse.Namespace) -> bool:
+    """One game's users are all refused, another's go on."""
+    number = 10_000
+    for game in ("wrong", "right"):
+        ground.make_table(f"{game}_apns", number)
+    topics.create(
+        ground.kafka.brokers, ["push-wrong-apns-feedbacks", "push-right-apns-feedbacks", "push-wrong-apns-held"]
+    )
+    held = topics.Watcher(ground.kafka.brokers, "push-wrong-apns-held")
+    burst = (bad(n) for n in range(5_000))
+    quiet = [success(n) for n in range(1_000, number)]
+    dead = [unregistered(n) for n in range(1_000)]
+    daemon = ground.listen(table="dead_tokens")
+    topics.write(ground.kafka.brokers, "push-wrong-apns-feedbacks", itertools.chain(quiet[:1_000], burst))
+    topics.write(ground.kafka.brokers, "push-right-apns-feedbacks", itertools.chain(dead, quiet))
+    ground.await_committed(6_000 + number, lambda: daemon)
+    print(f"held topic: {held.count():,} feedbacks")
+    fine = judge(ground, "wrong_apns", number, []) & judge(ground, "right_apns", number, range(1_000))
+    restore = [sys.executable, "scripts/restore_tokens.py", "--config", str(ground.directory / "pusher.yaml")]
+    restore += ["--since", "2020-01-01", "--game", "right", "--platform", "apns"]
+    for command in (restore, [*restore, "--yes"], restore):
+        subprocess.run(command, check=True, cwd=ROOT)
+    return judge(ground, "right_apns", number, []) and held.count() == 5_000 and fine
+
+
+RUNS = {"speed": speed, "outage": outage, "guard": guard}
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """A directory for the run, deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="pusher-bench-") as directory:
+        yield Path(directory)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("--feedbacks", type=int, default=200_000, help="of speed, default: %(default)s")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of speed, default: %(default)s")
+    arguments = parser.parse_args()
+    with workspace() as directory, contextlib.ExitStack() as cleanup:
+        return 0 if RUNS[arguments.run](Ground(directory, cleanup), arguments) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (RuntimeError, OSError) as error:
+        sys.exit(f"bench: {error}")
