@@ -35,7 +35,7 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    keepalive_requests 1000000000;
+    keepalive_requests {keepalive_requests};
     keepalive_timeout 1h;
     http2_max_concurrent_streams 1000;
     server {{
@@ -46,6 +46,11 @@ http {{
             add_header apns-id $http_apns_id;
             return 200;
         }}
+        location /3/device/dead {{
+            add_header apns-id $http_apns_id always;
+            default_type application/json;
+            return 410 '{{"reason":"Unregistered","timestamp":1700000000000}}';
+        }}
     }}
 }}
 """
@@ -54,10 +59,11 @@ http {{
 class Nginx:
     """One nginx at https://localhost:port; certificate is the PEM file to trust.
 
-    With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second.
+    With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second. Device tokens
+    that begin with "dead" are refused as Apple does it. A connection is sent away after keepalive_requests.
     """
 
-    def __init__(self, directory: Path, *, log_arrivals: bool) -> None:
+    def __init__(self, directory: Path, *, log_arrivals: bool, keepalive_requests: int = 1_000_000_000) -> None:
         directory.mkdir(parents=True)
         self.port = free_port()
         self.certificate = directory / "certificate.pem"
@@ -66,7 +72,9 @@ class Nginx:
         self._process: subprocess.Popen[bytes] | None = None
         write_certificate(self.certificate, directory / "key.pem")
         access_log = f"{self.arrivals} arrival buffer=64k flush=1s" if log_arrivals else "off"
-        text = CONFIGURATION.format(directory=directory, port=self.port, access_log=access_log)
+        text = CONFIGURATION.format(
+            directory=directory, port=self.port, access_log=access_log, keepalive_requests=keepalive_requests
+        )
         (directory / "nginx.conf").write_text(text)
 
     def start(self, timeout_s: float = 10) -> None:

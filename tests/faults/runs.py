@@ -1,0 +1,187 @@
+"""The large runs. Each returns its result in one line of figures, the events on the way, and whether it was good."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.nginx import Nginx
+from scripts.kafka.server import KafkaServer
+from tests.faults.driver import Driver, schedule
+from tests.faults.ledger import FED_BACK, REJECTED
+from tests.faults.processes import Daemon, wait_until
+
+TOPIC = "push-game_apns-single"
+
+
+class Result(NamedTuple):
+    """What a run has shown."""
+
+    good: bool
+    line: str
+    events: list[str]
+
+
+def kills(directory: Path, seed: int, pushes: int = 20_000, times: int = 5) -> Result:
+    """429, 500 and 503 for 5 % of the requests, and the daemon killed with kill -9 again and again."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        errors = ("429:0.0167,retry-after=1", "500:0.0167", "503:0.0167,retry-after=1")
+        provider = driver.simulator("--seed", str(seed), *[flag for error in errors for flag in ("--fault", error)])
+        driver.create_topics(TOPIC)
+        driver.produce(TOPIC, pushes, expected=FED_BACK)
+        daemon = driver.daemon(driver.settings(provider.port, provider.ca_file))
+        faults = schedule(seed, pushes, [("kill -9", lambda: restart(daemon))] * times)
+        took_s = timed(lambda: driver.run(faults, timeout_s=300))
+        verdict = driver.verdict()
+        counts = provider.counts()
+        faulty = sum(counts["faults"].values())
+        delivered_again = counts["duplicates"]
+        stopped = daemon.stop()
+        line = (
+            f"{verdict}; {times} kills, {faulty:,} answers of 429, 500 and 503, provider accepted {delivered_again:,} "
+            f"twice, exit status {stopped}, {took_s:.0f} s"
+        )
+        return Result(verdict.good and stopped == 0, line, driver.events)
+
+
+def group(directory: Path, seed: int, pushes: int = 20_000) -> Result:
+    """Two daemons in one group: a new topic, one killed with kill -9 and back, the broker killed and restarted."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = driver.simulator("--latency-ms", "50")
+        driver.create_topics(TOPIC)
+        driver.produce(TOPIC, pushes // 2)
+        settings = driver.settings(provider.port, provider.ca_file)
+        settings["queue"] |= {"metadataRefresh": "1s"}
+        settings["apns"]["concurrentWorkers"] = 50
+        first, second = driver.daemon(settings), driver.daemon(settings)
+
+        def new_topic() -> None:
+            driver.create_topics("push-game_apns-massive")
+            driver.produce("push-game_apns-massive", pushes // 4)
+
+        def restart_broker() -> None:
+            server.restart()
+
+        faults = schedule(
+            seed,
+            pushes * 3 // 4,
+            [
+                ("a new topic", new_topic),
+                ("kill -9 of a daemon", second.kill),
+                ("it comes back", second.start),
+                ("kill -9 of the broker, and restart", restart_broker),
+            ],
+        )
+        took_s = timed(lambda: driver.run(faults, timeout_s=300))
+        # Each member has partitions if new messages in all of them reach both.
+        before = [sent_by(daemon) for daemon in (first, second)]
+        driver.produce(TOPIC, pushes // 4)
+        took_s += timed(lambda: driver.run(timeout_s=120))
+        wait_until(driver.all_committed, "not everything was committed")
+        verdict = driver.verdict()
+        statuses = [first.stop(), second.stop()]
+        last = [sent_by(daemon) - n for daemon, n in zip((first, second), before, strict=True)]
+        line = f"{verdict}; after all faults the members sent {last}, exit statuses {statuses}, {took_s:.0f} s"
+        return Result(verdict.good and all(last) and statuses == [0, 0], line, driver.events)
+
+
+def nginx(directory: Path, seed: int, pushes: int = 30_000) -> Result:
+    """A provider that sends each connection away after 1000 requests: each token reaches it exactly once."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = Nginx(directory / "nginx", log_arrivals=True, keepalive_requests=1000)
+        provider.start()
+        try:
+            driver.create_topics(TOPIC)
+            driver.produce(TOPIC, pushes)
+            daemon = driver.daemon(driver.settings(provider.port, str(provider.certificate)))
+            took_s = timed(lambda: driver.run(timeout_s=300))
+            verdict = driver.verdict()
+            status = daemon.stop()
+        finally:
+            provider.stop()
+        arrivals = Counter(line.rpartition("/")[2] for line in provider.arrivals.read_text().splitlines())
+        once = sum(1 for times in arrivals.values() if times == 1)
+        connections = daemon.logs().count('msg="connected"') + daemon.logs().count("msg=connected")
+        line = (
+            f"{verdict}; {len(arrivals):,} tokens arrived, {once:,} exactly once, over {connections} connections, "
+            f"exit status {status}, {took_s:.1f} s ({pushes / took_s:,.0f}/s)"
+        )
+        return Result(verdict.good and len(arrivals) == once == pushes and status == 0, line, driver.events)
+
+
+def one_link(directory: Path, seed: int, pushes: int = 300_000) -> Result:
+    """Very many pushes over one connection, every twentieth refused with a body: none lost, memory flat."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = Nginx(directory / "nginx", log_arrivals=False)
+        provider.start()
+        try:
+            driver.create_topics(TOPIC)
+            for _ in range(20):
+                driver.produce(TOPIC, pushes // 20 * 19 // 20)
+                driver.produce(TOPIC, pushes // 20 // 20, prefix="dead", expected=REJECTED)
+            daemon = driver.daemon(driver.settings(provider.port, str(provider.certificate)))
+            samples: list[tuple[int, float]] = []
+            took_s = timed(
+                lambda: driver.run(
+                    timeout_s=600, look=lambda: samples.append((driver.ledger.settled, daemon.memory_mb()))
+                )
+            )
+            verdict = driver.verdict()
+            cpu_us = daemon.cpu_s() / pushes * 1e6
+            connections = daemon.logs().count('msg="connected"') + daemon.logs().count("msg=connected")
+            status = daemon.stop()
+        finally:
+            provider.stop()
+        early = max((mb for settled, mb in samples if pushes * 0.1 < settled < pushes * 0.3), default=0.0)
+        late = max((mb for settled, mb in samples if settled > pushes * 0.8), default=0.0)
+        line = (
+            f"{verdict}; {connections} connection, memory {early:.1f} MB at 10-30 %, {late:.1f} MB at 80-100 %, "
+            f"{cpu_us:.0f} us CPU a push, exit status {status}, {took_s:.0f} s"
+        )
+        good = verdict.good and connections == 1 and late < early + 8 and status == 0
+        return Result(good, line, driver.events)
+
+
+RUNS: dict[str, Callable[[Path, int], Result]] = {
+    "kills": kills,
+    "group": group,
+    "nginx": nginx,
+    "one-link": one_link,
+}
+
+
+class kafka:  # noqa: N801
+    """A private broker while the block runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server = KafkaServer(directory / "kafka")
+
+    def __enter__(self) -> KafkaServer:
+        self._server.start()
+        return self._server
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+
+def restart(daemon: Daemon) -> None:
+    daemon.kill()
+    daemon.start()
+
+
+def sent_by(daemon: Daemon) -> int:
+    """What its summary lines say it has sent so far."""
+    return sum(
+        int(line.partition("sentMessages=")[2].split()[0])
+        for line in daemon.logs().splitlines()
+        if "sentMessages=" in line
+    )
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
