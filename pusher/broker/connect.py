@@ -28,7 +28,6 @@ def open_source(config: Config, queue: QueueSettings, wanted: Wanted) -> Source:
             wanted,
             offset_reset=config[queue.offset_reset_strategy],
             max_uncommitted=config[queue.max_uncommitted],
-            metadata_refresh_s=config[queue.metadata_refresh],
         )
     from pusher.broker.kafka.source import KafkaSource
 
@@ -51,7 +50,9 @@ def open_publisher(config: Config, brokers: str) -> Publisher:
     if brokers.startswith(_EMBEDDED):
         from pusher.broker.sqlite import SqlitePublisher
 
-        return SqlitePublisher(brokers, retention_s=config[settings.SQLITE_RETENTION])
+        return SqlitePublisher(
+            brokers, retention_s=config[settings.SQLITE_RETENTION], buffer_kib=config[settings.FEEDBACK_BUFFER_KIB]
+        )
     from pusher.broker.kafka.publisher import KafkaPublisher
 
     return KafkaPublisher(

@@ -7,11 +7,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from pusher.broker.interface import Delivery, IsFull, Publisher, Reader, Record, Source, Wanted
 from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
 from pusher.broker.offsets import TopicPartition
+from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
+from pusher.broker.sqlite.store import Store, file_of
+from pusher.broker.sqlite.topic_log import create_topic as create_sqlite_topic
 from tests.kafka_admin import create_topic
 
 DEADLINE_S = 20.0
@@ -81,6 +85,37 @@ class KafkaBroker:
 
     def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
         return KafkaReader(self.brokers, topic, start)
+
+
+class SqliteBroker:
+    """A file in a directory of its own."""
+
+    max_value_bytes = 1_000_000
+
+    def __init__(self, directory: Path) -> None:
+        self.url = f"sqlite:///{directory}/queue.db"
+        self.path = file_of(self.url)
+
+    def create_topic(self, topic: str, partitions: int = 3) -> None:
+        with closing(Store(self.url)) as store:
+            store.run(lambda connection: create_sqlite_topic(connection, topic))
+
+    def source(
+        self,
+        group: str,
+        topics: list[str],
+        *,
+        wanted: Wanted = everything,
+        offset_reset: str = "earliest",
+        max_uncommitted: int = 10_000,
+    ) -> Source:
+        return SqliteSource(self.url, group, topics, wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted)
+
+    def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
+        return SqlitePublisher(self.url, buffer_kib=buffer_kib)
+
+    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
+        return SqliteReader(self.url, topic, start)
 
 
 class Desk:

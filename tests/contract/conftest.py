@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.brokers import Broker, Desk, KafkaBroker, desk
+from tests.contract.brokers import Broker, Desk, KafkaBroker, SqliteBroker, desk
 
 
-@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.integration)])
+@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.integration), "sqlite"])
 def broker(request: pytest.FixtureRequest) -> Broker:
+    if request.param == "sqlite":
+        return SqliteBroker(request.getfixturevalue("tmp_path"))
     return KafkaBroker(request.getfixturevalue("kafka_brokers"))
 
 
