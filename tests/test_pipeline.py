@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pytest
 
 from pusher.apns.message import ApnsParser, ApnsPush
-from pusher.broker.interface import Done, Header, Health, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
 from pusher.feedback import apns_feedback
 from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
 from pusher.pipeline import Lane, LaneSettings, Pipeline
 from pusher.retry import RetryPolicy
 from pusher.telemetry.stats import Stats
+from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker
 
 TOPIC = "push-game_apns-single"
-
-
-class ListPublisher:
-    """A publisher that keeps what it is given until the test says what became of it."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[str, bytes, Done, Sequence[Header]]] = []
-        self.full = False
-
-    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
-        self.records.append((topic, value, done, headers))
-
-    @property
-    def pending(self) -> int:
-        return len(self.records)
-
-    def flush(self, timeout_s: float) -> int:
-        self.settle(None)
-        return 0
-
-    def close(self) -> None:
-        self.records.clear()
-
-    def health(self) -> Health:
-        return Health(True)
-
-    def settle(self, error: PublishError | None) -> None:
-        """The broker's answer to all that waits."""
-        records, self.records = self.records, []
-        for _, _, done, _ in records:
-            done(error)
-
-
-class Clock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class World:

@@ -1,0 +1,233 @@
+"""What a feedback says about its token, and that nothing in a topic can break the reading."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from pusher.apns.reasons import REASONS
+from pusher.broker.offsets import TopicPartition
+from pusher.feedback import Origin, apns_feedback, google_feedback
+from pusher.listener.feedback import RULES, Sorted, Sorter, topic_name
+from pusher.message import Push
+from pusher.outcome import DELIVERED, Kind, Outcome
+from pusher.topics import TopicName
+from tests.records import record, tracker
+
+APNS, GCM = "push-game-apns-feedbacks", "push-game-gcm-feedbacks"
+
+
+def sort(*values: object, platform: str = "apns") -> Sorted:
+    records = [record(value, offset, topic=APNS if platform == "apns" else GCM) for offset, value in enumerate(values)]
+    return Sorter(platform).sort(tracker(records[0].topic), records)
+
+
+def refusal(reason: object, token: object = "AB12", **fields: object) -> dict[str, object]:
+    return {"Sent": False, "StatusCode": 410, "Reason": reason, "ApnsID": "x", "DeviceToken": token, **fields}
+
+
+def nack(error: object, token: object = "AB12", **fields: object) -> dict[str, object]:
+    return {"from": token, "message_id": "x", "message_type": "nack", "error": error, "category": "", **fields}
+
+
+@pytest.mark.parametrize(
+    ("reason", "doubtful"),
+    [
+        ("Unregistered", False),
+        ("ExpiredToken", False),
+        ("BadDeviceToken", True),
+        ("DeviceTokenNotForTopic", True),
+        ("TopicDisallowed", True),
+    ],
+)
+def test_apples_words_for_a_dead_token(reason: str, doubtful: bool) -> None:
+    found = sort(refusal(reason))
+    assert [(one.token, one.reason, one.doubtful) for one in found.dead] == [("AB12", reason, doubtful)]
+    assert (found.others, found.successes, found.doubtful, found.invalid) == ([], 0, int(doubtful), [])
+
+
+@pytest.mark.parametrize("error", ["DEVICE_UNREGISTERED", "BAD_REGISTRATION"])
+def test_googles_words_for_a_dead_token(error: str) -> None:
+    found = sort(nack(error), platform="gcm")
+    assert [(one.token, one.reason, one.doubtful) for one in found.dead] == [("AB12", error, False)]
+
+
+def test_the_senders_and_the_listener_agree_on_dead_tokens() -> None:
+    assert {name for name, reason in REASONS.items() if reason.delete_token} == set(RULES["apns"].dead)
+
+
+def test_what_our_senders_write_is_understood() -> None:
+    push = Push(record(b"{}"), tracker())
+    push.token, push.id, push.metadata = "AB12", "id", {"jobId": 1}
+    dead = Outcome(Kind.REJECTED, status=410, reason="Unregistered", key="unregistered", delete_token=True)
+    gone = Outcome(Kind.REJECTED, reason="DEVICE_UNREGISTERED", key="device_unregistered", delete_token=True)
+    apple = [apns_feedback(Origin("game", "apns", "h"), push, outcome, 1) for outcome in (DELIVERED, dead)]
+    google = [google_feedback(Origin("game", "gcm", "h"), push, outcome, 1) for outcome in (DELIVERED, gone)]
+    for found in (sort(*apple), sort(*google, platform="gcm")):
+        assert (found.successes, found.others, [one.token for one in found.dead]) == (1, [0], ["AB12"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        refusal("TooManyRequests"),
+        refusal("BadTopic", metadata={"deleteToken": True}),
+        refusal("unregistered"),
+        refusal(410),
+        refusal(None),
+        refusal(["Unregistered"]),
+        refusal({"Unregistered": 1}),
+        {"error": "DEVICE_UNREGISTERED", "from": "AB12"},
+        {"": "Unregistered", "DeviceToken": "AB12"},
+        {},
+        None,
+        b"null",
+    ],
+)
+def test_anything_else_deletes_nothing(value: object) -> None:
+    found = sort(value if value is not None else b"null")
+    assert (found.dead, found.others, found.successes, found.invalid) == ([], [0], 0, [])
+
+
+def test_successes_are_counted() -> None:
+    found = sort({"Sent": True, "Reason": ""}, {"Sent": True, "Reason": "Odd"}, {"sent": True}, {"Sent": "true"})
+    assert (found.successes, found.others) == (2, [0, 1, 2, 3])
+    found = sort({"message_type": "ack"}, {"message_type": "receipt"}, nack("INVALID_JSON"), platform="gcm")
+    assert (found.successes, found.others) == (1, [0, 1, 2])
+
+
+def test_names_of_fields_have_no_case_and_the_last_spelling_wins() -> None:
+    found = sort(
+        b'{"REASON":"Unregistered","devicetoken":"AB12"}',
+        b'{"Reason":"","DeviceToken":"x","reason":"Unregistered","deviceToken":"AB12"}',
+        b'{"reason":"Unregistered","Reason":"BadTopic","DeviceToken":"AB12"}',
+    )
+    assert [one.token for one in found.dead] == ["AB12", "AB12"]
+    assert found.others == [2]
+
+
+def test_a_wrong_type_elsewhere_does_not_matter() -> None:
+    assert len(sort(refusal("Unregistered", StatusCode="410", metadata=7, Err=[])).dead) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "not-json"),
+        (None, "not-json"),
+        (b"{", "not-json"),
+        (b'{"Reason":"Unregistered"} x', "not-json"),
+        (b"\xff\xfe\xfd", "not-json"),
+        (b"[" * 100_000, "not-json"),
+        (b'{"a":' * 50_000, "not-json"),
+        (b"[]", "not-an-object"),
+        (b'"Unregistered"', "not-an-object"),
+        (b"17", "not-an-object"),
+        (refusal("Unregistered", 17), "bad-token"),
+        (refusal("Unregistered", None), "bad-token"),
+        (refusal("Unregistered", ["AB12"]), "bad-token"),
+        (refusal("Unregistered", ""), "missing-token"),
+        (b'{"Reason":"Unregistered"}', "bad-token"),
+    ],
+)
+def test_a_feedback_that_tells_nothing(value: object, reason: str) -> None:
+    found = Sorter("apns").sort(tracker(APNS), [record(value, 7, topic=APNS)])
+    assert [(bad.offset, error.reason) for bad, error in found.invalid] == [(7, reason)]
+    assert (found.dead, found.others) == ([], [])
+
+
+def test_tokens_that_are_no_unicode_come_through() -> None:
+    found = sort(
+        b'{"Reason":"Unregistered","DeviceToken":"a\\ud800b"}', b'{"Reason":"Unregistered","DeviceToken":"\\u0000"}'
+    )
+    assert [one.token for one in found.dead] == ["a\ud800b", "\0"]
+
+
+def test_many_shapes_are_told_apart_and_not_all_remembered() -> None:
+    sorter, owner = Sorter("apns"), tracker(APNS)
+    for number in range(3_000):
+        value = refusal("Unregistered", f"T{number}") | {f"field{number}": 1}
+        assert sorter.sort(owner, [record(value, number, topic=APNS)]).dead[0].token == f"T{number}"
+    assert len(sorter._shapes) <= 1_000
+
+
+def test_every_feedback_ends_in_one_place_whatever_it_contains() -> None:
+    """Broken in every way that a seed finds: no exception, and each offset is accounted for exactly once."""
+    source = random.Random(7)
+    good = [orjson.dumps(refusal("Unregistered")), orjson.dumps(nack("BAD_REGISTRATION")), orjson.dumps({"Sent": True})]
+    pieces: list[Any] = [
+        b"{",
+        b"}",
+        b"[",
+        b'"',
+        b",",
+        b":",
+        b"null",
+        b"\\ud800",
+        b"\xff",
+        b"\x00",
+        b"1e999",
+        b"NaN",
+        b"Reason",
+    ]
+    for round_number in range(400):
+        records = []
+        for offset in range(10):
+            value = bytearray(source.choice(good))
+            for _ in range(source.randrange(4)):
+                at = source.randrange(len(value) + 1)
+                value[at : at + source.randrange(4)] = source.choice(pieces)
+            records.append(record(bytes(value), offset, topic=APNS))
+        found = Sorter(("apns", "gcm")[round_number % 2]).sort(tracker(APNS), records)
+        ended = [one.record.offset for one in found.dead] + found.others + [bad.offset for bad, _ in found.invalid]
+        assert sorted(ended) == list(range(10))
+
+
+def test_a_dead_one_finishes_its_own_offset() -> None:
+    owner = tracker(APNS, 40)
+    records = [record(refusal("Unregistered"), 40, topic=APNS), record(b"{}", 41, topic=APNS)]
+    owner.admit(records)
+    found = Sorter("apns").sort(owner, records)
+    owner.finish_many(found.others)
+    assert owner.low == 40
+    found.dead[0].finish()
+    assert owner.low == 42
+    assert owner.key == TopicPartition(APNS, 0)
+
+
+@pytest.mark.parametrize(
+    ("topic", "apps", "name"),
+    [
+        ("push-game-apns-feedbacks", (), ("game", "apns")),
+        ("push-game_gcm-feedbacks", (), ("game", "gcm")),
+        ("push-my_game-gcm-feedbacks", (), ("my_game", "gcm")),
+        ("push-my-game-apns-feedbacks", (), ("my-game", "apns")),
+        ("push-a-gcm-b-apns-feedbacks", (), ("a-gcm-b", "apns")),
+        ("push-a-gcm-b-apns-feedbacks", ("a-gcm-b",), ("a-gcm-b", "apns")),
+        ("push-a-gcm-b-apns-feedbacks", ("a",), ("a", "gcm")),
+        ("push-game_apns-old-feedbacks", (), ("game", "apns")),
+        ("push-drop-table-apns-feedbacks", (), ("drop-table", "apns")),
+        ('push-a"b-apns-feedbacks', (), ('a"b', "apns")),
+        ("push-Ümlaut-gcm-feedbacks", (), ("Ümlaut", "gcm")),
+        ("push-a\nb-gcm-feedbacks", (), ("a\nb", "gcm")),
+    ],
+)
+def test_game_and_platform_come_from_the_topic(topic: str, apps: tuple[str, ...], name: tuple[str, str]) -> None:
+    assert topic_name(topic, apps) == TopicName(*name)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "push-game-apns-held",
+        "push-game-apns-feedbacks-invalid",
+        "push-game_apns-single",
+        "push---feedbacks",
+        "feedbacks",
+    ],
+)
+def test_other_topics_are_none_of_the_listeners(topic: str) -> None:
+    assert topic_name(topic, ()) is None
