@@ -318,6 +318,35 @@ def test_links_that_die_young_are_not_opened_in_a_row(server: Server) -> None:
     service.pool.close(0)
 
 
+def test_links_that_served_and_were_sent_away_are_followed_at_once(server: Server) -> None:
+    def serve_and_send_away(peer: Peer, request: Request) -> None:
+        answer_200(peer, request)
+        peer.raw(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\1\0\0\0\0")
+
+    server.script = serve_and_send_away
+    service = Service(server, Policy(young_s=60, back_off=BackOff(3600, 3600)))
+    for links in range(2, 7):
+        service.send(1)
+        assert service.ended(1)[0].status == 200
+        until(lambda: len(server.peers) == links)  # noqa: B023  # polled here and now
+    service.pool.close(0)
+
+
+def test_links_sent_away_with_an_error_are_not_opened_in_a_row(server: Server) -> None:
+    def answer_and_accuse(peer: Peer, request: Request) -> None:
+        answer_200(peer, request)
+        peer.raw(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\1\0\0\0\x0b")
+
+    server.script = answer_and_accuse
+    service = Service(server, Policy(young_s=60, back_off=BackOff(3600, 3600)))
+    service.send(1)
+    until(lambda: len(server.peers) == 2)  # the first may be followed at once
+    service.send(1)
+    until(lambda: not service.pool.state().ready)
+    assert service.pool.wait_for_room(0.3) == 0
+    service.pool.close(0)
+
+
 def test_back_off_doubles_up_to_its_maximum() -> None:
     back_off = BackOff(1.0, 60.0)
     assert [back_off.delay_s(n, 1.0) for n in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]

@@ -72,6 +72,10 @@ class Link:
         self.left = Event()
         """The link takes no more requests."""
         self.ended = Event()
+        self.served = False
+        """A request was answered with status 200."""
+        self.orderly = False
+        """The link left in order: GOAWAY without an error, closed by the peer, or retired by us."""
         self._transport = transport
         self._timeout_s = timeout_s
         self._patience = patience
@@ -161,6 +165,8 @@ class Link:
 
     def _hand_on(self, ended: list[Exchange]) -> None:
         if ended:
+            if not self.served:
+                self.served = any(exchange.status == 200 for exchange in ended)
             self._answers.put(ended)
 
     def _look_after(self) -> None:
@@ -169,6 +175,7 @@ class Link:
         if connection.ready:
             self.up.set()
         if connection.retiring:
+            self.orderly = self.orderly or not connection.goaway_code
             self.left.set()
             self.reason = self.reason or _goaway(connection)
             if not connection.in_flight:
@@ -204,6 +211,7 @@ class Link:
                 self._look_after()
                 gevent.sleep(0)  # let senders and the writer go on, and more answers come
             reason = "the peer closed the connection"
+            self.orderly = True
         except ConnectionFailed as error:
             self.finish(f"the peer broke the protocol: {error}")
             return

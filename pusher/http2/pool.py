@@ -3,7 +3,8 @@
 Each place in the pool has a keeper greenlet: it opens a link, waits until the link takes no more requests, opens the
 next. A link that was told to go (GOAWAY, `replace`) is left to finish its streams while its successor is already
 opened. Failures back off exponentially with full jitter, and a link that dies young counts as a failure, because
-opening and closing connections quickly looks like an attack to Apple. The name is looked up at each attempt.
+opening and closing connections quickly looks like an attack to Apple; not so one that served and was sent away in
+order, as servers do after so many requests. The name is looked up at each attempt.
 
 An exception that is a bug ends its greenlet; the pool then raises it from `wait_for_room`, in the greenlet of whoever
 owns the pool.
@@ -49,7 +50,7 @@ class Policy:
 
     connect_timeout_s: float = 10.0
     young_s: float = 10.0
-    """A link that takes no more requests before this age counts as a failure."""
+    """A link that takes no more requests before this age counts as a failure, unless it served and left in order."""
     back_off: BackOff = field(default_factory=BackOff)
     patience: Patience = field(default_factory=Patience)
 
@@ -226,7 +227,8 @@ class Pool:
                 continue
             log.info("connected", game=self._name, origin=str(self._origin))
             self._use(link)
-            if time.monotonic() - link.opened_at < policy.young_s:
+            young = time.monotonic() - link.opened_at < policy.young_s
+            if young and not (link.served and link.orderly):
                 # The first one may be followed at once: servers are allowed to send a single connection away.
                 delay_s = policy.back_off.delay_s(failures, random.random())
                 failures += 1
