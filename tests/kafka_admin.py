@@ -53,3 +53,11 @@ def committed(brokers: str, group: str) -> dict[tuple[str, int], OffsetAndMetada
     with administration(brokers) as admin:
         found = admin.list_group_offsets([group])
         return {tuple(partition): offset for partition, offset in found[group].items() if offset.offset >= 0}
+
+
+def shares(brokers: str, group: str) -> list[int]:
+    """How many partitions each member of a group has."""
+    with administration(brokers) as admin:
+        members = admin.describe_groups([group])[group]["members"]
+        assigned = [member["member_assignment"]["assigned_partitions"] for member in members]
+        return [sum(len(topic["partitions"]) for topic in topics) for topics in assigned]
