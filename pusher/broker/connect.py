@@ -17,14 +17,14 @@ _EMBEDDED = "sqlite:"
 
 def open_source(config: Config, queue: QueueSettings, wanted: Wanted) -> Source:
     """A member of the consumer group that ``queue`` names. Does not wait for the broker."""
-    brokers = config[queue.brokers]
+    brokers, topics = config[queue.brokers], config[queue.topics]
     if brokers.startswith(_EMBEDDED):
         from pusher.broker.sqlite import SqliteSource
 
         return SqliteSource(
             brokers,
             config[queue.group],
-            config[queue.topics],
+            topics,
             wanted,
             offset_reset=config[queue.offset_reset_strategy],
             max_uncommitted=config[queue.max_uncommitted],
