@@ -34,7 +34,7 @@ def open_source(config: Config, queue: QueueSettings, wanted: Wanted) -> Source:
     return KafkaSource(
         brokers,
         config[queue.group],
-        config[queue.topics],
+        topics,
         wanted,
         session_timeout_ms=round(config[queue.session_timeout] * 1000),
         fetch_min_bytes=config[queue.fetch_min_bytes],
