@@ -161,9 +161,10 @@ def test_answers_without_a_token(
     assert error.retry_after_s == retry_after_s
 
 
-def test_a_token_without_a_lifetime_of_its_own_lasts_an_hour(oauth: OAuth, files: TlsFiles) -> None:
-    oauth.set_faults(['200,body={"access_token":"t"}'])
-    assert endpoint(oauth.token_uri, files).fetch().lifetime_s == 3600
+@pytest.mark.parametrize(("member", "lifetime_s"), [("", 3600), (',"expires_in":1e300', 86_400)])
+def test_odd_lifetimes(oauth: OAuth, files: TlsFiles, member: str, lifetime_s: float) -> None:
+    oauth.set_faults(['200,body={"access_token":"t"' + member + "}"])
+    assert endpoint(oauth.token_uri, files).fetch().lifetime_s == lifetime_s
 
 
 def test_an_endpoint_that_does_not_answer(oauth: OAuth, files: TlsFiles) -> None:
