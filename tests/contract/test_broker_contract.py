@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import pytest
 
-from pusher.broker.interface import Delivery, PublishError, Record, RecordTooLarge
+from pusher.broker.interface import Delivery, PublishError, Reader, Record, RecordTooLarge
 from pusher.broker.offsets import State
 from tests.contract.brokers import (
     Desk,
@@ -106,7 +106,7 @@ def test_a_group_goes_on_where_it_committed(desk: Desk) -> None:
     source.close(commit=False)
     desk.write(topic, *numbered(10, first=20))
 
-    assert sorted(values(receive(desk.source(group, [topic]), 10))) == numbered(10, first=20)
+    assert set(values(receive(desk.source(group, [topic]), 10))) == set(numbered(10, first=20))
 
 
 def test_closing_commits_what_is_finished(desk: Desk) -> None:
@@ -152,9 +152,10 @@ def test_trackers_of_a_closed_source_are_gone(desk: Desk) -> None:
     desk.write(topic, b"one")
     source = desk.source(desk.name(), [topic])
     ((tracker, _),) = receive(source, 1)
-    assert tracker.state is State.ACTIVE
+    states = [tracker.state]
     source.close()
-    assert tracker.state is State.GONE
+    states.append(tracker.state)
+    assert states == [State.ACTIVE, State.GONE]
     assert not source.assignment.trackers
 
 
@@ -400,13 +401,15 @@ def test_publishing_waits_for_nothing(desk: Desk) -> None:
 def test_a_full_buffer_shows_and_empties(desk: Desk) -> None:
     topic = desk.topic()
     publisher = desk.publisher(buffer_kib=64)
-    assert not publisher.full
-    while not publisher.full:
+    fullness = [publisher.full]
+    while not fullness[-1]:
         publisher.publish(topic, bytes(1000), lambda _error: None)
+        fullness.append(publisher.full)
     assert 16 <= publisher.pending <= 66
 
     assert publisher.flush(20) == 0
-    assert not publisher.full
+    fullness.append(publisher.full)
+    assert fullness[0] is fullness[-1] is False
 
 
 def test_a_record_that_is_too_large_is_refused_and_holds_up_no_other(desk: Desk) -> None:
@@ -428,7 +431,7 @@ def test_what_done_raises_stops_nothing(desk: Desk) -> None:
     topic = desk.topic()
     publisher = desk.publisher()
     done: list[PublishError | None] = []
-    publisher.publish(topic, b"one", lambda _error: done[5])  # type: ignore[arg-type, return-value]
+    publisher.publish(topic, b"one", lambda _error: done[5])  # type: ignore[arg-type]
     publisher.publish(topic, b"two", done.append)
     assert publisher.flush(20) == 0
     assert done == [None]
@@ -458,12 +461,20 @@ def test_a_publisher_is_ready(desk: Desk) -> None:
 # --- reading outside a group
 
 
-def read(desk: Desk, topic: str, start: str | dict[int, int] | float, count: int) -> list[Record]:
-    reader = desk.reader(topic, start)
+def collect(reader: Reader, count: int) -> list[Record]:
     found: list[Record] = []
-    until(lambda: found.extend(reader.read(0.2)) or len(found) >= count)  # type: ignore[func-returns-value]
+
+    def enough() -> bool:
+        found.extend(reader.read(0.2))
+        return len(found) >= count
+
+    until(enough)
     assert len(found) == count
     return found
+
+
+def read(desk: Desk, topic: str, start: str | dict[int, int] | float, count: int) -> list[Record]:
+    return collect(desk.reader(topic, start), count)
 
 
 def test_a_reader_reads_from_the_start_and_belongs_to_no_group(desk: Desk) -> None:
@@ -480,9 +491,7 @@ def test_a_reader_at_the_end_sees_what_comes(desk: Desk) -> None:
     reader = desk.reader(topic, "latest")
     assert list(reader.read(0.2)) == []
     desk.write(topic, b"new")
-    found: list[Record] = []
-    until(lambda: bool(found.extend(reader.read(0.2)) or found))  # type: ignore[func-returns-value]
-    assert [record.value for record in found] == [b"new"]
+    assert [record.value for record in collect(reader, 1)] == [b"new"]
 
 
 def test_a_reader_begins_at_given_offsets(desk: Desk) -> None:

@@ -1,0 +1,105 @@
+"""Members of a consumer group for tests: greenlets of this process, or processes of their own that may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gevent
+
+from pusher.broker.interface import Record
+from pusher.broker.kafka import KafkaSource
+from pusher.broker.offsets import TopicPartition
+from tests.contract.brokers import everything, never
+
+COMMIT_INTERVAL_S = 0.2
+
+
+class Member:
+    """A source whose loop runs in a greenlet, as in the daemon. With ``finishes`` off all stays unfinished."""
+
+    def __init__(self, source: KafkaSource, *, finishes: bool = True, commits: bool = True) -> None:
+        self.source = source
+        self.seen: list[Record] = []
+        self._finishes, self._commits = finishes, commits
+        self._ending = False
+        self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        commit_at = time.monotonic() + COMMIT_INTERVAL_S
+        while not self._ending:
+            for tracker, records in self.source.poll(0.2, never):
+                self.seen += records
+                if self._finishes:
+                    tracker.finish_many([record.offset for record in records])
+            if self._commits and time.monotonic() > commit_at:
+                self.source.commit()
+                commit_at = time.monotonic() + COMMIT_INTERVAL_S
+
+    @property
+    def owned(self) -> set[TopicPartition]:
+        return set(self.source.assignment.trackers)
+
+    @property
+    def values(self) -> list[bytes | None]:
+        return [record.value for record in self.seen]
+
+    def end(self) -> None:
+        """Ends the loop; raises what the source raised, for it must raise nothing."""
+        self._ending = True
+        self._greenlet.get(timeout=30)
+
+    def stop(self, *, commit: bool = True) -> None:
+        self.end()
+        self.source.close(commit=commit)
+
+
+class MemberProcess:
+    """A member in a process of its own, which writes down each value before it finishes it."""
+
+    def __init__(self, directory: Path, name: str, brokers: str, group: str, topics: str) -> None:
+        self._path = directory / name
+        self._path.touch()
+        patched = [sys.executable, "-m", "gevent.monkey", "--module", "tests.integration.members"]
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *patched, brokers, group, topics, str(self._path)],
+            cwd=Path(__file__).parents[2],
+        )
+
+    @property
+    def values(self) -> list[bytes]:
+        return self._path.read_bytes().split()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        return self._process.wait(timeout=30)
+
+
+def main(brokers: str, group: str, topics: str, path: str) -> None:
+    """Consumes until SIGTERM."""
+    source = KafkaSource(
+        brokers, group, [topics], everything, offset_reset="earliest", session_timeout_ms=2000, metadata_refresh_s=1
+    )
+    ending: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))
+    commit_at = time.monotonic() + COMMIT_INTERVAL_S
+    with Path(path).open("ab", buffering=0) as file:
+        while not ending:
+            for tracker, records in source.poll(0.2, never):
+                for record in records:
+                    os.write(file.fileno(), (record.value or b"") + b"\n")
+                    tracker.finish(record.offset)
+            if time.monotonic() > commit_at:
+                source.commit()
+                commit_at = time.monotonic() + COMMIT_INTERVAL_S
+    source.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,301 @@
+"""What kafka-python does under gevent that this package has to live with; each trap was met."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import gevent
+import pytest
+
+from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
+from pusher.broker.kafka.client import Consumer, connection
+from tests.contract.brokers import everything, expect_stored, never, poll_until, receive, until, values
+from tests.integration.members import Member
+from tests.kafka_admin import create_topic, delete_topic, topics
+from tests.kafka_server import KafkaServer, free_port
+
+pytestmark = pytest.mark.integration
+
+
+def new_topic(brokers: str, partitions: int = 1, **settings: str) -> str:
+    topic = f"push-{uuid.uuid4().hex[:12]}_apns-single"
+    create_topic(brokers, topic, partitions, **settings)
+    return topic
+
+
+def publisher_of(brokers: str, parts: ExitStack, topic_wait_s: float = 10.0) -> KafkaPublisher:
+    publisher = KafkaPublisher(brokers, linger_ms=5, topic_wait_s=topic_wait_s)
+    parts.callback(publisher.close)
+    return publisher
+
+
+def source_of(brokers: str, parts: ExitStack, *names: str, session_timeout_ms: int = 6000) -> KafkaSource:
+    source = KafkaSource(
+        brokers,
+        uuid.uuid4().hex,
+        names,
+        everything,
+        offset_reset="earliest",
+        session_timeout_ms=session_timeout_ms,
+        metadata_refresh_s=1,
+    )
+    parts.callback(source.close, commit=False)
+    return source
+
+
+def test_the_library_is_refused_before_gevent_has_patched() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", "import pusher.broker.kafka"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "gevent has to patch" in finished.stderr
+
+
+def test_a_rebalance_whose_polls_end_in_its_middle_is_seen_through(kafka_brokers: str, parts: ExitStack) -> None:
+    """The library forgets a rejoin for new topics when the poll that began it ends before the answer."""
+    first, second = new_topic(kafka_brokers), new_topic(kafka_brokers)
+    source = source_of(kafka_brokers, parts, first)
+    poll_until(source, lambda: len(source.assignment.trackers) == 1)
+    consumer = source._consumer
+
+    consumer.subscribe_to([first, second], consumer._subscription.rebalance_listener)
+    deadline = time.monotonic() + 20
+    while len(consumer.assignment()) < 2:
+        consumer.rejoin(timeout_ms=1)
+        assert time.monotonic() < deadline
+
+
+def test_constructors_wait_for_no_broker_and_all_begins_once_there_is_one(tmp_path: Path, parts: ExitStack) -> None:
+    server = KafkaServer(tmp_path / "kafka", port=free_port())
+    topic = f"push-{uuid.uuid4().hex[:12]}_apns-single"
+    (tmp_path / "kafka").mkdir()
+    source = source_of(server.brokers, parts, topic)
+    publisher = publisher_of(server.brokers, parts)
+    stored: list[PublishError | None] = []
+    publisher.publish(topic, b"early", stored.append)
+    for _ in range(3):
+        assert source.poll(0.1, never) == []
+    source.commit()
+    assert publisher.flush(0.1) == 1
+    assert not source.health().ready
+    assert source.health().reason
+    assert publisher.health() == (False, f"no connection to Kafka at {server.brokers}")
+
+    server.start()
+    parts.callback(server.stop)
+    assert publisher.flush(30) == 0
+    assert stored == [None]
+    assert values(receive(source, 1)) == [b"early"]
+    assert source.health().ready
+    assert publisher.health().ready
+    source.close()
+
+
+def test_a_reader_says_that_nobody_answers(parts: ExitStack) -> None:
+    brokers = f"127.0.0.1:{free_port()}"
+    reader = KafkaReader(brokers, "push-game_apns-single", answer_s=0.2)
+    parts.callback(reader.close)
+    with pytest.raises(OSError, match=brokers):
+        reader.read(0.1)
+
+
+def test_a_reader_stops_at_the_end(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers, partitions=2)
+    publisher = publisher_of(kafka_brokers, parts)
+    for number in range(500):
+        publisher.publish(topic, b"%d" % number, expect_stored)
+    assert publisher.flush(20) == 0
+    reader = KafkaReader(kafka_brokers, topic, {0: 5}, end={0: 10, 1: 3})
+    parts.callback(reader.close)
+    found: Counter[int] = Counter()
+    while not reader.ended:
+        found.update(record.partition for record in reader.read(1))
+    assert found == {0: 5, 1: 3}
+    empty = KafkaReader(kafka_brokers, topic, "latest", end="latest")
+    parts.callback(empty.close)
+    assert list(empty.read(0.1)) == []
+    assert empty.ended
+
+
+def test_a_missing_topic_is_never_made_by_reading(kafka_brokers: str, parts: ExitStack) -> None:
+    """The shared Kafka makes topics that a metadata request names."""
+    missing, present = f"push-{uuid.uuid4().hex[:12]}_apns-single", new_topic(kafka_brokers)
+    source = source_of(kafka_brokers, parts, missing, present)
+    poll_until(source, lambda: bool(source.assignment.trackers))
+    for _ in range(3):
+        source.poll(0.2, never)
+    assert missing not in topics(kafka_brokers)
+
+    delete_topic(kafka_brokers, present)
+    poll_until(source, lambda: not source.assignment.trackers)
+    for _ in range(3):
+        source.poll(0.2, never)
+    assert present not in topics(kafka_brokers)
+
+
+def test_a_missing_topic_is_made_by_publishing_where_the_broker_allows_it(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = f"push-{uuid.uuid4().hex[:12]}-apns-feedbacks"
+    publisher = publisher_of(kafka_brokers, parts)
+    publisher.publish(topic, b"x", expect_stored)
+    assert publisher.flush(20) == 0
+    assert topic in topics(kafka_brokers)
+
+
+def test_a_topic_that_cannot_be_made_is_refused_and_holds_up_no_other(
+    breakable_kafka: KafkaServer, parts: ExitStack
+) -> None:
+    brokers = breakable_kafka.brokers
+    publisher = publisher_of(brokers, parts, topic_wait_s=1)
+    missing, present = "push-missing-apns-feedbacks", new_topic(brokers)
+    ends: list[PublishError | None] = []
+    for topic in (missing, missing, missing, present):
+        publisher.publish(topic, b"x", ends.append)
+    until(lambda: len(ends) == 4)
+    assert ends[0] is None
+    assert all(isinstance(error, TopicRefused) for error in ends[1:])
+    assert missing in str(ends[1])
+    assert missing not in publisher._producer.cluster._topics
+
+    create_topic(brokers, missing)
+    publisher.publish(missing, b"x", expect_stored)
+    assert publisher.flush(20) == 0
+
+
+@pytest.mark.parametrize("name", ["no spaces", "", "x" * 250, ".."])
+def test_a_name_that_no_topic_can_have_is_refused(name: str, kafka_brokers: str, parts: ExitStack) -> None:
+    errors: list[PublishError | None] = []
+    publisher_of(kafka_brokers, parts).publish(name, b"x", errors.append)
+    until(lambda: bool(errors))
+    assert isinstance(errors[0], TopicRefused)
+
+
+def test_of_a_batch_only_the_records_that_are_too_large_are_refused(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers, max_message_bytes="3000")
+    publisher = publisher_of(kafka_brokers, parts)
+    ends: dict[int, list[PublishError | None]] = {number: [] for number in range(60)}
+    for number, end in ends.items():
+        publisher.publish(topic, bytes(5000 if number in (0, 17, 40, 59) else 100), end.append)
+    assert publisher.flush(30) == 0
+    assert {number for number, end in ends.items() if isinstance(end[0], RecordTooLarge)} == {0, 17, 40, 59}
+    assert {number for number, end in ends.items() if end == [None]} == set(ends) - {0, 17, 40, 59}
+    assert {len(end) for end in ends.values()} == {1}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+def test_compressed_records_come_back(compression: str, kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers)
+    publisher = KafkaPublisher(kafka_brokers, compression=compression)
+    parts.callback(publisher.close)
+    for _ in range(100):
+        publisher.publish(topic, b"x" * 100, expect_stored)
+    assert publisher.flush(20) == 0
+    assert values(receive(source_of(kafka_brokers, parts, topic), 100)) == [b"x" * 100] * 100
+
+
+def test_a_publisher_closes_without_its_broker(tmp_path: Path) -> None:
+    """The library's own close raises then, and closes nothing."""
+    publisher = KafkaPublisher(f"127.0.0.1:{free_port()}")
+    publisher.publish("push-game-apns-feedbacks", b"x", expect_stored)
+    publisher.close()
+    assert not publisher._producer._sender.is_alive()
+    assert publisher.pending == 1
+
+
+def test_a_publisher_with_records_under_way_closes_without_its_broker(
+    breakable_kafka: KafkaServer, parts: ExitStack
+) -> None:
+    topic = new_topic(breakable_kafka.brokers)
+    publisher = KafkaPublisher(breakable_kafka.brokers)
+    publisher.publish(topic, b"x", expect_stored)
+    assert publisher.flush(20) == 0
+    breakable_kafka.freeze()
+    ends: list[PublishError | None] = []
+    publisher.publish(topic, b"x", ends.append)
+    assert publisher.flush(0.2) == 1
+    publisher.close()
+    assert not publisher._producer._sender.is_alive()
+    assert not ends
+
+
+def test_a_frozen_broker_stops_neither_polls_nor_commits_nor_the_hub(
+    breakable_kafka: KafkaServer, parts: ExitStack
+) -> None:
+    topic = new_topic(breakable_kafka.brokers)
+    publisher = publisher_of(breakable_kafka.brokers, parts)
+    source = source_of(breakable_kafka.brokers, parts, topic, session_timeout_ms=2000)
+    publisher.publish(topic, b"one", expect_stored)
+    ((tracker, _),) = receive(source, 1)
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            gevent.sleep(0.01)
+            ticks += 1
+
+    ticker = gevent.spawn(tick)
+    breakable_kafka.freeze()
+    tracker.finish(0)
+    publisher.publish(topic, b"two", expect_stored)
+    source.commit()
+    assert source.poll(0.2, never) == []
+    assert ticks > 10
+    breakable_kafka.thaw()
+    assert publisher.flush(20) == 0
+    # After so long a silence the broker may have expelled the member: then "one" comes again before it.
+    until(lambda: b"two" in values(source.poll(0.2, never)))
+    ticker.kill()
+
+
+def test_a_hub_that_was_blocked_beyond_the_session_loses_nothing(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers)
+    publisher = publisher_of(kafka_brokers, parts)
+    member = Member(source_of(kafka_brokers, parts, topic, session_timeout_ms=1000), finishes=False)
+    parts.callback(member.end)
+    publisher.publish(topic, b"one", expect_stored)
+    assert publisher.flush(20) == 0
+    until(lambda: len(member.seen) == 1)
+    tracker = next(iter(member.source.assignment.trackers.values()))
+
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        pass
+    until(lambda: [record.offset for record in member.seen] == [0, 0])
+    assert member.source.assignment.trackers[tracker.key] is not tracker
+
+
+@pytest.mark.filterwarnings("ignore:Exception in thread kafka-io")
+def test_a_consumer_that_breaks_is_built_anew(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers)
+    publisher = publisher_of(kafka_brokers, parts)
+    source = source_of(kafka_brokers, parts, topic)
+    publisher.publish(topic, b"one", expect_stored)
+    ((tracker, _),) = receive(source, 1)
+    tracker.finish(0)
+    source.commit()
+
+    def explode(_events: object) -> None:
+        raise AssertionError("the I/O greenlet dies")
+
+    source._consumer._net._process_events = explode
+    publisher.publish(topic, b"two", expect_stored)
+    assert values(receive(source, 1)) == [b"two"]
+
+
+def test_connections_are_tried_again_within_a_second() -> None:
+    consumer = Consumer(**connection(f"127.0.0.1:{free_port()}"))
+    try:
+        assert consumer._manager.config["reconnect_backoff_max_ms"] == 1000
+    finally:
+        consumer.close(autocommit=False, timeout_ms=100)
