@@ -123,10 +123,6 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
             self._coordinator.request_rejoin()
         self._coordinator.poll(timeout_ms=timeout_ms)
 
-    def insist_on_rejoining(self) -> None:
-        """Call when a rebalance begins, so that the next call of ``rejoin`` goes on with it in any case."""
-        self._coordinator.request_rejoin()
-
     def subscribe_to(self, topics: list[str], listener: Any) -> None:
         """Subscribes to these topics, which exist, and goes on fetching the metadata of all topics.
 

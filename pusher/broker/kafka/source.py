@@ -325,7 +325,6 @@ class KafkaSource:
 
     async def revoked(self, partitions: Iterable[Partition]) -> None:
         """A rebalance begins: these may be given to another member."""
-        self._consumer.insist_on_rejoining()
         self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
         self._unopened.clear()
         due = self.assignment.due()
