@@ -6,6 +6,7 @@ schedule when so many messages are settled. Faults are drawn from a seed, so tha
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,10 @@ from pusher.sim.certificate import make_p8
 from tests.faults.ledger import DELIVERED, Ledger, Position, Verdict, token_of
 from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.statsd import StatsD
-from tests.kafka_admin import committed, create_topic
+from tests.kafka_admin import administration, committed
 
 PREFIX = "test."
+_PARTITIONS: dict[str, Any] = {"num_partitions": 3, "replication_factor": 1}
 
 
 class Fault(NamedTuple):
@@ -57,6 +59,8 @@ class Driver:
     def __init__(self, directory: Path, brokers: str, *, apps: Sequence[str] = ("game",)) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.brokers, self.apps = directory, brokers, apps
+        #: The consumer group of the daemons.
+        self.group = f"group-of-{apps[0]}"
         self.ledger = Ledger()
         self.statsd = StatsD()
         self.daemons: list[Daemon] = []
@@ -106,7 +110,7 @@ class Driver:
             "apns.reconnect.interval": "100ms",
             "apns.reconnect.maxInterval": "1s",
             "queue.brokers": self.brokers,
-            "queue.group": "test",
+            "queue.group": self.group,
             "queue.topics": [f"^push-{app}_apns" for app in self.apps],
             "queue.offsetResetStrategy": "earliest",
             "queue.sessionTimeout": 2000,
@@ -132,14 +136,15 @@ class Driver:
 
     # --- messages
 
-    def create_topics(self, *topics: str, partitions: int = 3) -> None:
-        """Makes topics, and those of each app's feedbacks and invalid messages."""
+    def create_topics(self, *topics: str, **settings: str) -> None:
+        """Makes topics, and at the first time those of each app's feedbacks and invalid messages."""
         outputs = [f"push-{app}-apns-{kind}" for app in self.apps for kind in ("feedbacks", "invalid")]
-        made = [] if self._consumer else outputs
-        for topic in (*topics, *made):
-            create_topic(self.brokers, topic, partitions)
-        if not self._consumer:
-            self._watch(outputs)
+        with administration(self.brokers) as admin:
+            if self._consumer is None:
+                admin.create_topics(dict.fromkeys(outputs, _PARTITIONS), wait_for_metadata=True)
+                self._watch(outputs)
+            configs = {name.replace("_", "."): value for name, value in settings.items()}
+            admin.create_topics(dict.fromkeys(topics, _PARTITIONS | {"configs": configs}), wait_for_metadata=True)
 
     def watch(self, *topics: str) -> None:
         """Reads further topics of feedbacks or invalid messages, which must exist."""
@@ -150,7 +155,7 @@ class Driver:
     ) -> None:
         """Numbered push requests over all partitions of a topic. Returns when Kafka has them."""
         numbers = range(self._numbers, self._numbers + count)
-        self.produce_raw(topic, [orjson.dumps(push(number, prefix, **fields)) for number in numbers], expected)
+        self.produce_raw(topic, [json.dumps(push(number, prefix, **fields)).encode() for number in numbers], expected)
 
     def produce_raw(self, topic: str, values: Iterable[bytes], expected: str) -> None:
         """Any bytes, which get numbers too."""
@@ -222,13 +227,13 @@ class Driver:
     def last_words(self) -> str:
         return "\n".join(f"--- {daemon.name}\n{daemon.logs()[-3000:]}" for daemon in self.daemons)
 
-    def all_committed(self, group: str = "test") -> bool:
+    def all_committed(self) -> bool:
         """Whether the group has committed all that was produced."""
         ends: dict[tuple[str, int], int] = {}
         for message in self.ledger.messages.values():
             topic, partition, offset = message.position
             ends[topic, partition] = max(ends.get((topic, partition), 0), offset + 1)
-        found = committed(self.brokers, group)
+        found = committed(self.brokers, self.group)
         return all(key in found and found[key].offset >= end for key, end in ends.items())
 
     # --- inside

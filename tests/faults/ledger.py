@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 DELIVERED, REJECTED, FAILED, EXPIRED, INVALID = "delivered", "rejected", "failed", "expired", "invalid"
 #: Any outcome that has a feedback.
 FED_BACK = "fed back"
+#: Ended without a trace in Kafka.
+NO_TRACE = "no trace"
 _FAILED_STATUS = (0, 429, 500, 502, 503, 504)
 #: Messages whose stories are told.
 _STORIES = 5
@@ -53,11 +55,11 @@ class Message:
         kinds = {feedback.kind for feedback in self.feedbacks}
         if len({feedback.id for feedback in self.feedbacks}) > 1:
             return "its feedbacks have different ids"
-        if self.expected in (EXPIRED, INVALID) and kinds:
+        if self.expected in (EXPIRED, INVALID, NO_TRACE) and kinds:
             return f"{self.expected}, and has a feedback"
         if self.expected == INVALID:
             return "" if self.invalid else "not in the invalid topic"
-        if self.expected == EXPIRED:
+        if self.expected in (EXPIRED, NO_TRACE):
             return "in the invalid topic" if self.invalid else ""
         if not kinds:
             return "no feedback"
@@ -107,7 +109,7 @@ class Ledger:
 
     def produced(self, number: int, expected: str, position: Position) -> None:
         message = self.messages[number] = self._at[position] = Message(number, expected, position)
-        if message.expected != EXPIRED:
+        if message.expected not in (EXPIRED, NO_TRACE):
             self.waiting += 1
 
     def fed_back(self, record: dict[str, Any]) -> None:
@@ -117,7 +119,7 @@ class Ledger:
         if message is None:
             self.strangers.append(f"a feedback of no message: {record}")
             return
-        if not message.feedbacks and message.expected not in (EXPIRED, INVALID):
+        if not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE):
             self.waiting -= 1
         status = record["StatusCode"]
         kind = DELIVERED if record["Sent"] else FAILED if status in _FAILED_STATUS else REJECTED

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from bench.nginx import Nginx
 from scripts.kafka.server import KafkaServer
-from tests.kafka_admin import shares
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import FED_BACK, REJECTED
 from tests.faults.processes import Daemon, wait_until
+from tests.kafka_admin import shares
 
 TOPIC = "push-game_apns-single"
 
@@ -77,7 +77,7 @@ def group(directory: Path, seed: int, pushes: int = 20_000) -> Result:
         driver.produce(TOPIC, pushes // 8)
         driver.produce("push-game_apns-massive", pushes // 8)
         took_s += timed(lambda: driver.run(timeout_s=120))
-        members = shares(server.brokers, "test")
+        members = shares(server.brokers, driver.group)
         wait_until(driver.all_committed, "not everything was committed")
         verdict = driver.verdict()
         statuses = [first.stop(), second.stop()]
