@@ -10,8 +10,10 @@ from pusher.config import Config, settings
 from pusher.errors import StartError
 from pusher.fcm.access_token import TokenEndpoint
 from pusher.fcm.credentials import ServiceAccount
+from pusher.gcm.link import LinkError
+from pusher.gcm.service import log_in_once
 from pusher.http2.transport import ConnectFailed, Origin, connect
-from pusher.services import apns_credentials, apns_host, fcm_origin, fcm_trust
+from pusher.services import apns_credentials, apns_host, fcm_origin, fcm_trust, xmpp_settings
 from pusher.tls import TlsTrust
 
 OK, CANNOT_START = 0, 2
@@ -65,6 +67,8 @@ def _gcm_checks(config: Config) -> Iterator[Check]:
     for app in config[settings.GCM_APPS]:
         if config.of(settings.GCM_FIREBASE_CREDENTIALS, app):
             yield f"fcm {app}", lambda app=app: _fcm(config, app)  # type: ignore[misc]
+        else:
+            yield f"gcm {app}", lambda app=app: _xmpp(config, app)  # type: ignore[misc]
 
 
 def _fcm(config: Config, app: str) -> str:
@@ -77,6 +81,16 @@ def _fcm(config: Config, app: str) -> str:
     return (
         f"access token for project {account.project_id} obtained, {origin} answers with a certificate that is trusted"
     )
+
+
+def _xmpp(config: Config, app: str) -> str:
+    """Google's XMPP service, or one that is compatible, takes the login."""
+    how = xmpp_settings(config, app)
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        raise StartError(str(error)) from None
+    return f"logged in at {how.link.host}:{how.link.port} as {how.link.sender_id}"
 
 
 def _connect(origin: Origin, trust: TlsTrust, timeout_s: float) -> None:

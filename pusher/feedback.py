@@ -62,6 +62,17 @@ def google_feedback(origin: Origin, push: Push, outcome: Outcome, now_s: int, *,
     return head + _sorted(_metadata(origin, push, outcome, user_metadata)) + b"}"
 
 
+def upstream_feedback(origin: Origin, message: Mapping[str, Json], now_s: int) -> bytes:
+    """What came from Google and answers no push: a receipt, or a device's message.
+
+    An ``error`` is not taken over: it would be read as the end of a token.
+    """
+    fields = {name: message.get(name) or "" for name in ("from", "message_id", "message_type", "category")}
+    data = {"data": message["data"]} if message.get("data") is not None else {}
+    metadata = dict(sorted(origin._asdict().items()))
+    return encode({**fields, **data, "timestamp": now_s, "metadata": metadata})
+
+
 def _metadata(origin: Origin, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
     metadata = dict(push.metadata) if push.metadata and user_metadata else {}
     metadata["game"], metadata["platform"], metadata["hostname"] = origin

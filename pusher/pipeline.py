@@ -199,6 +199,10 @@ class Lane(Generic[P]):
             wait_s = min(0.05 * 2 ** (push.free_resends - _FREE_RESENDS_AT_ONCE), 5.0)
         self._again(push, wait_s)
 
+    def defer(self, push: P, wait_s: float) -> None:
+        """It was taken but not handed over: again after ``wait_s``."""
+        self._again(push, wait_s)
+
     def retry(self, push: P, failure: Outcome, retry_after_s: float | None = None) -> None:
         """Again after a wait; ``failure`` is its outcome when the policy allows no further send."""
         if push.finished:
@@ -226,6 +230,20 @@ class Lane(Generic[P]):
             self._publish(self._publisher, push, outcome)
         else:
             push.tracker.finish(push.offset)
+
+    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
+        """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
+
+        ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot
+        be stored now: whoever sent it has to send it again. Never waits.
+        """
+        if self._publisher is None:
+            stored()
+        elif self._publisher.full:
+            _seldom.warning(f"{self._feedback_topic} full", "message not fed back, the publisher's buffer is full")
+        else:
+            value = make(self._origin, int(self._wall_clock()))
+            self._publisher.publish(self._feedback_topic, value, partial(self._stored, stored))
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def tick(self) -> None:
@@ -356,6 +374,14 @@ class Lane(Generic[P]):
             self._publish(publisher, push, outcome, user_metadata=False)
         else:
             self._hold_feedback(publisher, push, outcome, error)
+
+    def _stored(self, stored: Callable[[], object], error: PublishError | None) -> None:
+        if error is None:
+            stored()
+        else:
+            _seldom.error(
+                f"{self._feedback_topic} refuses", "message not fed back", topic=self._feedback_topic, error=str(error)
+            )
 
     def _hold_feedback(self, publisher: Publisher, push: P, outcome: Outcome, error: PublishError) -> None:
         """The topic is missing or forbidden: the app waits until it can be written."""

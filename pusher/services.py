@@ -18,15 +18,24 @@ from pusher.fcm.credentials import ServiceAccount
 from pusher.fcm.message import FcmParser
 from pusher.fcm.service import FcmService, FcmSettings
 from pusher.feedback import apns_feedback, google_feedback
+from pusher.gcm.link import LinkError, LinkSettings
+from pusher.gcm.message import parse as parse_gcm
+from pusher.gcm.service import GcmService, GcmSettings, log_in_once
 from pusher.http2.pool import BackOff, Policy
 from pusher.http2.transport import Origin
 from pusher.message import Push
 from pusher.pipeline import Lane, LaneSettings, MakeFeedback, Parse
 from pusher.retry import RetryPolicy
+from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Stats
 from pusher.tls import TlsTrust
 
+log = logger(__name__)
+
 P = TypeVar("P", bound=Push)
+
+#: By ``--production``.
+_XMPP_PORTS = {True: 5235, False: 5236}
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,41 @@ def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
     """By what is configured for the app: a service account means FCM HTTP v1, a sender id XMPP."""
     if config.of(settings.GCM_FIREBASE_CREDENTIALS, app):
         return _build_fcm(config, app, open_lane)
-    raise CredentialError(f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file")
+    return _build_xmpp(config, app, open_lane)
+
+
+def xmpp_settings(config: Config, app: str) -> GcmSettings:
+    """How an app talks to Google over XMPP. Raises ``CredentialError`` where it has no credentials."""
+    sender_id, api_key = config.of(settings.GCM_SENDER_ID, app), config.of(settings.GCM_API_KEY, app)
+    if not (sender_id and api_key):
+        raise CredentialError(
+            f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
+            f"or gcm.certs.{app}.apiKey and .senderID (XMPP, which Google shut down in 2024)"
+        )
+    return GcmSettings(
+        LinkSettings(
+            host=config[settings.GCM_XMPP_HOST],
+            port=config[settings.GCM_XMPP_PORT] or _XMPP_PORTS[config.production],
+            sender_id=sender_id,
+            api_key=api_key,
+            ping_interval_s=config[settings.GCM_PING_INTERVAL],
+            ping_timeout_s=config[settings.GCM_PING_TIMEOUT],
+        ),
+        TlsTrust(config[settings.GCM_XMPP_CA_FILE], config[settings.GCM_XMPP_CRL_FILE]),
+        max_pending=config[settings.GCM_MAX_PENDING_MESSAGES],
+        ack_timeout_s=config[settings.GCM_ACK_TIMEOUT],
+    )
+
+
+def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
+    how = xmpp_settings(config, app)
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        # not the credentials' fault: the service tries for ever
+        log.warning("first login failed", game=app, error=str(error))
+    retry = RetryPolicy(config[settings.GCM_RETRY_INTERVAL], config[settings.GCM_RETRY_MAX_ATTEMPTS])
+    return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE]), how)
 
 
 def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:

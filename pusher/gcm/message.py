@@ -99,7 +99,7 @@ FCM_ALONE = ("image_url", "image")
 class GcmPush(Push):
     """A push for Google over XMPP. ``body`` is the JSON of its stanza."""
 
-    __slots__ = ("body",)
+    __slots__ = ("__weakref__", "body")
 
     body: bytes
 
