@@ -1,4 +1,6 @@
-"""What a push costs: real Kafka -> pusher -> nginx over HTTP/2 and TLS -> real Kafka, every feedback counted.
+"""What a push costs: real Kafka -> pusher -> a provider over TLS -> real Kafka, every feedback counted.
+
+The provider of APNs is nginx, that of GCM the simulator.
 
 The messages wait in Kafka before pusher starts. CPU time is pusher's alone, between its first and its last feedback, so
 that the other processes on the machine disturb it little. With --rate, latency is measured afterwards on the same one.
@@ -12,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bench import topics
 from bench.create_bench import messages
 from bench.daemon import Daemon, Profile
+from bench.gcm_simulator import GcmSimulator
 from bench.nginx import Nginx, private_key_pem
 from scripts.kafka.server import KafkaServer
 
@@ -45,11 +48,24 @@ class Stretch(NamedTuple):
 class Latency(NamedTuple):
     """Milliseconds, sorted: from Kafka's timestamp of a request to nginx's acceptance, and to that of its feedback."""
 
+    #: None of a provider that does not note it.
     accepted: list[float]
     fed_back: list[float]
 
 
-def apns_settings(nginx: Nginx, directory: Path) -> dict[str, Any]:
+class Service(NamedTuple):
+    """A command of pusher, who plays its provider, and what its settings and feedbacks look like."""
+
+    #: From its directory, and whether it notes when each push arrived.
+    provider: Callable[[Path, bool], Nginx | GcmSimulator]
+    settings: Callable[[Nginx | GcmSimulator, Path], dict[str, Any]]
+    #: Members of a feedback and of a request.
+    id_member: str
+    feedback_token: str
+    request_token: str
+
+
+def apns_settings(nginx: Nginx | GcmSimulator, directory: Path) -> dict[str, Any]:
     """Settings of the app "game" at Apple, played by nginx."""
     key = directory / "authkey.p8"
     key.write_bytes(private_key_pem(ec.generate_private_key(ec.SECP256R1())))
@@ -66,8 +82,27 @@ def apns_settings(nginx: Nginx, directory: Path) -> dict[str, Any]:
     }
 
 
-#: service -> what it is configured with, and the members of its feedback that hold id and token
-SERVICES = {"apns": (apns_settings, "ApnsID", "DeviceToken")}
+def gcm_settings(simulator: Nginx | GcmSimulator, _: Path) -> dict[str, Any]:
+    """Settings of the app "game" at Google, played by the simulator."""
+    return {
+        "gcm": {
+            "apps": "game",
+            "xmpp": {"host": "localhost", "port": simulator.port, "caFile": str(simulator.certificate)},
+            "certs": {"game": {"apiKey": "key", "senderID": "1234567890"}},
+        }
+    }
+
+
+SERVICES = {
+    "apns": Service(
+        lambda directory, log_arrivals: Nginx(directory, log_arrivals=log_arrivals),
+        apns_settings,
+        "ApnsID",
+        "DeviceToken",
+        "DeviceToken",
+    ),
+    "gcm": Service(lambda directory, _: GcmSimulator(directory), gcm_settings, "message_id", "from", "to"),
+}
 
 
 def kafka_settings(brokers: str, service: str, statsd_port: int) -> dict[str, Any]:
@@ -127,17 +162,20 @@ def measure(number: int, daemon: Daemon, feedbacks: topics.Watcher) -> Stretch:
     return Stretch(after - before, time.monotonic() - began, daemon.cpu_s() - cpu_s)
 
 
-def latency(source: topics.Watcher, feedbacks: topics.Watcher, nginx: Nginx, token_member: str) -> Latency:
+def latency(
+    source: topics.Watcher, feedbacks: topics.Watcher, provider: Nginx | GcmSimulator, service: Service
+) -> Latency:
     """How long each push of a stretch took; its device token tells which is which."""
-    sent = {message.members[token_member]: message.time_ms for message in source.read()}
-    time.sleep(1.5)  # nginx writes its log once a second
+    sent = {message.members[service.request_token]: message.time_ms for message in source.read()}
     accepted = []
-    for line in nginx.arrivals.read_text().splitlines():
-        time_s, path = line.split()
-        token = path.rpartition("/")[2]
-        if token in sent:
-            accepted.append(float(time_s) * 1000 - sent[token])
-    fed_back = [float(message.time_ms - sent[message.members[token_member]]) for message in feedbacks.read()]
+    if isinstance(provider, Nginx):
+        time.sleep(1.5)  # nginx writes its log once a second
+        for line in provider.arrivals.read_text().splitlines():
+            time_s, path = line.split()
+            token = path.rpartition("/")[2]
+            if token in sent:
+                accepted.append(float(time_s) * 1000 - sent[token])
+    fed_back = [float(message.time_ms - sent[message.members[service.feedback_token]]) for message in feedbacks.read()]
     return Latency(sorted(accepted), sorted(fed_back))
 
 
@@ -150,7 +188,8 @@ def report(stretch: Stretch, daemon: Daemon, reference: float) -> None:
     """Print the main figures."""
     pushes = max(stretch.pushes, 1)
     print(f"pushes            {stretch.pushes:>10,} between the first and the last look, in {stretch.seconds:.1f} s")
-    print(f"throughput        {stretch.pushes / stretch.seconds:>10,.0f} pushes/s, beside Kafka, nginx and this bench")
+    rate = stretch.pushes / stretch.seconds
+    print(f"throughput        {rate:>10,.0f} pushes/s, beside Kafka, the provider and this bench")
     print(f"CPU               {stretch.cpu_s / pushes * 1e6:>10.1f} us a push")
     print(f"peak memory       {daemon.peak_memory_mb():>10.1f} MB")
     print(f"reference loop    {reference * 1000:>10.0f} ms of CPU, Python {sys.version.split()[0]}")
@@ -170,28 +209,28 @@ def report_profile(profile: Profile, stretch: Stretch) -> None:
 def report_latency(measured: Latency, rate_s: float) -> None:
     """Print median and 99th percentile."""
     print(f"\nlatency at {rate_s:,.0f}/s, from Kafka's timestamp      p50      p99      max   pushes")
-    for name, values in (("accepted by nginx", measured.accepted), ("feedback written", measured.fed_back)):
+    for name, values in (("accepted by the provider", measured.accepted), ("feedback written", measured.fed_back)):
         figures = "".join(f"{percentile(values, share):>9.1f}" for share in (0.5, 0.99, 1))
         print(f"  to {name:38}{figures} {len(values):>8,} (ms)")
 
 
 def bench(arguments: argparse.Namespace, directory: Path, cleanup: contextlib.ExitStack) -> int:
     """Run the measurement in a directory; what has to be stopped goes to cleanup. Returns the exit status."""
-    settings, id_member, token_member = SERVICES[arguments.service]
+    service = SERVICES[arguments.service]
     source, feedback_topic = (name.format(service=arguments.service) for name in (SOURCE, FEEDBACKS))
     kafka = KafkaServer(directory / "kafka")
     cleanup.callback(kafka.stop)
     kafka.start()
-    nginx = Nginx(directory / "nginx", log_arrivals=arguments.rate is not None)
-    cleanup.callback(nginx.stop)
-    nginx.start()
+    provider = service.provider(directory / "provider", arguments.rate is not None)
+    cleanup.callback(provider.stop)
+    provider.start()
     statsd = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     statsd.bind(("127.0.0.1", 0))
     topics.create(kafka.brokers, (source, feedback_topic))
     topics.write(kafka.brokers, source, messages(arguments.service, arguments.pushes, seed=1))
     feedbacks = cleanup.enter_context(contextlib.closing(topics.Watcher(kafka.brokers, feedback_topic)))
 
-    all_settings = settings(nginx, directory) | kafka_settings(
+    all_settings = service.settings(provider, directory) | kafka_settings(
         kafka.brokers, arguments.service, statsd.getsockname()[1]
     )
     daemon = Daemon(directory, arguments.service, all_settings, profile=arguments.profile)
@@ -204,13 +243,13 @@ def bench(arguments: argparse.Namespace, directory: Path, cleanup: contextlib.Ex
     report(stretch, daemon, reference_s())
     if profile is not None:
         report_profile(profile, stretch)
-    ids = [message.members[id_member] for message in feedbacks.read()]
+    ids = [message.members[service.id_member] for message in feedbacks.read()]
     if arguments.rate is not None:
         number = int(arguments.rate * arguments.seconds)
         requests = cleanup.enter_context(contextlib.closing(topics.Watcher(kafka.brokers, source)))
         topics.write(kafka.brokers, source, messages(arguments.service, number, seed=2), rate_s=arguments.rate)
         wait_for(arguments.pushes + number, daemon, feedbacks)
-        report_latency(latency(requests, feedbacks, nginx, token_member), arguments.rate)
+        report_latency(latency(requests, feedbacks, provider, service), arguments.rate)
     status, seconds = daemon.stop()
     print(f"\nstopped in {seconds:.1f} s with status {status}")
     missing = arguments.pushes - len(set(ids))
