@@ -227,8 +227,12 @@ class Pool:
                 continue
             log.info("connected", game=self._name, origin=str(self._origin))
             self._use(link)
-            young = time.monotonic() - link.opened_at < policy.young_s
-            if young and not (link.served and link.orderly):
+            if link.served and link.orderly:
+                failures, delay_s = 0, 0.0
+                self._reason = link.reason
+                log.info("a link was sent away", game=self._name, origin=str(self._origin), reason=link.reason)
+                continue
+            if time.monotonic() - link.opened_at < policy.young_s:
                 # The first one may be followed at once: servers are allowed to send a single connection away.
                 delay_s = policy.back_off.delay_s(failures, random.random())
                 failures += 1
