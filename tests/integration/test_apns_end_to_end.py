@@ -90,7 +90,7 @@ def test_outcomes_of_every_kind_add_up(driver: Driver) -> None:
 def test_bad_input_is_told_counted_and_kept_and_the_process_goes_on(driver: Driver) -> None:
     (game,) = driver.apps
     stranger = f"push-stranger{game}_apns-single"
-    others = (f"push-{game}_gcm-single", f"push-{game}_apns", f"{game}_apns-single")
+    others = (f"push-{game}_gcm-single", f"push-{game}_sms-single", f"{game}_apns-single")
     driver.create_topics(stranger, *others, f"push-stranger{game}-apns-invalid")
     driver.create_topics(f"push-{game}_apns-massive", max_message_bytes="20000000")
     driver.watch(f"push-stranger{game}-apns-invalid")
@@ -153,7 +153,13 @@ def test_links_that_break_in_every_way_lose_nothing(driver: Driver) -> None:
         )
     )
     driver.produce(single(driver), 2000)
-    changes = {"apns.requestTimeout": "1s", "apns.retry.interval": "50ms", "apns.retry.maxAttempts": 20}
+    changes = {
+        "apns.concurrentWorkers": 50,
+        "apns.requestTimeout": "500ms",
+        "apns.retry.interval": "50ms",
+        "apns.retry.maxAttempts": 20,
+        "apns.reconnect.maxInterval": "200ms",
+    }
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file, **changes))
     verdict = driver.settle()
     assert verdict.outcomes == {DELIVERED: 2000}
