@@ -212,7 +212,7 @@ def test_a_game_without_a_table_holds_up_no_other(place: Place) -> None:
     place.database.make_table(f"{missing}_apns", ["A", "B"])
     place.await_left(missing, "B")
     listener.await_log("deleting tokens works again")
-    listener.await_log("msg=ready")
+    listener.await_log('msg="ready"')
     assert listener.stop() == 0
 
 
@@ -292,7 +292,7 @@ def test_the_buffer_is_flushed_at_the_stop(place: Place, kafka_brokers: str) -> 
     place.database.make_table(f"{game}_apns", ["A", "B", "C"])
     place.write(game, "apns", dead("A"), delivered("C"), dead("B"))
     listener = place.listen(place.settings(flush_ms=60_000))
-    listener.await_log("msg=partitions")
+    listener.await_log('msg="partitions"')
     # a success beyond the waiting tokens is committed: they were read
     until(
         lambda: any(commit.metadata for commit in committed(kafka_brokers, place.group).values()), "a range committed"
