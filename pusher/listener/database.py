@@ -126,18 +126,24 @@ class Database:
 
     def probe(self, timeout_s: float) -> None:
         """Waits until the database answers; raises ``StartError`` after ``timeout_s`` of trying."""
-        error: Exception = DatabaseError(f"no answer in {timeout_s:g} s")
-        deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                with gevent.Timeout(left_s, TimeoutError(f"no answer in {timeout_s:g} s")):
-                    self.execute(Statement("SELECT 1"))
-                return
-            except (DatabaseError, TimeoutError) as failure:
-                error = failure
-                gevent.sleep(min(0.1, timeout_s / 10))
-        where = settings.PG_HOST.key.rpartition(".")[0]
-        raise StartError(f"PostgreSQL at {self._address} cannot be used: {error}; see the settings {where}.*")
+        error = f"no answer in {timeout_s:g} s"
+        try:
+            with gevent.Timeout(timeout_s):
+                while failure := self._failure():
+                    error = failure
+                    gevent.sleep(min(0.1, timeout_s / 10))
+        except gevent.Timeout:
+            where = settings.PG_HOST.key.rpartition(".")[0]
+            text = f"PostgreSQL at {self._address} cannot be used: {error}; see the settings {where}.*"
+            raise StartError(text) from None
+
+    def _failure(self) -> str:
+        """Asks a question: why there is no answer, or ""."""
+        try:
+            self.execute(Statement("SELECT 1"))
+        except DatabaseError as error:
+            return str(error)
+        return ""
 
     def execute(self, statement: Statement) -> int:
         """Carries out one statement as one transaction; the number of its rows. Waits; raises ``DatabaseError``."""

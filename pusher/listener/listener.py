@@ -52,7 +52,7 @@ class Listener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._hostname = socket.gethostname()
-        self._apps = frozenset(config[settings.APNS_APPS]) | frozenset(config[settings.GCM_APPS])
+        self._apps = (*config[settings.APNS_APPS], *config[settings.GCM_APPS])
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT])
         self._stats = Stats.from_config(config, self._hostname)
         self._publishers = Publishers(config)
