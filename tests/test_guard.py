@@ -74,3 +74,16 @@ def test_the_window_slides_in_small_steps() -> None:
         guard.count(second, Seen(1, 1, 0))
     assert 118 <= guard.seen(1_199).outcomes <= 120
     assert len(guard._slots) <= 61
+
+
+def test_a_guard_that_has_stopped_waits_for_clearly_fewer_refusals() -> None:
+    open_one, stopped = Guard(policy()), Guard(policy())
+    for guard in (open_one, stopped):
+        guard.count(0, Seen(820, 620, 200))
+    assert stopped.stops(0)
+    for guard in (open_one, stopped):
+        guard.count(1, Seen(230, 230, 0))
+    assert not open_one.stops(1)
+    assert stopped.stops(1)
+    stopped.count(2, Seen(250, 250, 0))
+    assert not stopped.stops(2)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +30,9 @@ _CONNECT_S = 10.0
 #: The server's own time-out comes first, because it says why.
 _ANSWER_MARGIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
-#: Classes of SQLSTATE that one row is to blame for: data exception, integrity violation, exception of a trigger.
-_ROW_ERRORS = ("22", "23", "P0")
+#: Classes of SQLSTATE that one row is to blame for: data exception; integrity violation, such as a row that another
+#: table needs.
+_ROW_ERRORS = ("22", "23")
 #: After these, and what is wrong with a name or a right (42), a connection is as good as before.
 _HARMLESS = (*_ROW_ERRORS, "42")
 

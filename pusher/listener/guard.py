@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 #: The window slides by one slot at a time.
 _SLOTS = 60
+#: Once it has stopped deletion, the guard goes by lower limits, so that it does not change its mind with each batch.
+_SCALE_WHILE_STOPPED = 0.8
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,13 @@ class GuardPolicy:
     successes_expected: bool
     maximum: int
 
-    def stops(self, outcomes: int, successes: int, doubtful: int) -> bool:
-        """Whether these outcomes of a window stop deletion."""
-        if doubtful < self.minimum:
+    def stops(self, outcomes: int, successes: int, doubtful: int, scale: float = 1.0) -> bool:
+        """Whether these outcomes of a window stop deletion; ``scale`` is applied to all limits."""
+        if doubtful < self.minimum * scale:
             return False
         if not successes and not self.successes_expected:
-            return doubtful > self.maximum
-        return doubtful > self.share * outcomes
+            return doubtful > self.maximum * scale
+        return doubtful > self.share * scale * outcomes
 
 
 class Seen(NamedTuple):
@@ -54,6 +56,7 @@ class Guard:
         #: Number of a slot and what was seen in it, the oldest first.
         self._slots: deque[tuple[int, Seen]] = deque()
         self._sum = Seen()
+        self._stopped = False
 
     def count(self, now: float, seen: Seen) -> None:
         """Notes outcomes."""
@@ -74,7 +77,9 @@ class Guard:
 
     def stops(self, now: float) -> bool:
         """Whether tokens must not be deleted for doubtful reasons now."""
-        return self._policy.stops(*self.seen(now))
+        scale = _SCALE_WHILE_STOPPED if self._stopped else 1.0
+        self._stopped = self._policy.stops(*self.seen(now), scale)
+        return self._stopped
 
 
 def _add(one: Seen, other: Seen) -> Seen:

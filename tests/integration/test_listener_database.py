@@ -90,7 +90,8 @@ def test_one_array_uses_the_index(ground: Ground, database: Database) -> None:
     [
         ("SELECT 1/0", True),
         ("SELECT 'secret-token'::uuid", True),
-        ("DO $$ BEGIN RAISE EXCEPTION 'secret-token'; END $$", True),
+        ("DO $$ BEGIN RAISE foreign_key_violation USING MESSAGE = 'secret-token'; END $$", True),
+        ("DO $$ BEGIN RAISE EXCEPTION 'no deleting today'; END $$", False),
         ("SELECT * FROM no_such_table", False),
         ("SELECT pg_sleep(60)", False),
         ("SELEC", False),
