@@ -68,6 +68,8 @@ class GcmLink:
         self._number = next(_numbers)
         #: The client may send messages.
         self.bound = False
+        #: We have ended it: what still comes was on the way.
+        self._over = False
         self.draining = False
         #: Ids of messages that have no answer yet.
         self.pending: set[str] = set()
@@ -102,7 +104,7 @@ class GcmLink:
 
     def cut(self) -> None:
         """Resets the TCP connection."""
-        self.bound = False
+        self.bound, self._over = False, True
         if self._socket.fileno() < 0:
             return
         self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _LINGER_ZERO)
@@ -115,7 +117,7 @@ class GcmLink:
 
     def end(self, last_words: str = "</stream:stream>") -> None:
         """Writes the last words and closes the connection."""
-        self.bound = False
+        self.bound, self._over = False, True
         self._closing = True
         self.write(last_words)
 
@@ -220,6 +222,8 @@ class GcmLink:
 
     # --- messages -----------------------------------------------------------------------------------------------------
     def _message(self, stanza: Element) -> None:
+        if self._over:
+            return
         if not self.bound:
             self._simulator.violation("message before a resource was bound")
             return
