@@ -5,13 +5,15 @@ All use of the library's private parts is in this module, each with its reason; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.producer.producer_batch import ProducerBatch
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
+from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
@@ -35,7 +37,7 @@ def connection(brokers: str) -> dict[str, Any]:
     }
 
 
-__all__ = ["CoalescingClient", "Consumer", "Partition", "Producer", "connection"]
+__all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
 
 
 class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
@@ -63,17 +65,48 @@ class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is 
         super().poll(timeout_ms=timeout_ms, future=future)
 
 
+class Outgoing(Protocol):
+    """A record as ``Producer.append`` takes it."""
+
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+    def rebind(self, produce_future: Any, index: int) -> None:
+        """The record's batch was split: it is now number ``index`` of the batch that ends with ``produce_future``."""
+
+
+#: The error of each record of a batch by its number; None when all are stored.
+Errors = Callable[[int], Exception] | None
+
+
 class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
-    """A producer with access to its metadata, and one that always closes."""
+    """A producer that tells the end of whole batches, and one that always closes."""
 
     @property
     def cluster(self) -> Any:
         """Metadata of the cluster, of the topics that were asked for."""
         return self._metadata
 
-    def __str__(self) -> str:
-        # The library formats itself into a debug line for every record: this halves what that costs.
-        return "producer"
+    def append(self, partition: Partition, record: Outgoing, ended: Callable[[list[Any], Errors], None]) -> None:
+        """Adds a record to the open batch of a partition that exists. Never waits.
+
+        ``ended`` is called once for each batch with its records. This is what ``send`` does, without a future for each
+        record, its four locks and three callbacks: 6 instead of 21 us a record. Greenlets need no locks here, as
+        nothing between looking at the queue and adding to it can wait.
+        """
+        queue = self._accumulator._batches[partition]  # noqa: SLF001
+        if queue and queue[-1].records.append(None, None, record.value, record.headers) is not None:
+            queue[-1]._record_futures.append(record)  # noqa: SLF001
+            return
+        builder = MemoryRecordsBuilder(2, self.config["compression_attrs"], self.config["batch_size"])
+        builder.append(None, None, record.value, record.headers)
+        batch = ProducerBatch(partition, builder)
+        # What the library calls futures are only ever rebound, when it splits a batch that is too large.
+        records = batch._record_futures = [record]  # noqa: SLF001
+        batch.produce_future.add_callback(lambda result: ended(records, result[2]))
+        queue.append(batch)
+        self._accumulator._incomplete.add(batch)  # noqa: SLF001
+        self._sender.wakeup()
 
     def forget_topic(self, topic: str) -> None:
         """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""

@@ -19,13 +19,15 @@ from gevent.event import Event
 from kafka import errors as kafka_errors
 
 from pusher.broker.interface import Done, Header, Health, PublishError, RecordTooLarge, TopicRefused
-from pusher.broker.kafka.client import CoalescingClient, Producer, connection
+from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
 
 _BATCH_BYTES = 131_072
+#: A larger request is not made, whatever a topic allows; the broker's own default is the same.
+_MAX_REQUEST_BYTES = 1_048_576
 #: Records in a row that go to one partition: few and full batches.
 _RUN = 200
 #: What a waiting record takes beside its value and headers, in bytes.
@@ -92,7 +94,7 @@ class KafkaPublisher:
             linger_ms=linger_ms,
             batch_size=_BATCH_BYTES,
             compression_type=None if compression == "none" else compression,
-            max_block_ms=0,  # send() never waits for metadata
+            max_request_size=_MAX_REQUEST_BYTES,
         )
         self._producer.cluster.add_listener(self._note_metadata)
         self._producer.cluster.request_update()
@@ -150,28 +152,28 @@ class KafkaPublisher:
         if partition is None:
             route.waiting.append(record)
             self._work.set()
+        elif record.size > _MAX_REQUEST_BYTES:
+            error = RecordTooLarge(f"{record.topic}: {len(record.value)} bytes")
+            gevent.get_hub().loop.run_callback(self._end, record, error)
         else:
-            self._hand_over(route, record, partition)
+            self._producer.append(partition, record, self._ended)
 
-    def _hand_over(self, route: _Route, record: _Outgoing, partition: int) -> None:
-        try:
-            future = self._producer.send(route.topic, record.value, headers=record.headers, partition=partition)
-        except kafka_errors.MessageSizeTooLargeError as error:
-            gevent.get_hub().loop.run_callback(self._end, record, RecordTooLarge(str(error)))
-        except (kafka_errors.KafkaError, ValueError):  # its metadata went away meanwhile
-            route.left = 0
-            route.waiting.append(record)
-            self._work.set()
-        else:
-            future.add_both(record)
-
-    def stored(self, record: _Outgoing) -> None:
-        """A record was acknowledged."""
+    def _ended(self, records: list[_Outgoing], errors: Errors) -> None:
+        """A batch was stored, or the library gave it up. Called in its own greenlet."""
+        if errors is not None:
+            for index, record in enumerate(records):
+                self._fail(record, errors(index))
+            return
         self._stored_at = self._clock()
         self._error = ""
-        self._end(record, None)
+        for record in records:
+            self._end(record, None)
 
-    def failed(self, record: _Outgoing, error: Exception) -> None:
+    def split_ended(self, record: _Outgoing, index: int, errors: Errors) -> None:
+        """The same for one record of a batch that was split."""
+        self._ended([record], None if errors is None else lambda _: errors(index))
+
+    def _fail(self, record: _Outgoing, error: Exception) -> None:
         """The library gave a record up: it ends if that will not pass, else it is sent again after a pause."""
         refusal = _REFUSALS.get(type(error))
         if refusal is not None:
@@ -187,7 +189,10 @@ class KafkaPublisher:
         self._pending_bytes -= record.size
         if not self.pending:
             self._idle.set()
-        record.done(error)
+        try:
+            record.done(error)
+        except Exception:
+            log.exception("the end of a record was not taken in", topic=record.topic)
 
     # --- the greenlet of its own
 
@@ -209,6 +214,8 @@ class KafkaPublisher:
 
     def _note_metadata(self, _cluster: object) -> None:
         self._answers.note(self._clock())
+        for route in self._routes.values():
+            route.left = 0  # its partition may be gone
         self._work.set()
 
     def _look_up(self, route: _Route) -> None:
@@ -245,25 +252,25 @@ class KafkaPublisher:
 
 
 class _Outgoing:
-    """A record on its way; called by the library with its metadata once it is stored, or with an error."""
+    """A record on its way."""
 
     __slots__ = ("done", "headers", "publisher", "size", "topic", "value")
 
     def __init__(self, publisher: KafkaPublisher, topic: str, value: bytes, headers: list[Header], done: Done) -> None:
         self.publisher, self.topic, self.value, self.headers, self.done = publisher, topic, value, headers, done
-        self.size = len(value) + _OVERHEAD_BYTES + sum(len(name) + len(content) for name, content in headers)
+        self.size = len(value) + _OVERHEAD_BYTES
+        for name, content in headers:
+            self.size += len(name) + len(content)
 
-    def __call__(self, result: object) -> None:
-        if isinstance(result, Exception):
-            self.publisher.failed(self, result)
-        else:
-            self.publisher.stored(self)
+    def rebind(self, produce_future: Any, index: int) -> None:
+        """The library has split this record's batch, which was too large."""
+        produce_future.add_callback(lambda result: self.publisher.split_ended(self, index, result[2]))
 
 
 class _Route:
     """The way to a topic: the partition in use, and the records that wait for one."""
 
-    __slots__ = ("_partition", "ask_at", "left", "missing_since", "topic", "waiting")
+    __slots__ = ("_number", "_partition", "ask_at", "left", "missing_since", "topic", "waiting")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -274,16 +281,18 @@ class _Route:
         #: When an answer first lacked the topic.
         self.missing_since: float | None = None
         # Processes do not all begin with the first.
-        self._partition = random.randrange(1000)
+        self._number = random.randrange(1000)
+        self._partition = Partition(topic, self._number)
 
-    def partition(self, cluster: Any) -> int | None:
+    def partition(self, cluster: Any) -> Partition | None:
         """Where the next record goes; None while no partition with a leader is known."""
         if not self.left:
             partitions = sorted(cluster.available_partitions_for_topic(self.topic) or ())
             if not partitions:
                 return None
-            following = bisect_right(partitions, self._partition)
-            self._partition = partitions[following % len(partitions)]
+            following = bisect_right(partitions, self._number)
+            self._number = partitions[following % len(partitions)]
+            self._partition = Partition(self.topic, self._number)
             self.left = _RUN
         self.left -= 1
         return self._partition
