@@ -1,6 +1,6 @@
 """What the feedback listener does and costs: real Kafka -> listener -> real PostgreSQL, both of the bench's own.
 
-    speed    feedbacks wait in Kafka, every tenth names a dead token of a table with an index on it: feedbacks/s, CPU
+    speed    feedbacks wait in Kafka, some name dead tokens of a table with an index on token: feedbacks/s, CPU
     outage   PostgreSQL is stopped for a while and the listener killed three times while feedbacks come in
     guard    a burst of BadDeviceToken for one game, ordinary feedbacks of another; then the undo
 
@@ -195,11 +195,11 @@ def speed(ground: Ground, arguments: argparse.Namespace) -> bool:
     """Feedbacks wait in Kafka before the listener starts."""
     rows, number = arguments.rows, arguments.feedbacks
     ground.make_table("game_apns", rows)
-    step = rows // number
-    dead = range(0, number, 10)
+    step, every = rows // number, arguments.dead_every
+    dead = range(0, number, every)
     topic = "push-game-apns-feedbacks"
     topics.create(ground.kafka.brokers, [topic])
-    texts = (unregistered(n * step) if n % 10 == 0 else success(n * step) for n in range(number))
+    texts = (unregistered(n * step) if n % every == 0 else success(n * step) for n in range(number))
     topics.write(ground.kafka.brokers, topic, texts)
     daemon = ground.listen()
     ground.await_committed(1, lambda: daemon)
@@ -208,7 +208,7 @@ def speed(ground: Ground, arguments: argparse.Namespace) -> bool:
     seconds, used_s = time.monotonic() - began, daemon.cpu_s() - cpu_s
     measured = number - first
     print(f"feedbacks    {measured:>10,} between the first and the last commit, in {seconds:.1f} s")
-    print(f"throughput   {measured / seconds:>10,.0f} feedbacks/s, {measured / seconds / 10:,.0f} deleted tokens/s")
+    print(f"throughput   {measured / seconds:>10,.0f} feedbacks/s, {measured / seconds / every:,.0f} deleted tokens/s")
     print(f"CPU          {used_s / measured * 1e6:>10.1f} us a feedback")
     print(f"peak memory  {daemon.peak_memory_mb():>10.1f} MB")
     status, took_s = daemon.stop()
@@ -291,6 +291,7 @@ def main() -> int:
     parser.add_argument("run", choices=RUNS)
     parser.add_argument("--feedbacks", type=int, default=200_000, help="of speed, default: %(default)s")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of speed, default: %(default)s")
+    parser.add_argument("--dead-every", type=int, default=10, help="of speed: one in so many, default: %(default)s")
     arguments = parser.parse_args()
     with workspace() as directory, contextlib.ExitStack() as cleanup:
         return 0 if RUNS[arguments.run](Ground(directory, cleanup), arguments) else 1

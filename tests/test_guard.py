@@ -56,7 +56,7 @@ def test_successes_that_come_later_open_the_guard() -> None:
     guard = Guard(policy())
     guard.count(0, Seen(150, 0, 150))
     assert guard.stops(10)
-    guard.count(10, Seen(600, 600, 0))
+    guard.count(10, Seen(900, 900, 0))
     assert not guard.stops(10)
 
 
