@@ -69,7 +69,7 @@ def test_a_rebalance_whose_polls_end_in_its_middle_is_seen_through(kafka_brokers
     poll_until(source, lambda: len(source.assignment.trackers) == 1)
     consumer = source._consumer
 
-    consumer.subscribe_to([first, second], consumer._subscription.rebalance_listener)
+    consumer.subscribe_to([first, second], source._share)
     deadline = time.monotonic() + 20
     while len(consumer.assignment()) < 2:
         consumer.rejoin(timeout_ms=1)
@@ -282,15 +282,16 @@ def test_a_consumer_that_breaks_is_built_anew(kafka_brokers: str, parts: ExitSta
     source = source_of(kafka_brokers, parts, topic)
     publisher.publish(topic, b"one", expect_stored)
     ((tracker, _),) = receive(source, 1)
-    tracker.finish(0)
-    source.commit()
 
     def explode(_events: object) -> None:
         raise AssertionError("the I/O greenlet dies")
 
     source._consumer._net._process_events = explode
     publisher.publish(topic, b"two", expect_stored)
-    assert values(receive(source, 1)) == [b"two"]
+    tracker.finish(0)
+    source.commit()
+    assert tracker.due() is not None
+    assert values(receive(source, 2)) == [b"one", b"two"]
 
 
 def test_connections_are_tried_again_within_a_second() -> None:

@@ -1,12 +1,8 @@
-"""One member of a consumer group: which topics, which partitions, from which offset, how far ahead.
+"""One member of a consumer group: which topics, how far ahead, and how it stays alive.
 
-Everything is decided in ``poll``, in the consuming greenlet. A rebalance runs inside the library's own poll, in its
-I/O greenlet, and only marks: when it begins, all partitions are suspended and what is finished is committed; when it
-ends, those that stay go on where they were, and new ones are held until ``poll`` knows their start and, where nothing
-was committed for them, has committed it.
-
-Rules that keep a member alive: a rebalance once begun is insisted on before each poll, positions are always set
-explicitly, and a member that does not get into its group is built anew.
+Everything is decided in ``poll``, in the consuming greenlet; a rebalance runs inside the library's own poll and only
+marks (``share``). Rules that keep a member alive: a rebalance once begun is asked for again before each poll, and a
+member that does not get into its group is built anew.
 """
 
 from __future__ import annotations
@@ -16,22 +12,19 @@ import time
 from collections.abc import Callable, Iterable
 
 import gevent
-from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata
 
 from pusher.broker.interface import Delivery, Health, IsFull, Record, Wanted
 from pusher.broker.kafka.client import Consumer, Partition, connection
-from pusher.broker.offsets import Assignment, Commit, TopicPartition
+from pusher.broker.kafka.share import ANSWER_MS, Share
+from pusher.broker.offsets import Assignment, TopicPartition
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
 
-#: The longest wait of a commit, and of each question about offsets.
-_ANSWER_MS = 3000
 #: A poll that may take part in a rebalance lasts at least this long.
 _REBALANCE_POLL_MS = 1000
 #: While some partitions are held, polls are this short, so that they are resumed soon after there is room.
@@ -75,8 +68,7 @@ class KafkaSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.assignment = Assignment()
-        self.out_of_range = 0
-        self._group, self._wanted, self._offset_reset = group, wanted, offset_reset
+        self._group, self._wanted = group, wanted
         self._names = frozenset(topic for topic in topics if not topic.startswith("^"))
         self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
         self._max_uncommitted = max_uncommitted
@@ -96,17 +88,13 @@ class KafkaSource:
             "max_poll_records": _MAX_RECORDS,
             "metadata_max_age_ms": int(metadata_refresh_s * 1000),
         }
-        #: Assigned partitions whose start is not known yet; they are paused.
-        self._unopened: set[TopicPartition] = set()
-        #: Opened partitions that are paused.
-        self._held: set[TopicPartition] = set()
         #: None until metadata were looked at for the first time.
         self._subscribed: list[str] | None = None
-        #: Whether partitions without a commit are later ones, which begin at the earliest offset.
-        self._begun = False
         self._error = ""
         self._ready_at = clock()
-        self._connect()
+        self._consumer = Consumer(**self._settings)
+        self._share = Share(self.assignment, group, offset_reset, self._consumer)
+        self._begin()
 
     # --- what the rest calls
 
@@ -134,15 +122,7 @@ class KafkaSource:
 
     def commit(self) -> None:
         """Commits what is finished. See ``Source``."""
-        due = self.assignment.due()
-        if not due:
-            return
-        try:
-            self._consumer.commit(_offsets(due), timeout_ms=_ANSWER_MS)
-        except (KafkaError, OSError, RuntimeError) as error:
-            _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
-        else:
-            self.assignment.confirm(due)
+        self._share.commit()
 
     def close(self, *, commit: bool = True) -> None:
         """Commits, leaves the group and closes. See ``Source``."""
@@ -157,6 +137,11 @@ class KafkaSource:
             return Health(ready=True, reason="no topic matches")
         return Health(ready=not reason, reason=reason)
 
+    @property
+    def out_of_range(self) -> int:
+        """How often a position was out of range."""
+        return self._share.out_of_range
+
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Source``; a partition's end is as its last fetch told. Never waits."""
         assigned = self._consumer.assignment()
@@ -169,8 +154,7 @@ class KafkaSource:
 
     # --- the member
 
-    def _connect(self) -> None:
-        self._consumer = Consumer(**self._settings)
+    def _begin(self) -> None:
         self._consumer.cluster.add_listener(self._note_metadata)
         self._consumer.watch_all_topics()
         self._metadata_changed = False
@@ -182,18 +166,17 @@ class KafkaSource:
 
     def _discard(self) -> None:
         """Gives all partitions up and closes the member."""
-        self.assignment.drop(list(self.assignment.trackers))
-        self._unopened.clear()
-        self._held.clear()
+        self._share.give_up()
         try:
-            with gevent.Timeout(2 * _ANSWER_MS / 1000):
-                self._consumer.close(autocommit=False, timeout_ms=_ANSWER_MS)
+            with gevent.Timeout(2 * ANSWER_MS / 1000):
+                self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
         except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # the member is given up in any case
             log.warning("left Kafka without a goodbye", group=self._group, error=repr(error))
 
     def _rebuild(self) -> None:
         self._discard()
-        self._connect()
+        self._consumer = self._share.consumer = Consumer(**self._settings)
+        self._begin()
 
     def _trouble(self) -> str:
         """Why nothing can be consumed now; "" when it can."""
@@ -207,7 +190,7 @@ class KafkaSource:
             return "no connection to the coordinator of the group"
         if not self._consumer.joined:
             return "joining the group"
-        return "waiting for the start of its partitions" if self._unopened else ""
+        return "waiting for the start of its partitions" if self._share.unopened else ""
 
     def _watch(self) -> None:
         reason = self._trouble()
@@ -229,9 +212,9 @@ class KafkaSource:
     def _prepare(self) -> None:
         if self._metadata_changed:
             self._choose_topics()
-        if self._unopened and self._consumer.joined:
+        if self._share.unopened and self._consumer.joined:
             try:
-                self._open()
+                self._share.open(self._subscribed or ())
             except (KafkaError, OSError) as error:  # others go on
                 self._fail(error)
 
@@ -243,14 +226,14 @@ class KafkaSource:
             return
         log.info("topics", group=self._group, topics=" ".join(topics) or "none")
         if topics:
-            self._consumer.subscribe_to(topics, _Listener(self))
+            self._consumer.subscribe_to(topics, self._share)
         elif self._subscribed:
             self.commit()
             self._consumer.unsubscribe()
             self._consumer.watch_all_topics()
-            self.assigned([])
+            self._share.give_up()
         else:
-            self._begun = True
+            self._share.begun = True
         self._subscribed = topics
 
     def _matches(self, topic: str) -> bool:
@@ -279,7 +262,7 @@ class KafkaSource:
         if room == 0 and timeout_ms > 0:
             gevent.sleep(_HELD_PAUSE_S)
             return {}
-        if self._held:
+        if self._share.held:
             timeout_ms = min(timeout_ms, _HELD_POLL_MS)
         return self._read(timeout_ms, max(1, room))
 
@@ -288,9 +271,9 @@ class KafkaSource:
         try:
             records = self._consumer.poll(timeout_ms=timeout_ms, max_records=limit)
         except OffsetOutOfRangeError as error:
-            self._restart(error.args[0])
+            self._share.restart(error.args[0])
         except LogTruncationError as error:
-            self._restart(error.divergent_offsets)
+            self._share.restart(error.divergent_offsets)
         return records
 
     def _hold(self, is_full: IsFull) -> int:
@@ -306,10 +289,7 @@ class KafkaSource:
                 held.add(key)
             else:
                 room = min(room or _MAX_RECORDS, own_room)
-        if held != self._held:
-            self._consumer.pause(*_partitions(held - self._held))
-            self._consumer.resume(*_partitions((self._held - held) & self.assignment.trackers.keys()))
-            self._held = held
+        self._share.hold(held)
         return room
 
     def _admit(self, batch: dict[Partition, list[Record]]) -> list[Delivery]:
@@ -320,118 +300,3 @@ class KafkaSource:
             if fresh:
                 deliveries.append(Delivery(tracker, fresh))
         return deliveries
-
-    # --- rebalances; the listener calls these in the I/O greenlet, while the consuming one waits in the library's poll
-
-    async def revoked(self, partitions: Iterable[Partition]) -> None:
-        """A rebalance begins: these may be given to another member."""
-        self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
-        self._unopened.clear()
-        due = self.assignment.due()
-        if not due:
-            return
-        try:
-            await self._consumer.commit_within(_offsets(due), _ANSWER_MS)
-        except Exception as error:  # noqa: BLE001  # what leaves a listener makes the library revoke for ever
-            log.warning("commit before a rebalance failed, some messages may repeat", group=self._group, error=error)
-        else:
-            self.assignment.confirm(due)
-
-    def assigned(self, partitions: Iterable[Partition]) -> None:
-        """A rebalance ends: these, and only these, are ours."""
-        assigned = {TopicPartition(*partition) for partition in partitions}
-        trackers = self.assignment.trackers
-        self.assignment.drop(trackers.keys() - assigned)
-        self.assignment.keep(trackers)
-        for key, tracker in trackers.items():
-            self._consumer.seek(Partition(*key), tracker.next_offset)
-        self._unopened = assigned - trackers.keys()
-        self._held &= trackers.keys()
-        self._consumer.pause(*_partitions(self._unopened))
-        for partition in _partitions(self._unopened):
-            # Any position keeps the library from choosing one itself.
-            self._consumer.seek(partition, 0)
-        log.info("partitions", group=self._group, kept=len(trackers), new=len(self._unopened))
-
-    def lost(self, partitions: Iterable[Partition]) -> None:
-        """The group has expelled this member: these are another's already."""
-        lost = {TopicPartition(*partition) for partition in partitions}
-        self.assignment.drop(lost)
-        self._unopened -= lost
-        self._held -= lost
-        log.warning("the group went on without this member", group=self._group, partitions=len(lost))
-
-    # --- start positions
-
-    def _open(self) -> None:
-        """Lets partitions begin whose start is known; those that the group never read get it committed first."""
-        keys = set(self._unopened)
-        present = set() if self._begun else self._present()
-        committed = self._consumer.committed_offsets(keys | present, _ANSWER_MS)
-        for key in keys & committed.keys():
-            self._begin(key, committed[key].offset, committed[key].metadata)
-        starts: dict[TopicPartition, Commit] = {}
-        if not self._begun and not committed:
-            starts = self._starts(keys | present, self._offset_reset)
-        elif self._unopened:
-            starts = self._starts(self._unopened, "earliest")
-        if starts:
-            self._consumer.commit(_offsets(starts), timeout_ms=_ANSWER_MS)
-        self._begun = True
-        for key in keys & starts.keys():
-            self._begin(key, *starts[key])
-
-    def _starts(self, keys: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, Commit]:
-        ask = self._consumer.end_offsets if reset == "latest" else self._consumer.beginning_offsets
-        found = ask(_partitions(keys), timeout_ms=_ANSWER_MS)
-        return {TopicPartition(*partition): Commit(offset, "") for partition, offset in found.items()}
-
-    def _present(self) -> set[TopicPartition]:
-        cluster = self._consumer.cluster
-        return {
-            TopicPartition(topic, number)
-            for topic in self._subscribed or ()
-            for number in cluster.partitions_for_topic(topic) or ()
-        }
-
-    def _begin(self, key: TopicPartition, offset: int, metadata: str) -> None:
-        tracker = self.assignment.assign(key, offset, metadata)
-        tracker.confirm(Commit(offset, metadata))
-        self._unopened.discard(key)
-        self._consumer.seek(Partition(*key), offset)
-        self._consumer.resume(Partition(*key))
-
-    def _restart(self, partitions: Iterable[Partition]) -> None:
-        """Goes on at the earliest offset, for the position is not, or no longer, in the log."""
-        for key, start in self._starts((TopicPartition(*partition) for partition in partitions), "earliest").items():
-            position = self.assignment.trackers[key].next_offset
-            where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start.offset}
-            log.error("offset out of range, going on at the earliest", group=self._group, **where)
-            self.out_of_range += 1
-            if start.offset < position:
-                self.assignment.assign(key, start.offset)
-            self._consumer.seek(Partition(*key), start.offset)
-
-
-class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
-    def __init__(self, source: KafkaSource) -> None:
-        self._source = source
-
-    async def on_partitions_revoked(self, revoked: Iterable[Partition]) -> None:
-        await self._source.revoked(revoked)
-
-    async def on_partitions_assigned(self, assigned: Iterable[Partition]) -> None:
-        self._source.assigned(assigned)
-
-    async def on_partitions_lost(self, lost: Iterable[Partition]) -> None:
-        self._source.lost(lost)
-
-
-def _partitions(keys: Iterable[TopicPartition]) -> list[Partition]:
-    """The library's own named tuples: it insists on them."""
-    return [Partition(*key) for key in keys]
-
-
-def _offsets(commits: dict[TopicPartition, Commit]) -> dict[Partition, OffsetAndMetadata]:
-    """Commits without a leader epoch, which says that it is not known: the positions are our own, not the library's."""
-    return {Partition(*key): OffsetAndMetadata(offset, metadata, -1) for key, (offset, metadata) in commits.items()}

@@ -1,0 +1,170 @@
+"""The partitions that one member of a group owns, through rebalances, and where each begins.
+
+When a rebalance begins all partitions are suspended and what is finished is committed. When it ends, those that stay go
+on where they were; new ones are paused until ``open`` knows their start and, where nothing was committed for them, has
+committed it. Positions are always set explicitly: the library keeps its own through a rebalance.
+
+The listener is called in the library's I/O greenlet, while the consuming greenlet waits in the library's poll; all else
+runs in the consuming greenlet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.structs import OffsetAndMetadata
+
+from pusher.broker.kafka.client import Consumer, Partition
+from pusher.broker.offsets import Assignment, Commit, TopicPartition
+from pusher.telemetry.log import Seldom, logger
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+#: The longest wait of a commit, and of each question about offsets.
+ANSWER_MS = 3000
+
+
+class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
+    """What a consumer owns; its rebalance listener. ``consumer`` may be replaced once everything is given up."""
+
+    def __init__(self, assignment: Assignment, group: str, offset_reset: str, consumer: Consumer) -> None:
+        self.assignment = assignment
+        self.consumer = consumer
+        #: How often a position was out of range.
+        self.out_of_range = 0
+        #: Assigned partitions whose start is not known yet; they are paused.
+        self.unopened: set[TopicPartition] = set()
+        #: Opened partitions that are paused.
+        self.held: set[TopicPartition] = set()
+        #: Whether partitions without a commit are later ones, which begin at the earliest offset.
+        self.begun = False
+        self._group, self._offset_reset = group, offset_reset
+
+    def commit(self) -> None:
+        """Commits what is finished; a failure is logged, and the commit is due again. May wait some 3 s."""
+        due = self.assignment.due()
+        if not due:
+            return
+        try:
+            self.consumer.commit(_offsets(due), timeout_ms=ANSWER_MS)
+        except Exception as error:  # noqa: BLE001  # what ended the I/O greenlet comes out here too; poll deals with it
+            _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
+        else:
+            self.assignment.confirm(due)
+
+    def give_up(self) -> None:
+        """Nothing is ours any more."""
+        self.assignment.drop(list(self.assignment.trackers))
+        self.unopened.clear()
+        self.held.clear()
+
+    def hold(self, held: set[TopicPartition]) -> None:
+        """Pauses these partitions, and no others that are open."""
+        if held != self.held:
+            self.consumer.pause(*_partitions(held - self.held))
+            self.consumer.resume(*_partitions((self.held - held) & self.assignment.trackers.keys()))
+            self.held = held
+
+    # --- rebalances
+
+    async def on_partitions_revoked(self, partitions: Iterable[Partition]) -> None:
+        """A rebalance begins: these may be given to another member."""
+        self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
+        self.unopened.clear()
+        due = self.assignment.due()
+        if not due:
+            return
+        try:
+            await self.consumer.commit_within(_offsets(due), ANSWER_MS)
+        except Exception as error:  # noqa: BLE001  # what leaves a listener makes the library revoke for ever
+            log.warning("commit before a rebalance failed, some messages may repeat", group=self._group, error=error)
+        else:
+            self.assignment.confirm(due)
+
+    async def on_partitions_assigned(self, partitions: Iterable[Partition]) -> None:
+        """A rebalance ends: these, and only these, are ours."""
+        assigned = {TopicPartition(*partition) for partition in partitions}
+        trackers = self.assignment.trackers
+        self.assignment.drop(trackers.keys() - assigned)
+        self.assignment.keep(trackers)
+        for key, tracker in trackers.items():
+            self.consumer.seek(Partition(*key), tracker.next_offset)
+        self.unopened = assigned - trackers.keys()
+        self.held &= trackers.keys()
+        self.consumer.pause(*_partitions(self.unopened))
+        for partition in _partitions(self.unopened):
+            # Any position keeps the library from choosing one itself.
+            self.consumer.seek(partition, 0)
+        log.info("partitions", group=self._group, kept=len(trackers), new=len(self.unopened))
+
+    async def on_partitions_lost(self, partitions: Iterable[Partition]) -> None:
+        """The group has expelled this member: these are another's already."""
+        lost = {TopicPartition(*partition) for partition in partitions}
+        self.assignment.drop(lost)
+        self.unopened -= lost
+        self.held -= lost
+        log.warning("the group went on without this member", group=self._group, partitions=len(lost))
+
+    # --- start positions
+
+    def open(self, topics: Iterable[str]) -> None:
+        """Lets partitions begin whose start is known; those that the group never read get it committed first.
+
+        ``topics``: all that are subscribed. May wait some 9 s; raises KafkaError, and then is to be called again.
+        """
+        keys = set(self.unopened)
+        present = set() if self.begun else self._present(topics)
+        committed = self.consumer.committed_offsets(keys | present, ANSWER_MS)
+        for key in keys & committed.keys():
+            self._begin(key, committed[key].offset, committed[key].metadata)
+        starts: dict[TopicPartition, Commit] = {}
+        if not self.begun and not committed:
+            starts = self._starts(keys | present, self._offset_reset)
+        elif self.unopened:
+            starts = self._starts(self.unopened, "earliest")
+        if starts:
+            self.consumer.commit(_offsets(starts), timeout_ms=ANSWER_MS)
+        self.begun = True
+        for key in keys & starts.keys():
+            self._begin(key, *starts[key])
+
+    def _starts(self, keys: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, Commit]:
+        ask = self.consumer.end_offsets if reset == "latest" else self.consumer.beginning_offsets
+        found = ask(_partitions(keys), timeout_ms=ANSWER_MS)
+        return {TopicPartition(*partition): Commit(offset, "") for partition, offset in found.items()}
+
+    def _present(self, topics: Iterable[str]) -> set[TopicPartition]:
+        cluster = self.consumer.cluster
+        return {
+            TopicPartition(topic, number) for topic in topics for number in cluster.partitions_for_topic(topic) or ()
+        }
+
+    def _begin(self, key: TopicPartition, offset: int, metadata: str) -> None:
+        tracker = self.assignment.assign(key, offset, metadata)
+        tracker.confirm(Commit(offset, metadata))
+        self.unopened.discard(key)
+        self.consumer.seek(Partition(*key), offset)
+        self.consumer.resume(Partition(*key))
+
+    def restart(self, partitions: Iterable[Partition]) -> None:
+        """Goes on at the earliest offset, for the position is not, or no longer, in the log."""
+        for key, start in self._starts((TopicPartition(*partition) for partition in partitions), "earliest").items():
+            position = self.assignment.trackers[key].next_offset
+            where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start.offset}
+            log.error("offset out of range, going on at the earliest", group=self._group, **where)
+            self.out_of_range += 1
+            if start.offset < position:
+                self.assignment.assign(key, start.offset)
+            self.consumer.seek(Partition(*key), start.offset)
+
+
+def _partitions(keys: Iterable[TopicPartition]) -> list[Partition]:
+    """The library's own named tuples: it insists on them."""
+    return [Partition(*key) for key in keys]
+
+
+def _offsets(commits: dict[TopicPartition, Commit]) -> dict[Partition, OffsetAndMetadata]:
+    """Commits without a leader epoch, which says that it is not known: the positions are our own, not the library's."""
+    return {Partition(*key): OffsetAndMetadata(offset, metadata, -1) for key, (offset, metadata) in commits.items()}
