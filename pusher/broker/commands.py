@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
+import gevent
 from gevent.os import tp_read
 from tqdm import tqdm
 
@@ -48,7 +50,11 @@ def add_tail_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_enqueue(args: argparse.Namespace, config: Config) -> int:
     """Puts each line that is not blank into the topic, its bytes as they are. 0 when all are stored."""
-    with _open_input(args.file) as source, closing(open_publisher(config, _brokers(args, config))) as publisher:
+    with (
+        _open_input(args.file) as source,
+        closing(open_publisher(config, _brokers(args, config))) as publisher,
+        _quiet_interrupt(),
+    ):
         tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
         with tqdm(total=_size(source), unit="B", unit_scale=True, leave=False, disable=None) as bar:
             load = _Load(publisher, args.topic, bar)
@@ -63,17 +69,27 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
 
 def run_tail(args: argparse.Namespace, config: Config) -> int:
     """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
-    left: int | None = args.number
-    with closing(open_reader(_brokers(args, config), args.topic, from_start=args.from_start)) as reader:
-        try:
-            while left is None or left > 0:
-                records = list(_read(reader))[:left]
-                sys.stdout.buffer.writelines((record.value or b"") + b"\n" for record in records)
-                sys.stdout.buffer.flush()
-                left = None if left is None else left - len(records)
-        except KeyboardInterrupt:
-            return _OK
+    reader = open_reader(_brokers(args, config), args.topic, from_start=args.from_start)
+    with closing(reader), suppress(KeyboardInterrupt), _quiet_interrupt():
+        left: int | None = args.number
+        while left is None or left > 0:
+            records = list(_read(reader))[:left]
+            sys.stdout.buffer.writelines((record.value or b"") + b"\n" for record in records)
+            sys.stdout.buffer.flush()
+            left = None if left is None else left - len(records)
     return _OK
+
+
+@contextmanager
+def _quiet_interrupt() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in this greenlet, without the lines that gevent's hub prints about it."""
+    found = signal.getsignal(signal.SIGINT)
+    watcher = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        signal.signal(signal.SIGINT, found)
 
 
 class _Load:
