@@ -103,7 +103,6 @@ def open_xmpp(faults: Sequence[str], directory: Path) -> tuple[Any, dict[str, An
         "gcm.xmpp.caFile": simulator.ca_file,
         "gcm.ackTimeout": "300ms",
         "gcm.retry.interval": "10ms",
-        "gcm.retry.maxAttempts": 20,  # a message may be on each of the links that end
     }
 
 
@@ -146,7 +145,7 @@ PROVIDERS = (
             "429": ("nack DEVICE_MESSAGE_RATE_EXCEEDED:1/5,once",),
             "503": ("nack SERVICE_UNAVAILABLE:1/5,once",),
             "reset": ("stanza-error service-unavailable:1/11,once",),
-            "goaway": ("drain:1/41,times=3", "end:1/61,times=3"),
+            "goaway": ("drain:1/41,times=1", "end:1/61,times=1"),
             "cut link": ("cut:1/61,times=3",),
             "silence": ("silence:1/29,once",),
             "late answer": ("ack:1/29,delay=450,once",),

@@ -1,0 +1,142 @@
+"""An app served through APNs, against the simulated service: what becomes of its credentials and links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gevent.pool import Group
+
+from pusher.apns.credentials import Credentials, ProviderToken
+from pusher.apns.message import ApnsParser, ApnsPush
+from pusher.apns.service import ApnsService, ApnsSettings
+from pusher.feedback import apns_feedback
+from pusher.outcome import Kind
+from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.retry import RetryPolicy
+from pusher.sim.apns import ApnsSimulator
+from pusher.sim.apns_rules import Rules
+from pusher.sim.certificate import make_p8
+from pusher.telemetry.stats import Stats
+from pusher.tls import TlsTrust
+from tests.faults.processes import wait_until
+from tests.publisher import Clock, ListPublisher
+from tests.records import record, tracker
+
+MINUTE_S = 60
+
+
+class Bed:
+    """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
+
+    def __init__(self, directory: Path, *faults: str) -> None:
+        self.ours, self.apples = Clock(time.time()), Clock(time.time())
+        self.apple = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
+        self.apple.start()
+        (directory / "key.p8").write_bytes(make_p8())
+        self.publisher = ListPublisher()
+        stats = Stats("test")
+        self.lane: Lane[ApnsPush] = Lane(
+            LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(0.01, 3)),
+            ApnsParser("com.game"),
+            apns_feedback,
+            self.publisher,
+            stats,
+        )
+        self.pipeline = Pipeline("apns", ("game",), lambda: self.publisher, stats, "")
+        self.pipeline.lanes["game"] = self.lane
+        self.tracker = tracker()
+        self.service = ApnsService(
+            self.lane, ApnsSettings("localhost", self.apple.port), self.credentials(directory / "key.p8")
+        )
+        self._submitted = 0
+
+    def credentials(self, key: Path) -> Credentials:
+        token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours)
+        return Credentials(TlsTrust(self.apple.ca_file, ""), token=token)
+
+    def send(self, count: int) -> dict[Kind, int]:
+        """So many pushes; waits for their ends. All outcomes so far."""
+        numbers = range(self._submitted, self._submitted + count)
+        self._submitted += count
+        message = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}
+        self.pipeline.submit(self.tracker, self.tracker.admit([record(message, number) for number in numbers]))
+        wait_until(lambda: self.lane.in_hand == 0, lambda: f"{self.lane.totals}, {self.service.health()}")
+        return {kind: n for kind, n in self.lane.totals.outcomes.items() if n}
+
+    @property
+    def connections(self) -> int:
+        return int(self.apple.counts()["transport"]["connections"])
+
+
+@contextmanager
+def opened(directory: Path, *faults: str) -> Iterator[Bed]:
+    bed = Bed(directory, *faults)
+    loops = Group()
+    try:
+        for loop in bed.service.loops().values():
+            loops.spawn(loop)
+        bed.service.start()
+        yield bed
+    finally:
+        bed.service.close(0.0)
+        loops.kill()
+        bed.apple.close()
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    with opened(tmp_path) as bed:
+        yield bed
+
+
+def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed) -> None:
+    assert bed.send(10) == {Kind.DELIVERED: 10}
+    assert bed.connections == 1
+    # Apple's clock is 35 minutes ahead of ours: our token, 30 minutes old, has expired there.
+    bed.ours.now += 30 * MINUTE_S
+    bed.apples.now += 65 * MINUTE_S
+    assert bed.send(50) == {Kind.DELIVERED: 60}
+    assert bed.connections == 2
+    assert bed.apple.counts()["answers"]["403 ExpiredProviderToken"] >= 1
+
+
+def test_a_token_that_expires_too_early_is_not_renewed_every_minute(bed: Bed) -> None:
+    bed.send(1)
+    bed.ours.now += 10 * MINUTE_S
+    bed.apples.now += 65 * MINUTE_S
+    assert bed.send(1) == {Kind.DELIVERED: 1, Kind.REJECTED: 1}
+
+
+def test_a_token_is_renewed_in_time_on_the_same_link(bed: Bed) -> None:
+    bed.send(1)
+    for clock in (bed.ours, bed.apples):
+        clock.now += 51 * MINUTE_S
+    bed.send(1)
+    for clock in (bed.ours, bed.apples):
+        clock.now += 30 * MINUTE_S
+    assert bed.send(1) == {Kind.DELIVERED: 3}
+    assert bed.connections == 1
+
+
+def test_new_credentials_use_a_new_link_while_the_old_one_finishes(bed: Bed, tmp_path: Path) -> None:
+    bed.send(10)
+    (tmp_path / "new.p8").write_bytes(make_p8())
+    bed.service.reload(bed.credentials(tmp_path / "new.p8"))
+    assert bed.send(10) == {Kind.DELIVERED: 20}
+    assert bed.connections == 2
+
+
+def test_refused_credentials_hold_the_app_after_twenty_answers(tmp_path: Path) -> None:
+    with opened(tmp_path, "403 InvalidProviderToken:1,times=20") as bed:
+        assert bed.send(20) == {Kind.REJECTED: 20}
+        health = bed.service.health()
+        assert not health.ready
+        assert "credentials" in health.reason
+        # The next one is a probe, a minute later; new credentials end the waiting at once.
+        bed.service.reload(bed.credentials(tmp_path / "key.p8"))
+        assert bed.send(5) == {Kind.REJECTED: 20, Kind.DELIVERED: 5}
+        assert bed.service.health().ready
