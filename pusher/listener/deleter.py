@@ -181,8 +181,10 @@ class Deleter:
             self._parts += [part[middle:], part[:middle]]
             return
         self._error.add()
-        _seldom.error(self.table, "a token cannot be deleted", table=self.table, error=str(error))
-        sentry.report(f"a token cannot be deleted: {error}", handler="invalidToken", table=self.table)
+        left_out = _seldom.turn(self.table)
+        if left_out is not None:
+            log.error("a token cannot be deleted", table=self.table, error=str(error), **left_out)
+            sentry.report(f"a token cannot be deleted: {error}", handler="invalidToken", table=self.table)
         part[0].finish()
 
     # --- trouble ------------------------------------------------------------------------------------------------------

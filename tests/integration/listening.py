@@ -60,7 +60,8 @@ class Database:
         quoted = '"' + name.replace('"', '""') + '"'
         percent = quoted.replace("%", "%%")
         self.run(
-            f"CREATE TABLE {quoted} (id serial PRIMARY KEY, token {kind} NOT NULL, born timestamptz DEFAULT now())"
+            f"CREATE TABLE {quoted} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, token {kind} NOT NULL, "
+            "born timestamptz DEFAULT now(), twice int GENERATED ALWAYS AS (id * 2) STORED)"
         )
         self.run(f"ALTER TABLE {quoted} OWNER TO {self.name}")
         self.run(f"INSERT INTO {percent} (token) SELECT unnest(%s::{kind}[])", list(tokens))
