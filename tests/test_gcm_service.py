@@ -15,9 +15,11 @@ from pusher.broker.interface import Done, Header, Record, TopicRefused
 from pusher.broker.offsets import Tracker
 from pusher.errors import CredentialError
 from pusher.feedback import google_feedback
+from pusher.gcm.errors import Answer
 from pusher.gcm.link import CertificateError, LinkError, LinkSettings
 from pusher.gcm.message import GcmPush, parse
 from pusher.gcm.service import GcmService, GcmSettings, log_in_once
+from pusher.gcm.window import Unanswered, Window
 from pusher.http2.pool import BackOff
 from pusher.outcome import Kind
 from pusher.pipeline import Lane, LaneSettings, Pipeline
@@ -75,9 +77,7 @@ class Bed:
         self.settings = GcmSettings(
             LinkSettings("localhost", simulator.port, "123", "key", **link or {}),
             TlsTrust(simulator.ca_file),
-            back_off=BackOff(0.01, 0.05),
-            refused_every_s=0.05,
-            **how,
+            **{"back_off": BackOff(0.01, 0.05), "refused_every_s": 0.05} | how,  # type: ignore[arg-type]
         )
         self.service = GcmService(self.lane, self.settings)
         self._loops = Group()
@@ -120,6 +120,12 @@ class Bed:
 
     def wait_until_ready(self) -> None:
         wait_until(lambda: self.service.health().ready)
+
+
+def ack(message_id: str) -> str:
+    """The stanza in which Google would say it."""
+    answer = json.dumps({"message_type": "ack", "message_id": message_id, "from": "x"})
+    return f"<message><gcm xmlns='google:mobile:data'>{answer}</gcm></message>"
 
 
 @pytest.fixture
@@ -225,6 +231,63 @@ def test_what_was_never_written_has_made_no_attempt(simulator: GcmSimulator) -> 
     assert {push.attempts for push in bed.pushes} == {1, 2}
 
 
+def test_an_answer_counts_although_the_link_ends_with_the_same_bytes(simulator: GcmSimulator) -> None:
+    simulator.ack_delay_s = 60
+    with Bed(simulator) as bed:
+        bed.submit()
+        bed.wait_until_pending(1)
+        simulator.links[0].write(ack("m0") + "</stream:stream>")
+        bed.wait_until_done()
+    assert simulator.arrivals == {"m0": 1}
+
+
+def test_how_messages_of_a_lost_link_end(simulator: GcmSimulator) -> None:
+    """Written, begun to be written or waiting to be: only the first two may have arrived."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.ends: dict[str, object] = {}
+
+        def ended(self, push: GcmPush, end: object) -> None:
+            self.ends[push.id] = end
+
+        def answered_late(self, message_id: str, answer: Answer) -> None:
+            pytest.fail("an answer")
+
+        def upstream(self, window: Window, message: object) -> None:
+            pytest.fail("a message")
+
+        def died(self, error: BaseException) -> None:
+            raise error
+
+    owner = Owner()
+    link = LinkSettings("localhost", simulator.port, "123", "key", ping_interval_s=0.2, ping_timeout_s=0.3)
+    window = Window(link, TlsTrust(simulator.ca_file).context(), 2_500, 60, owner)
+    window.open()
+    simulator.command("freeze 60")
+    for number in range(2_500):
+        message = {"to": "x", "message_id": f"m{number}", "data": {"text": "x" * 3_500}}
+        window.send(parse(record(message, number, TOPIC), tracker(TOPIC)))
+    wait_until(lambda: window.pending == 0)
+    assert window.left.is_set()
+    unsent = [message_id for message_id, end in owner.ends.items() if end is Unanswered.UNSENT]
+    lost = [message_id for message_id, end in owner.ends.items() if end is Unanswered.LOST]
+    assert len(unsent) + len(lost) == 2_500
+    assert set(window._link.unwritten) < set(unsent)
+    assert sorted(lost, key=lambda message_id: int(message_id[1:])) == [f"m{n}" for n in range(len(lost))]
+    assert lost
+
+
+def test_a_push_that_is_taken_when_the_link_is_left_goes_over_the_next_one(simulator: GcmSimulator) -> None:
+    with Bed(simulator) as bed:
+        bed.wait_until_ready()
+        assert bed.service._window
+        bed.submit()
+        bed.service._window.leave("in the same turn")
+        bed.wait_until_done()
+    assert simulator.arrivals == {"m0": 1}
+
+
 def test_a_drained_link_finishes_its_messages_beside_the_one_that_takes_new_ones(simulator: GcmSimulator) -> None:
     simulator.ack_delay_s = 60
     with Bed(simulator, max_pending=5) as bed:
@@ -238,12 +301,10 @@ def test_a_drained_link_finishes_its_messages_beside_the_one_that_takes_new_ones
         wait_until(lambda: bed.outcomes.get(Kind.DELIVERED) == 20)
         assert old.pending == {"m0", "m1", "m2"}
         for number in range(3):
-            old.write(
-                "<message><gcm xmlns='google:mobile:data'>"
-                f'{{"message_type":"ack","message_id":"m{number}","from":"token{number}"}}</gcm></message>'
-            )
+            old.write(ack(f"m{number}"))
         bed.wait_until_done()
-        wait_until(lambda: simulator.links != [] and old not in simulator.links)
+        wait_until(lambda: old not in simulator.links)
+        wait_until(lambda: len(bed.service._windows) == 1)
     assert set(simulator.arrivals.values()) == {1}
 
 
@@ -264,6 +325,14 @@ def test_an_answer_after_the_time_out_ends_the_retry_that_waits(simulator: GcmSi
         bed.wait_until_done()
     assert bed.outcomes == {Kind.DELIVERED: 3}
     assert len(bed.publisher.feedbacks) == 3
+
+
+def test_an_error_after_the_time_out_leaves_the_retry_waiting(simulator: GcmSimulator) -> None:
+    simulator.set_faults(["nack SERVICE_UNAVAILABLE,once,delay=300"])
+    with Bed(simulator, ack_timeout_s=0.05, retry=RetryPolicy(0.6, 5)) as bed:
+        bed.submit()
+        bed.wait_until_done()
+    assert bed.outcomes == {Kind.DELIVERED: 1}
 
 
 def test_silence_ends_in_a_failure(simulator: GcmSimulator) -> None:
@@ -379,7 +448,7 @@ def test_while_there_is_no_link_pushes_wait_and_expire(simulator: GcmSimulator) 
 
 
 def test_credentials_that_turn_wrong_are_tried_again(simulator: GcmSimulator) -> None:
-    with Bed(simulator) as bed:
+    with Bed(simulator, back_off=BackOff(3_600, 3_600)) as bed:
         bed.wait_until_ready()
         simulator.accounts = {"123": "another key"}
         simulator.command("cut")
