@@ -10,8 +10,6 @@ from pusher.config import Config, settings
 from pusher.errors import StartError
 from pusher.fcm.access_token import TokenEndpoint
 from pusher.fcm.credentials import ServiceAccount
-from pusher.gcm.link import LinkError
-from pusher.gcm.service import log_in_once
 from pusher.http2.transport import ConnectFailed, Origin, connect
 from pusher.services import apns_credentials, apns_host, fcm_origin, fcm_trust, xmpp_settings
 from pusher.tls import TlsTrust
@@ -86,6 +84,9 @@ def _fcm(config: Config, app: str) -> str:
 def _xmpp(config: Config, app: str) -> str:
     """Google's XMPP service, or one that is compatible, takes the login."""
     how = xmpp_settings(config, app)
+    from pusher.gcm.link import LinkError
+    from pusher.gcm.service import log_in_once
+
     try:
         log_in_once(app, how)
     except LinkError as error:

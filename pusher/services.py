@@ -1,10 +1,14 @@
-"""Which provider serves an app, and how its service is made from the configuration."""
+"""Which provider serves an app, and how its service is made from the configuration.
+
+What stands on the XMPP library is imported where it is used: only XMPP needs that, and it may not be installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pusher.apns.credentials import ClientCertificate, Credentials, ProviderToken
@@ -12,15 +16,13 @@ from pusher.apns.message import ApnsParser
 from pusher.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
 from pusher.broker.interface import Publisher
 from pusher.config import Config, settings
-from pusher.errors import CredentialError
+from pusher.errors import CredentialError, StartError
 from pusher.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.fcm.credentials import ServiceAccount
 from pusher.fcm.message import FcmParser
 from pusher.fcm.service import FcmService, FcmSettings
 from pusher.feedback import apns_feedback, google_feedback
-from pusher.gcm.link import LinkError, LinkSettings
 from pusher.gcm.message import parse as parse_gcm
-from pusher.gcm.service import GcmService, GcmSettings, log_in_once
 from pusher.http2.pool import BackOff, Policy
 from pusher.http2.transport import Origin
 from pusher.message import Push
@@ -29,6 +31,9 @@ from pusher.retry import RetryPolicy
 from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Stats
 from pusher.tls import TlsTrust
+
+if TYPE_CHECKING:
+    from pusher.gcm.service import GcmService, GcmSettings
 
 log = logger(__name__)
 
@@ -122,13 +127,20 @@ def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
 
 
 def xmpp_settings(config: Config, app: str) -> GcmSettings:
-    """How an app talks to Google over XMPP. Raises ``CredentialError`` where it has no credentials."""
+    """How an app talks to Google over XMPP. Raises ``StartError`` without credentials, or without the XMPP library."""
     sender_id, api_key = config.of(settings.GCM_SENDER_ID, app), config.of(settings.GCM_API_KEY, app)
     if not (sender_id and api_key):
         raise CredentialError(
             f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
             f"or gcm.certs.{app}.apiKey and .senderID (XMPP, which Google shut down in 2024)"
         )
+    if importlib.util.find_spec("sleekxmpp") is None:
+        raise StartError(
+            "GCM over XMPP needs sleekxmpp: run `pip install ./packaging/sleekxmpp` at the top of pusher's sources"
+        )
+    from pusher.gcm.link import LinkSettings
+    from pusher.gcm.service import GcmSettings
+
     return GcmSettings(
         LinkSettings(
             host=config[settings.GCM_XMPP_HOST],
@@ -146,6 +158,9 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
 
 def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     how = xmpp_settings(config, app)
+    from pusher.gcm.link import LinkError
+    from pusher.gcm.service import GcmService, log_in_once
+
     try:
         log_in_once(app, how)
     except LinkError as error:
