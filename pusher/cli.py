@@ -113,11 +113,16 @@ COMMANDS = (
 )
 
 
+def _help(prog: str) -> argparse.HelpFormatter:
+    """Room for the longest command's name."""
+    return argparse.HelpFormatter(prog, max_help_position=30)
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes its arguments from its command, and only when it is used."""
 
     def __init__(self, *, command: Command | None = None, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_help, **options)
         self._pending = command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
