@@ -23,8 +23,9 @@ import gevent
 import pytest
 
 from pusher.broker.interface import PublishError, Record
-from pusher.broker.offsets import State, Tracker
+from pusher.broker.offsets import Commit, State, Tracker
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
+from pusher.broker.sqlite.group import Member, Share, commit, join, leave
 from pusher.broker.sqlite.store import Store, Unavailable
 from pusher.broker.sqlite.topic_log import delete_old
 from tests.contract.brokers import (
@@ -160,12 +161,14 @@ def test_a_second_member_stands_by_and_says_so(
     broker: SqliteBroker, member: Callable[..., SqliteSource], caplog: pytest.LogCaptureFixture
 ) -> None:
     write(broker, *numbered(10))
-    owner, standby = member(), member()
+    clock = Clock()
+    owner, standby = member(), member(clock=clock)
     assert len(records(receive(owner, 10))) == 10
 
     with caplog.at_level(logging.INFO):
         for _ in range(5):
-            assert standby.poll(0.05, never) == []
+            clock.now_s += 2
+            assert standby.poll(0, never) == []
     assert not standby.assignment.trackers
     assert standby.health().ready
     assert f"/{os.getpid()}/" in standby.health().reason
@@ -249,8 +252,49 @@ def test_leases_are_prolonged_in_time(broker: SqliteBroker, member: Callable[...
     let_leases_end(broker, clock)
     clock.now_s -= 8
     source.poll(0, never)
-    assert member().poll(0, never) == []
-    assert source.assignment.trackers
+    standby = member()
+    standby.poll(0, never)
+    assert not standby.assignment.trackers
+
+
+def test_what_is_read_while_the_lease_ends_is_not_handed_on(
+    broker: SqliteBroker, member: Callable[..., SqliteSource]
+) -> None:
+    clock = Clock()
+    write(broker, b"0")
+    source = member(clock=clock)
+
+    def take_long(_topic: str) -> bool:
+        clock.now_s += 11
+        return False
+
+    assert source.poll(0, take_long) == []
+    assert values(source.poll(0, never)) == [b"0"]
+
+
+def test_a_commit_needs_the_fence_that_it_was_granted(broker: SqliteBroker) -> None:
+    broker.create_topic(TOPIC)
+    one, other = Member(GROUP, "one"), Member(GROUP, "other")
+    with closing(Store(broker.url)) as store:
+
+        def take(member: Member, held: dict[str, int], now_s: float) -> Share:
+            return store.run(
+                partial(join, member=member, wanted={TOPIC}, held=held, reset="earliest", now_s=now_s, lease_s=10.0)
+            )
+
+        first = take(one, {}, 100).fences
+        assert take(one, first, 105) == (first, {}, {})
+        assert take(other, {}, 110) == ({}, {}, {TOPIC: "one"})
+        second = take(other, {}, 116).fences
+        store.run(partial(leave, member=other, fences=second, commits={TOPIC: Commit(7, "")}))
+        third = take(one, {}, 117)
+        assert first[TOPIC] < second[TOPIC] < third.fences[TOPIC]
+        assert third.starts == {TOPIC: Commit(7, "")}
+
+        # the same member with what it knew before: its tracker is of an earlier time
+        assert store.run(partial(commit, member=one, fences=first, commits={TOPIC: Commit(3, "")})) == {TOPIC}
+        assert store.run(partial(commit, member=one, fences=third.fences, commits={TOPIC: Commit(8, "")})) == set()
+        assert take(one, first, 118).starts == {TOPIC: Commit(8, "")}
 
 
 def test_two_members_never_own_a_topic_at_once(broker: SqliteBroker, member: Callable[..., SqliteSource]) -> None:

@@ -227,6 +227,16 @@ def test_topics_found_after_a_pause_of_the_group_begin_at_their_first_record(des
     assert sorted(values(deliveries), key=str) == [b"early", b"on"]
 
 
+def test_a_group_that_began_without_topics_reads_later_ones_from_their_first_record(desk: Desk) -> None:
+    source = desk.source(desk.name(), [f"^{desk.prefix}_apns"], offset_reset="latest")
+    assert poll_until(source, lambda: source.health().reason == "no topic matches") == []
+    later = desk.topic()
+    desk.write(later, b"early")
+    source.refresh()
+
+    assert values(receive(source, 1)) == [b"early"]
+
+
 # --- which topics
 
 
