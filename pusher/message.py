@@ -53,6 +53,7 @@ class Push:
         "timestamp_ms",
         "token",
         "tracker",
+        "ttl_s",
     )
 
     def __init__(self, record: Record, tracker: Tracker) -> None:
@@ -64,6 +65,8 @@ class Push:
         self.token = ""
         #: Milliseconds since the epoch; 0: never.
         self.expires_ms = 0
+        #: Seconds after the first send beyond which a retry is worth nothing; None: no such limit.
+        self.ttl_s: float | None = None
         #: What the producer attached for the feedback.
         self.metadata: dict[str, Json] | None = None
         #: Sends that were written to a provider's connection.

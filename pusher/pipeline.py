@@ -203,14 +203,16 @@ class Lane(Generic[P]):
         """It was taken but not handed over: again after ``wait_s``."""
         self._again(push, wait_s)
 
-    def retry(self, push: P, failure: Outcome, retry_after_s: float | None = None) -> None:
-        """Again after a wait; ``failure`` is its outcome when the policy allows no further send."""
+    def retry(
+        self, push: P, failure: Outcome, retry_after_s: float | None = None, policy: RetryPolicy | None = None
+    ) -> None:
+        """Again after a wait; ``failure`` is its outcome when ``policy``, else the lane's, allows no further send."""
         if push.finished:
             return
         push.free_resends = 0
         elapsed_s = self._clock() - push.first_sent_at
-        wait_s = self.settings.retry.wait_s(push.attempts, retry_after_s, elapsed_s)
-        if wait_s is None:
+        wait_s = (policy or self.settings.retry).wait_s(push.attempts, retry_after_s, elapsed_s)
+        if wait_s is None or (push.ttl_s is not None and elapsed_s + wait_s > push.ttl_s):
             self.finish(push, failure)
             return
         self._stats.counter(metrics.RETRIED, *self._tags, failure.key).add()

@@ -12,6 +12,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+#: A provider that asks for more is not believed: a push would wait for ever, and hold up the commit of its partition.
+MAX_RETRY_AFTER_S = 3_600.0
+#: Far above any ``max_wait_s``, and small enough to be a float.
+_MAX_DOUBLINGS = 64
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -33,14 +38,16 @@ class RetryPolicy:
     ) -> float | None:
         """How long to wait after ``attempts`` sends; None when there is to be no further one.
 
-        A provider's Retry-After wins over the back-off. The jitter only lengthens the wait, by up to a half, because
-        both providers name minimum waits.
+        A provider's Retry-After, of an hour at most, wins over the back-off. The jitter only lengthens the wait, by up
+        to a half, because both providers name minimum waits.
         """
         if attempts >= self.max_attempts:
             return None
-        wait = retry_after_s
-        if wait is None:
-            wait = min(self.interval_s * 2 ** (attempts - 1) * (1 + draw() / 2), self.max_wait_s)
+        if retry_after_s is None:
+            doubled_s = self.interval_s * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS)
+            wait = min(doubled_s * (1 + draw() / 2), self.max_wait_s)
+        else:
+            wait = min(retry_after_s, MAX_RETRY_AFTER_S)
         if self.max_elapsed_s is not None and elapsed_s + wait > self.max_elapsed_s:
             return None
         return wait
@@ -87,5 +94,5 @@ def parse_retry_after(text: str, now_s: float) -> float | None:
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

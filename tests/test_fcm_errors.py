@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pusher.fcm.errors import CODES, QUOTA_WAIT_S, read_answer
+from pusher.fcm.errors import CODES, read_answer
 from pusher.outcome import DELIVERED, Kind
 
 NAMES = {
@@ -104,9 +104,9 @@ def test_a_body_without_a_code_leaves_the_status_to_decide(status: int, body: by
 
 def test_a_quota_waits_for_a_minute() -> None:
     detail = {"@type": FCM_ERROR, "errorCode": "QUOTA_EXCEEDED"}
-    assert read_answer(429, body_of(429, "RESOURCE_EXHAUSTED", detail)).meaning.first_wait_s == QUOTA_WAIT_S
-    assert read_answer(429, b"").meaning.first_wait_s == QUOTA_WAIT_S
-    assert read_answer(503, b"").meaning.first_wait_s == 0
+    assert read_answer(429, body_of(429, "RESOURCE_EXHAUSTED", detail)).meaning.quota
+    assert read_answer(429, b"").meaning.quota
+    assert not read_answer(503, b"").meaning.quota
 
 
 def test_an_apple_certificate_that_is_refused_is_no_reason_for_a_new_access_token() -> None:

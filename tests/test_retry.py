@@ -26,6 +26,14 @@ def test_retry_after_wins() -> None:
     assert POLICY.wait_s(4, retry_after_s=120) is None
 
 
+def test_a_retry_after_beyond_all_reason_is_cut() -> None:
+    assert POLICY.wait_s(1, retry_after_s=float("inf")) == 3600
+
+
+def test_attempts_without_limit_do_not_overflow() -> None:
+    assert RetryPolicy(interval_s=1, max_attempts=10**9).wait_s(10**6, draw=lambda: 0.0) == 60
+
+
 def test_no_retry_beyond_the_elapsed_limit() -> None:
     policy = RetryPolicy(interval_s=10, max_attempts=99, max_elapsed_s=30)
     assert policy.wait_s(1, elapsed_s=20, draw=lambda: 0.0) == 10
@@ -53,7 +61,15 @@ def test_drain_takes_out_what_is_not_kept() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0.0), ("120", 120.0), ("soon", None), ("-1", None), ("Fri, 01 Jan 2027 00:00:10 GMT", 10.0), ("", None)],
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("soon", None),
+        ("-1", None),
+        ("Fri, 01 Jan 2027 00:00:10 GMT", 10.0),
+        ("", None),
+        ("9" * 999, float("inf")),
+    ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     assert parse_retry_after(text, datetime(2027, 1, 1, tzinfo=UTC).timestamp()) == seconds

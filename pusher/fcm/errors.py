@@ -31,8 +31,8 @@ class Meaning(NamedTuple):
     delete_token: bool = False
     #: Worth another try after a wait.
     retry: bool = False
-    #: Shortest first wait, unless the answer names one; 0.0 leaves it to the policy.
-    first_wait_s: float = 0.0
+    #: A quota is used up: the first wait is ``QUOTA_WAIT_S``, unless the answer names one.
+    quota: bool = False
     #: The access token is refused: another try with a new one.
     access_token: bool = False
     #: The app's credentials, not this push, are refused.
@@ -48,7 +48,7 @@ class Code(NamedTuple):
 
 _FINAL = Meaning()
 _RETRY = Meaning(retry=True)
-_QUOTA = Meaning(retry=True, first_wait_s=QUOTA_WAIT_S)
+_QUOTA = Meaning(retry=True, quota=True)
 _ACCESS_TOKEN = Meaning(access_token=True, credentials=True)
 _CREDENTIALS = Meaning(credentials=True)
 

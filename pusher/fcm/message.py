@@ -10,6 +10,7 @@ Google accepts, Google decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import orjson
@@ -52,18 +53,17 @@ _FOR_ANDROID = (
 )
 _ARGUMENTS = ("body_loc_args", "title_loc_args")
 _MAX_COUNT = 2**31 - 1
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
 
 
 class FcmPush(Push):
     """A push for Google over HTTP v1. ``token`` is its target: a device token, ``/topics/name``, or a condition."""
 
-    __slots__ = ("body", "left_out", "ttl_s")
+    __slots__ = ("body", "left_out")
 
     body: bytes
     #: Fields that could not be mapped.
     left_out: tuple[str, ...]
-    #: No retry is worthwhile later than this after the first send; None: unlimited.
-    ttl_s: int | None
 
 
 class FcmParser:
@@ -89,8 +89,8 @@ def parse(record: Record, tracker: Tracker) -> FcmPush:
     """The push in a record. Never waits; raises ``InvalidMessage``."""
     push = FcmPush(record, tracker)
     fields = read(push, record, FIELDS)
-    push.ttl_s = fields.get("time_to_live")
     request, left_out = build(fields)
+    push.ttl_s = _ttl_s(request["message"].get("android", {}).get("ttl"))
     push.left_out = tuple(left_out)
     push.body = encode(request)
     if len(push.body) > MAX_BODY_BYTES:
@@ -142,6 +142,12 @@ def _android(fields: Mapping[str, Json], shown: dict[str, Json]) -> dict[str, Js
     if shown:
         android["notification"] = shown
     return android
+
+
+def _ttl_s(text: Json) -> float | None:
+    """A ``google.protobuf.Duration`` in JSON; None when it is none, which Google will say."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    return float(match[1]) if match else None
 
 
 def _apns(fields: Mapping[str, Json]) -> dict[str, Json]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pusher.broker.interface import Health
 from pusher.dispatch import Dispatcher, retry_after_s
 from pusher.fcm.access_token import AccessToken
-from pusher.fcm.errors import Meaning, read_answer
+from pusher.fcm.errors import QUOTA_WAIT_S, read_answer
 from pusher.fcm.message import FcmPush
-from pusher.http2.exchange import Exchange
+from pusher.http2.exchange import End, Exchange
 from pusher.http2.header_block import Fields
 from pusher.http2.pool import Policy, Pool
 from pusher.http2.transport import Origin
@@ -56,6 +56,8 @@ class FcmService:
         self._path = f"/v1/projects/{settings.project_id}/messages:send".encode()
         self._fields = _fields("")
         self._token = ""
+        #: For a 429 that does not say how long to wait.
+        self._quota = replace(lane.settings.retry, interval_s=QUOTA_WAIT_S)
         self._latency = stats.timing(metrics.FIREBASE_LATENCY, lane.settings.app)
         self._dispatcher = Dispatcher(
             lane,
@@ -108,29 +110,30 @@ class FcmService:
 
     def _exchange(self, push: FcmPush) -> Exchange:
         token = self._access_token.current()
-        if token != self._token:
+        # It may end while a push is taken: the old one is answered 401 and the push waits for a new one.
+        if token and token != self._token:
             self._token, self._fields = token, _fields(token)
         return Exchange(push, self._fields, self._path, b"", push.body)
 
     # --- answers ------------------------------------------------------------------------------------------------------
     def _note_latency(self, exchange: Exchange) -> None:
-        self._latency.observe((self._clock() - exchange.sent_at) * 1000)
+        if exchange.end is End.RESPONSE:
+            self._latency.observe((self._clock() - exchange.sent_at) * 1000)
 
     def _answered(self, exchange: Exchange) -> None:
         """An answer that is not 200."""
         push: FcmPush = exchange.subject
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if meaning.access_token and self._access_token.refused(_token_of(exchange)):
-            self.lane.retry(push, outcome, retry_after_s=0.0)
+            self.lane.resend(push)
         elif meaning.credentials:
             self._refused(outcome)
             self.lane.finish(push, outcome)
+        elif meaning.retry:
+            self.lane.retry(push, outcome, retry_after_s(exchange), self._quota if meaning.quota else None)
         else:
             self._dispatcher.credentials_accepted()
-            if meaning.retry and not self._too_late(push):
-                self.lane.retry(push, outcome, _wait_s(exchange, push, meaning))
-            else:
-                self.lane.finish(push, outcome)
+            self.lane.finish(push, outcome)
 
     def _refused(self, outcome: Outcome) -> None:
         self._dispatcher.credentials_refused()
@@ -140,18 +143,6 @@ class FcmService:
             game=self.lane.settings.app,
             reason=outcome.description,
         )
-
-    def _too_late(self, push: FcmPush) -> bool:
-        """Whether the device would no longer be shown it."""
-        return push.ttl_s is not None and self._clock() - push.first_sent_at >= push.ttl_s
-
-
-def _wait_s(exchange: Exchange, push: FcmPush, meaning: Meaning) -> float | None:
-    """What the answer asks for, else the minimum that Google names for this error, doubled with each attempt."""
-    asked = retry_after_s(exchange)
-    if asked is None and meaning.first_wait_s:
-        return meaning.first_wait_s * 2.0 ** max(0, push.attempts - 1)
-    return asked
 
 
 def _token_of(exchange: Exchange) -> str:
