@@ -83,7 +83,7 @@ def test_without_a_command_the_help_lists_the_commands(
     output = capsys.readouterr()
     assert output.err == ""
     for command in COMMANDS:
-        assert re.search(rf"^    {command.name} +{command.text}$", output.out, re.MULTILINE)
+        assert re.search(rf"^    {command.name}\s+{command.text}$", output.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["apns", "-h"], ["settings", "--help"], ["simulate", "-h"]])
