@@ -176,6 +176,22 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
     assert (push.id, push.expires_ms, push.ttl_s) == ("the-id", 9_000_000_000_000, 4711)
 
 
+@pytest.mark.parametrize(
+    ("fields", "ttl_s"),
+    [
+        ({}, None),
+        ({"time_to_live": 0}, 0),
+        ({"time_to_live": 60}, 60),
+        ({"android": {"ttl": "3.5s"}}, 3.5),
+        ({"time_to_live": 60, "android": {"ttl": "10s"}}, 10),
+        ({"android": {"ttl": "soon"}}, None),
+        ({"android": {"ttl": 7}}, None),
+    ],
+)
+def test_retries_end_with_the_time_to_live_that_is_sent(fields: dict[str, object], ttl_s: float | None) -> None:
+    assert parsed({"to": "t", **fields}).ttl_s == ttl_s
+
+
 def test_dry_run() -> None:
     assert parsed({"to": "t", "dry_run": True}).body == b'{"validate_only":true,"message":{"token":"t"}}'
 
