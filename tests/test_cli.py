@@ -77,8 +77,9 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("arguments", [[], ["help"], ["-d"]])
 def test_without_a_command_the_help_lists_the_commands(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(arguments) == 0
     output = capsys.readouterr()
     assert output.err == ""
