@@ -1,0 +1,52 @@
+"""The shipped supervisord configuration, run: a shared group, a killed process that comes back, a clean stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.driver import Driver
+from tests.faults.supervised import Supervised
+from tests.kafka_admin import committed, shares
+from tests.kafka_server import KafkaServer
+
+pytestmark = pytest.mark.integration
+
+TOPIC = "push-game_apns-single"
+
+
+def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(
+    breakable_kafka: KafkaServer, tmp_path: Path
+) -> None:
+    brokers = breakable_kafka.brokers
+    with Driver(tmp_path, brokers) as driver:
+        apple = driver.simulator()
+        driver.create_topics(TOPIC)
+        driver.produce(TOPIC, 300)
+        settings = driver.settings(apple.port, apple.ca_file)
+        del settings["admin"]
+        with Supervised(tmp_path, settings, ["pusher-apns"]) as supervised:
+            driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
+            driver.run_until(lambda: sorted(shares(brokers, driver.group)) == [1, 2], "the partitions are not shared")
+
+            supervised.kill(0)
+            driver.produce(TOPIC, 300)
+            driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
+            supervised.wait_until_running()
+            driver.run_until(lambda: sorted(shares(brokers, driver.group)) == [1, 2], "it did not join again")
+
+            before = [state.pid for state in supervised.states()]
+            supervised.terminate(0)
+            supervised.terminate(1)
+            assert not set(before) & {state.pid for state in supervised.states()}
+            driver.produce(TOPIC, 300)
+            driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
+
+            assert supervised.stop() == 0
+        verdict = driver.verdict()
+        assert verdict.good, verdict
+        # four orders to stop: two by SIGTERM, two by supervisord's own end
+        assert supervised.logs().count("stopped gracefully") == 4, supervised.logs()
+        assert sum(position.offset for (topic, _), position in committed(brokers, driver.group).items()) == 900
+        assert "not everything ended in time" not in supervised.logs()
