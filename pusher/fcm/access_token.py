@@ -139,6 +139,8 @@ class AccessToken:
     ) -> None:
         #: Why there is no token, or none after this one; "" when all is well.
         self.reason = "no access token yet"
+        #: Whether the endpoint's last answer refused the account itself.
+        self.account_refused = False
         self._app, self._fetch, self._back_off, self._clock = app, fetch, back_off, clock
         self._token = ""
         self._obtained_at = 0.0
@@ -203,7 +205,7 @@ class AccessToken:
         self._note_skew(grant.skew_s)
         if self._failures:
             log.info("access token obtained again", game=self._app, failures=self._failures)
-        self.reason, self._failures = "", 0
+        self.reason, self.account_refused, self._failures = "", False, 0
         self._token = grant.token
         self._obtained_at = self._clock()
         self._expires_at = self._obtained_at + grant.lifetime_s
@@ -213,7 +215,7 @@ class AccessToken:
 
     def _failed(self, error: TokenFailed) -> None:
         self._failures += 1
-        self.reason = str(error)
+        self.reason, self.account_refused = str(error), error.refused
         # At least half of the back-off: a crowd that was cut off together must not come back together.
         wait_s = self._back_off.delay_s(self._failures, (1 + random.random()) / 2)
         self._next_at = self._clock() + max(wait_s, error.retry_after_s)

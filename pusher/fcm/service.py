@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from pusher.broker.interface import Health
+from pusher.condition import Condition
 from pusher.dispatch import Dispatcher, retry_after_s
 from pusher.fcm.access_token import AccessToken
 from pusher.fcm.errors import QUOTA_WAIT_S, read_answer
@@ -98,8 +99,12 @@ class FcmService:
     def health(self) -> Health:
         """Whether pushes can be sent now."""
         if not self._access_token.current():
-            return Health(False, self._access_token.reason)
+            return Health(False, self._access_token.reason or "waits for a new access token")
         return self._dispatcher.health()
+
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        return Condition(self._pool.state().links, self._dispatcher.held or self._access_token.account_refused)
 
     # --- requests -----------------------------------------------------------------------------------------------------
     def _tls(self) -> ssl.SSLContext:
