@@ -69,7 +69,7 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
 
 def run_tail(args: argparse.Namespace, config: Config) -> int:
     """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
-    reader = open_reader(_brokers(args, config), args.topic, from_start=args.from_start)
+    reader = open_reader(_brokers(args, config), args.topic, "earliest" if args.from_start else "latest")
     with closing(reader), suppress(KeyboardInterrupt), _quiet_interrupt():
         left: int | None = args.number
         while left is None or left > 0:

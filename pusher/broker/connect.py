@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pusher.broker.interface import Publisher, Reader, Source, Wanted
+from pusher.broker.interface import Place, Publisher, Reader, Source, Wanted
+from pusher.broker.offsets import Commit
 from pusher.config import Config, settings
 from pusher.config.settings import QueueSettings
 
@@ -63,16 +64,29 @@ def open_publisher(config: Config, brokers: str) -> Publisher:
     )
 
 
-def open_reader(brokers: str, topic: str, *, from_start: bool) -> Reader:
-    """Does not wait for the broker."""
-    start = "earliest" if from_start else "latest"
+def open_reader(brokers: str, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
+    """Reads from a place, up to another one if it is given. Does not wait for the broker."""
     if brokers.startswith(_EMBEDDED):
         from pusher.broker.sqlite import SqliteReader
 
-        return SqliteReader(brokers, topic, start)
+        return SqliteReader(brokers, topic, start, end)
     from pusher.broker.kafka.reader import KafkaReader
 
-    return KafkaReader(brokers, topic, start)
+    return KafkaReader(brokers, topic, start, end)
+
+
+def committed(brokers: str, group: str, topic: str) -> dict[int, Commit]:
+    """What a group has committed in a topic, by partition; asks without joining it. Raises ``OSError`` with one line.
+
+    Waits up to some seconds.
+    """
+    if brokers.startswith(_EMBEDDED):
+        from pusher.broker.sqlite import reader as sqlite_reader
+
+        return sqlite_reader.committed(brokers, group, topic)
+    from pusher.broker.kafka import reader as kafka_reader
+
+    return kafka_reader.committed(brokers, group, topic)
 
 
 def check_broker(brokers: str) -> str:

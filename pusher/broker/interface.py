@@ -5,12 +5,15 @@ One contract suite (``tests/contract/``) runs over both implementations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pusher.broker.offsets import Assignment, TopicPartition, Tracker
 
 Header = tuple[str, bytes]
+
+#: A place in each partition: "earliest", "latest", offsets by partition, or a time in seconds since the epoch.
+Place = str | Mapping[int, int] | float
 
 
 class Record(Protocol):
@@ -155,10 +158,19 @@ class Publisher(Protocol):
 
 
 class Reader(Protocol):
-    """Reads a topic outside any group."""
+    """Reads a topic outside any group, up to an end where it was given one."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether every partition was read up to the end that was given. Without one, never."""
+        ...
 
     def read(self, timeout_s: float) -> Iterable[Record]:
         """The next records, none when nothing came in ``timeout_s``. Raises ``OSError`` with one clear line."""
+        ...
+
+    def offsets(self, place: Place) -> dict[int, int]:
+        """The offset of a place in each partition; the end where nothing is as late. Waits; raises as ``read``."""
         ...
 
     def close(self) -> None:

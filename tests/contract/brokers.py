@@ -10,10 +10,11 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from pusher.broker.interface import Delivery, IsFull, Publisher, Reader, Record, Source, Wanted
-from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
-from pusher.broker.offsets import TopicPartition
-from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
+from pusher.broker import connect
+from pusher.broker.interface import Delivery, IsFull, Place, Publisher, Reader, Record, Source, Wanted
+from pusher.broker.kafka import KafkaPublisher, KafkaSource
+from pusher.broker.offsets import Commit, TopicPartition
+from pusher.broker.sqlite import SqlitePublisher, SqliteSource
 from pusher.broker.sqlite.store import Store, file_of
 from pusher.broker.sqlite.topic_log import create_topic as create_sqlite_topic
 from tests.kafka_admin import create_topic
@@ -35,6 +36,9 @@ class Broker(Protocol):
     #: of one record's value
     max_value_bytes: int
 
+    @property
+    def address(self) -> str: ...
+
     def create_topic(self, topic: str, partitions: int = 3) -> None:
         """A broker whose topics have one partition takes no notice of ``partitions``."""
         ...
@@ -51,10 +55,6 @@ class Broker(Protocol):
 
     def publisher(self, *, buffer_kib: int = 32768) -> Publisher: ...
 
-    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
-        """``start``: "earliest", "latest", offsets by partition, or a time (s since the epoch)."""
-        ...
-
 
 class KafkaBroker:
     """A Kafka that runs already."""
@@ -62,7 +62,7 @@ class KafkaBroker:
     max_value_bytes = 1_000_000
 
     def __init__(self, brokers: str) -> None:
-        self.brokers = brokers
+        self.address = self.brokers = brokers
 
     def create_topic(self, topic: str, partitions: int = 3) -> None:
         create_topic(self.brokers, topic, partitions)
@@ -83,9 +83,6 @@ class KafkaBroker:
     def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
         return KafkaPublisher(self.brokers, buffer_kib=buffer_kib)
 
-    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
-        return KafkaReader(self.brokers, topic, start)
-
 
 class SqliteBroker:
     """A file in a directory of its own."""
@@ -93,7 +90,7 @@ class SqliteBroker:
     max_value_bytes = 1_000_000
 
     def __init__(self, directory: Path) -> None:
-        self.url = f"sqlite:///{directory}/queue.db"
+        self.address = self.url = f"sqlite:///{directory}/queue.db"
         self.path = file_of(self.url)
 
     def create_topic(self, topic: str, partitions: int = 3) -> None:
@@ -113,9 +110,6 @@ class SqliteBroker:
 
     def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
         return SqlitePublisher(self.url, buffer_kib=buffer_kib)
-
-    def reader(self, topic: str, start: str | dict[int, int] | float) -> Reader:
-        return SqliteReader(self.url, topic, start)
 
 
 class Desk:
@@ -159,8 +153,11 @@ class Desk:
     def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
         return self._stack.enter_context(closing(self.broker.publisher(buffer_kib=buffer_kib)))
 
-    def reader(self, topic: str, start: str | dict[int, int] | float = "earliest") -> Reader:
-        return self._stack.enter_context(closing(self.broker.reader(topic, start)))
+    def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
+        return self._stack.enter_context(closing(connect.open_reader(self.broker.address, topic, start, end)))
+
+    def committed(self, group: str, topic: str) -> dict[int, Commit]:
+        return connect.committed(self.broker.address, group, topic)
 
     def write(self, topic: str, *values: bytes) -> None:
         """Stores values; returns when all are stored."""

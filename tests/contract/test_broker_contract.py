@@ -11,8 +11,8 @@ from collections import defaultdict
 
 import pytest
 
-from pusher.broker.interface import Delivery, PublishError, Reader, Record, RecordTooLarge
-from pusher.broker.offsets import State
+from pusher.broker.interface import Delivery, Place, PublishError, Reader, Record, RecordTooLarge
+from pusher.broker.offsets import Commit, State, decode_ranges
 from tests.contract.brokers import (
     Desk,
     finish,
@@ -483,7 +483,7 @@ def collect(reader: Reader, count: int) -> list[Record]:
     return found
 
 
-def read(desk: Desk, topic: str, start: str | dict[int, int] | float, count: int) -> list[Record]:
+def read(desk: Desk, topic: str, start: Place, count: int) -> list[Record]:
     return collect(desk.reader(topic, start), count)
 
 
@@ -523,3 +523,93 @@ def test_a_reader_of_a_topic_that_does_not_exist_says_so(desk: Desk) -> None:
     missing = desk.name()
     with pytest.raises(OSError, match=missing):
         list(desk.reader(missing).read(0.2))
+
+
+def read_all(reader: Reader) -> list[Record]:
+    """What a reader has up to its end."""
+    found: list[Record] = []
+
+    def ended() -> bool:
+        found.extend(reader.read(0.2))
+        return reader.ended
+
+    until(ended)
+    assert list(reader.read(0)) == []
+    return found
+
+
+def test_a_reader_ends_at_given_offsets(desk: Desk) -> None:
+    topic = desk.topic(partitions=1)
+    desk.write(topic, *numbered(10))
+    assert [record.offset for record in read_all(desk.reader(topic, {0: 2}, {0: 7}))] == [2, 3, 4, 5, 6]
+    assert read_all(desk.reader(topic, {0: 7}, {0: 7})) == []
+
+
+def test_a_reader_ends_where_the_topic_ended_when_it_began(desk: Desk) -> None:
+    topic = desk.topic()
+    desk.write(topic, *numbered(10))
+    reader = desk.reader(topic, "earliest", "latest")
+    first = list(reader.read(5))
+    desk.write(topic, b"later")
+    assert sorted(record.value or b"" for record in first + read_all(reader)) == numbered(10)
+
+
+def test_a_reader_of_an_empty_topic_ends_at_once(desk: Desk) -> None:
+    assert read_all(desk.reader(desk.topic(), "earliest", "latest")) == []
+
+
+def test_a_reader_without_an_end_never_ends(desk: Desk) -> None:
+    reader = desk.reader(desk.topic())
+    assert list(reader.read(0.2)) == []
+    assert not reader.ended
+
+
+def test_a_reader_tells_the_offsets_of_places(desk: Desk) -> None:
+    topic = desk.topic(partitions=1)
+    before = time.time()
+    desk.write(topic, *numbered(10))
+    reader = desk.reader(topic)
+    assert reader.offsets("earliest") == {0: 0}
+    assert reader.offsets("latest") == {0: 10}
+    assert reader.offsets({0: 4}) == {0: 4}
+    assert reader.offsets(before - 5) == {0: 0}
+    assert reader.offsets(time.time() + 3600) == {0: 10}
+    with pytest.raises(OSError, match="nowhere"):
+        desk.reader("nowhere").offsets("earliest")
+
+
+# --- what a group has committed
+
+
+def test_commits_of_a_group_can_be_asked_for_without_joining_it(desk: Desk) -> None:
+    topic, group = desk.topic(partitions=1), desk.name()
+    desk.write(topic, *numbered(10))
+    source = desk.source(group, [topic])
+    ((tracker, delivered),) = [
+        (tracker, delivered) for tracker, delivered in receive(source, 10) if tracker.key.partition == 0
+    ]
+    for record in delivered:
+        if record.offset in (0, 1, 4, 5, 8):
+            tracker.finish(record.offset)
+    source.commit()
+
+    found = desk.committed(group, topic)
+    assert found.keys() == {0}
+    assert found[0].offset == 2
+    assert list(decode_ranges(*found[0])) == [4, 5, 8]
+    # The member is still one, and commits.
+    tracker.finish(2)
+    source.commit()
+    assert desk.committed(group, topic)[0].offset == 3
+
+
+def test_a_group_without_commits_has_none(desk: Desk) -> None:
+    topic, group = desk.topic(), desk.name()
+    assert desk.committed(group, topic) == {}
+    own(desk.source(group, [topic], offset_reset="latest"))
+    assert set(desk.committed(group, topic).values()) == {Commit(0, "")}
+
+
+def test_commits_in_a_topic_that_does_not_exist_are_an_error(desk: Desk) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        desk.committed(desk.name(), "nowhere")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 
 import gevent
 from kafka.errors import KafkaError
 
-from pusher.broker.interface import Record
+from pusher.broker.interface import Place, Record
 from pusher.broker.kafka.client import Consumer, Partition, connection
+from pusher.broker.offsets import Commit, TopicPartition
 from pusher.telemetry.log import logger
 
 log = logger(__name__)
 
 _LOOK_S = 0.05
-
-#: A place in each partition: "earliest", "latest", offsets by partition, or a time in seconds since the epoch.
-Place = str | Mapping[int, int] | float
 
 
 class KafkaReader:
@@ -25,7 +24,7 @@ class KafkaReader:
 
     ``start``: partitions that a mapping leaves out begin at the earliest offset. Reading stops before ``end``, whose
     "latest" means the ends at the first read; partitions that a mapping leaves out have no end. ``answer_s``: how long
-    the brokers may take to answer.
+    the brokers may take to answer. ``group`` is one to ask for its commits, and is not joined.
     """
 
     def __init__(
@@ -36,6 +35,7 @@ class KafkaReader:
         end: Place | None = None,
         *,
         answer_s: float = 10.0,
+        group: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._brokers, self._topic, self._start, self._end = brokers, topic, start, end
@@ -46,20 +46,37 @@ class KafkaReader:
         #: Whether every partition was read up to its end.
         self.ended = False
         self._consumer = Consumer(
-            **connection(brokers), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+            **connection(brokers), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
         )
         self._consumer.watch_all_topics()
 
     def read(self, timeout_s: float) -> Sequence[Record]:
         """The next records, in order within a partition. See ``Reader``. The first call waits longer, for answers."""
-        try:
+        with self._plain_errors():
             if not self._begun:
                 self._begin()
                 self._begun = True
-            records: dict[Partition, list[Record]] = self._consumer.poll(timeout_ms=timeout_s * 1000)
-            return [record for partition, found in records.items() for record in self._before_end(partition, found)]
-        except KafkaError as error:
-            raise OSError(f"Kafka at {self._brokers}: {error}") from error
+            if self.ended:
+                return []
+            polled: dict[Partition, list[Record]] = self._consumer.poll(timeout_ms=timeout_s * 1000)
+            records = [record for partition, found in polled.items() for record in self._before_end(partition, found)]
+            # Also those that end without a record: its place may hold a transaction's mark, or nothing any more.
+            for partition in [p for p, end in self._ends.items() if self._consumer.position(p) >= end]:
+                self._end_partition(partition)
+            return records
+
+    def offsets(self, place: Place) -> dict[int, int]:
+        """See ``Reader``."""
+        with self._plain_errors():
+            found = self._places(self._find_partitions(), place)
+            return {partition.partition: offset for partition, offset in found.items()}
+
+    def committed(self) -> dict[int, Commit]:
+        """What the group has committed, by partition. Waits; raises as ``read``."""
+        with self._plain_errors():
+            keys = [TopicPartition(*partition) for partition in self._find_partitions()]
+            found = self._consumer.committed_offsets(keys, int(self._answer_s * 1000))
+            return {key.partition: Commit(commit.offset, commit.metadata or "") for key, commit in found.items()}
 
     def close(self) -> None:
         """Never raises."""
@@ -70,7 +87,7 @@ class KafkaReader:
 
     def _begin(self) -> None:
         consumer = self._consumer
-        partitions = [Partition(self._topic, number) for number in sorted(self._find_partitions())]
+        partitions = self._find_partitions()
         starts = self._places(partitions, self._start)
         if self._end is not None:
             self._ends = self._places(partitions, self._end, default=None)
@@ -79,6 +96,13 @@ class KafkaReader:
             consumer.seek(partition, offset)
         for partition in [partition for partition, end in self._ends.items() if starts[partition] >= end]:
             self._end_partition(partition)
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaError as error:
+            raise OSError(f"Kafka at {self._brokers}: {error}") from error
 
     def wait_for_brokers(self) -> int:
         """How many brokers answer; raises ``OSError`` when none does in ``answer_s``."""
@@ -90,12 +114,12 @@ class KafkaReader:
             gevent.sleep(_LOOK_S)
         return len(cluster.brokers())
 
-    def _find_partitions(self) -> set[int]:
+    def _find_partitions(self) -> list[Partition]:
         self.wait_for_brokers()
         found: set[int] | None = self._consumer.cluster.partitions_for_topic(self._topic)
         if not found:
             raise OSError(f"topic {self._topic} does not exist in Kafka at {self._brokers}")
-        return found
+        return [Partition(self._topic, number) for number in sorted(found)]
 
     def _places(
         self, partitions: Sequence[Partition], place: Place, default: Place | None = "earliest"
@@ -117,16 +141,18 @@ class KafkaReader:
 
     def _before_end(self, partition: Partition, records: list[Record]) -> list[Record]:
         end = self._ends.get(partition)
-        if end is None:
-            return records
-        if self._consumer.position(partition) >= end:
-            self._end_partition(partition)
-        return [record for record in records if record.offset < end]
+        return records if end is None else [record for record in records if record.offset < end]
 
     def _end_partition(self, partition: Partition) -> None:
         self._consumer.pause(partition)
         del self._ends[partition]
         self.ended = not self._ends
+
+
+def committed(brokers: str, group: str, topic: str) -> dict[int, Commit]:
+    """What a group has committed in a topic, by partition. Waits some seconds; raises ``OSError`` with one line."""
+    with closing(KafkaReader(brokers, topic, group=group)) as reader:
+        return reader.committed()
 
 
 def check(brokers: str) -> str:

@@ -90,6 +90,12 @@ def leave(
             )
 
 
+def committed(connection: sqlite3.Connection, group: str) -> dict[str, Commit]:
+    """What a group has committed, by topic."""
+    rows = connection.execute("SELECT topic, offset, metadata FROM committed WHERE consumer_group = ?", (group,))
+    return {topic: Commit(offset, metadata) for topic, offset, metadata in rows}
+
+
 def _commit(
     connection: sqlite3.Connection, member: Member, fences: Mapping[str, int], commits: Mapping[str, Commit]
 ) -> set[str]:
@@ -107,17 +113,16 @@ def _commit_starts(
     connection: sqlite3.Connection, group: str, wanted: Collection[str], reset: str
 ) -> dict[str, Commit]:
     """What the group has committed, after everything wanted that exists has got its start."""
-    rows = connection.execute("SELECT topic, offset, metadata FROM committed WHERE consumer_group = ?", (group,))
-    committed = {topic: Commit(offset, metadata) for topic, offset, metadata in rows}
+    known = committed(connection, group)
     present = {name: topic for name, topic in topics(connection).items() if name in wanted}
-    latest = reset == "latest" and not committed.keys() & present
+    latest = reset == "latest" and not known.keys() & present
     starts = {
         name: Commit(topic.end if latest else earliest(connection, topic), "")
         for name, topic in present.items()
-        if name not in committed
+        if name not in known
     }
     _store(connection, group, starts.items())
-    return committed | starts
+    return known | starts
 
 
 def _store(connection: sqlite3.Connection, group: str, commits: Iterable[tuple[str, Commit]]) -> None:
