@@ -16,7 +16,7 @@ def version() -> str:
 
 
 def requirements() -> list[str]:
-    """What requirements.txt pins; sources inside this tree are installed from there, not by name."""
+    """What requirements.txt pins by name. A wheel cannot name a path: what lies in this tree becomes an extra."""
     lines = (line.split("#", maxsplit=1)[0].strip() for line in (HERE / "requirements.txt").read_text().splitlines())
     return [line for line in lines if line and not line.startswith((".", "-"))]
 
@@ -29,6 +29,9 @@ setup(
     package_data={"pusher": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=requirements(),
+    # The package index has no sleekxmpp that builds on Python >= 3.10; packaging/sleekxmpp makes a wheel of it. Without
+    # it everything runs but GCM over XMPP, which says so.
+    extras_require={"xmpp": ["sleekxmpp==1.3.3"]},
     # not pusher.cli itself: gevent must patch the standard library before that is imported
     entry_points={"console_scripts": ["pusher = pusher.__main__:main"]},
 )
