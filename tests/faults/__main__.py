@@ -1,4 +1,4 @@
-"""Breaks pusher at full size, and counts: `python -m tests.faults kills group nginx one-link`, or `all`.
+"""Breaks pusher at full size, and counts: `python -m tests.faults kills group`, or `all`; --help lists them.
 
 Needs Java and Maven's copy of Kafka, as `make test` does. The exit status is 1 when a message was lost.
 """
@@ -13,7 +13,10 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from tests.faults.runs import RUNS  # noqa: E402
+from tests.faults import runs  # noqa: E402
+from tests.faults.supervised_run import supervised  # noqa: E402
+
+RUNS = {**runs.RUNS, "supervised": supervised}
 
 
 def main() -> int:

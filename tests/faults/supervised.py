@@ -69,27 +69,21 @@ class Supervised:
 
         wait_until(all_run, lambda: f"{self.states()}\n{self.logs()[-3000:]}")
 
-    def kill(self, number: int) -> None:
-        """kill -9 of a process, and waits until supervisord has started another one in its place."""
-        name, _, pid = self.states()[number]
-        os.kill(pid, signal.SIGKILL)
-
-        def came_back() -> bool:
-            now = self.states()[number]
-            return now.pid not in (0, pid) and now.state in ("STARTING", "RUNNING")
-
-        wait_until(came_back, lambda: f"{name} did not come back: {self.states()}")
+    def kill(self, number: int) -> int:
+        """kill -9 of a process as soon as it is one; its pid. Does not wait for its successor."""
+        return self._signal(number, signal.SIGKILL)
 
     def terminate(self, number: int) -> None:
         """SIGTERM to a process, and waits until its successor runs."""
-        name, _, pid = self.states()[number]
-        os.kill(pid, signal.SIGTERM)
+        self.wait_until_replaced(number, self._signal(number, signal.SIGTERM))
+
+    def wait_until_replaced(self, number: int, pid: int) -> None:
+        """Until supervisord counts the successor of this pid as started."""
 
         def replaced() -> bool:
-            now = self.states()[number]
-            return now.pid not in (0, pid) and now.state == "RUNNING"
+            return self.states()[number].pid not in (0, pid)
 
-        wait_until(replaced, lambda: f"{name} was not started again: {self.states()}", _STOP_S)
+        wait_until(replaced, lambda: f"{pid} was not replaced: {self.states()}", _STOP_S)
 
     def stop(self) -> int:
         """Stops supervisord, which stops all processes; its exit status. No process of them is left."""
@@ -105,6 +99,13 @@ class Supervised:
         """What all processes have written, and supervisord."""
         files = sorted((self._directory / "log").glob("*.log"))
         return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')}" for file in files)
+
+    def _signal(self, number: int, signal_number: int) -> int:
+        # supervisorctl tells the pid of a process that has run for `startsecs`
+        wait_until(lambda: self.states()[number].pid, lambda: f"process {number} does not run: {self.states()}")
+        pid = self.states()[number].pid
+        os.kill(pid, signal_number)
+        return pid
 
     def _control(self, *command: str) -> str:
         line = [_program("supervisorctl"), "-c", str(self._file), *command]

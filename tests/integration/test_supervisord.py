@@ -30,10 +30,10 @@ def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(
             driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
             driver.run_until(lambda: sorted(shares(brokers, driver.group)) == [1, 2], "the partitions are not shared")
 
-            supervised.kill(0)
+            killed = supervised.kill(0)
             driver.produce(TOPIC, 300)
             driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
-            supervised.wait_until_running()
+            supervised.wait_until_replaced(0, killed)
             driver.run_until(lambda: sorted(shares(brokers, driver.group)) == [1, 2], "it did not join again")
 
             before = [state.pid for state in supervised.states()]
