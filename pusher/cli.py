@@ -90,6 +90,12 @@ COMMANDS = (
     Command("version", "print the version", _print_version, configured=False),
     Command("settings", "print the settings in force and where each comes from", _print_settings),
     Command(
+        "send",
+        "send one push to one device and print its outcome",
+        "pusher.send:run",
+        "pusher.send:add_arguments",
+    ),
+    Command(
         "enqueue",
         "put messages into a topic",
         "pusher.broker.commands:run_enqueue",

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dispatch",),
     ("consuming", "apns", "gcm", "fcm", "publishers", "readiness"),
     ("services", "daemon"),
-    ("check",),
+    ("check", "send"),
     ("app", "listener"),
     ("cli",),
     ("__main__",),
