@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pusher import config
-from pusher.broker import commands
+from pusher.broker import commands, load
 from pusher.broker.sqlite import SqliteReader
 from tests.contract.brokers import SqliteBroker, until
 
@@ -121,7 +121,7 @@ def test_feedbacks_have_a_broker_of_their_own(broker: SqliteBroker, tmp_path: Pa
 def test_enqueue_gives_up_when_nothing_is_stored(
     broker: SqliteBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(load, "_PATIENCE_S", 0.3)
     lines = tmp_path / "lines"
     lines.write_bytes(b"one\n")
     args = argparse.Namespace(topic=TOPIC, file=str(lines), brokers=f"sqlite:///{tmp_path}/missing/queue.db")

@@ -7,10 +7,8 @@ import os
 import signal
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -20,16 +18,14 @@ from tqdm import tqdm
 
 from pusher import topics
 from pusher.broker.connect import open_publisher, open_reader
-from pusher.broker.interface import Publisher, PublishError, Reader, Record
+from pusher.broker.interface import Reader, Record
+from pusher.broker.load import Load, Stuck
 from pusher.config import Config, settings
 from pusher.errors import StartError
 
 _OK, _FAILED = 0, 1
 _READ_BYTES = 65_536
 _POLL_S = 1.0
-_LOOK_S = 0.1
-#: enqueue gives up when the broker has stored nothing for this long.
-_PATIENCE_S = 30.0
 _STDIN = "-"
 
 
@@ -53,24 +49,24 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
     with (
         _open_input(args.file) as source,
         closing(open_publisher(config, _brokers(args, config))) as publisher,
-        _quiet_interrupt(),
+        quiet_interrupt(),
     ):
         tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
         with tqdm(total=_size(source), unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            load = _Load(publisher, args.topic, bar)
-            failure = load.put(_lines(source))
+            load = Load(publisher, bar.update)
+            failure = _put(load, args.topic, _lines(source), bar)
     sys.stdout.write(f"enqueued {load.stored} {'message' if load.stored == 1 else 'messages'} to {args.topic}\n")
     if load.refused:
         sys.stderr.write(f"pusher: {load.refused} refused, the first because of {load.refusal}\n")
     if failure:
-        sys.stderr.write(f"pusher: gave up, nothing stored for {_PATIENCE_S:g} s: {failure}\n")
+        sys.stderr.write(f"pusher: {failure}\n")
     return _FAILED if failure or load.refused else _OK
 
 
 def run_tail(args: argparse.Namespace, config: Config) -> int:
     """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
     reader = open_reader(_brokers(args, config), args.topic, "earliest" if args.from_start else "latest")
-    with closing(reader), suppress(KeyboardInterrupt), _quiet_interrupt():
+    with closing(reader), suppress(KeyboardInterrupt), quiet_interrupt():
         left: int | None = args.number
         while left is None or left > 0:
             records = list(_read(reader))[:left]
@@ -80,8 +76,22 @@ def run_tail(args: argparse.Namespace, config: Config) -> int:
     return _OK
 
 
+def _put(load: Load, topic: str, lines: Iterable[bytes], bar: tqdm[NoReturn]) -> str:
+    """Waits until all lines are stored or refused; returns why it gave up before, or ""."""
+    try:
+        for line in lines:
+            if line.strip():
+                load.put(topic, line, size=len(line) + 1)
+            else:
+                bar.update(len(line) + 1)
+        load.wait()
+    except Stuck as error:
+        return str(error)
+    return ""
+
+
 @contextmanager
-def _quiet_interrupt() -> Iterator[None]:
+def quiet_interrupt() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt in this greenlet, without the lines that gevent's hub prints about it."""
     found = signal.getsignal(signal.SIGINT)
     watcher = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
@@ -92,61 +102,15 @@ def _quiet_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, found)
 
 
-class _Load:
-    """Lines on their way into a topic, and what became of them."""
-
-    def __init__(self, publisher: Publisher, topic: str, bar: tqdm[NoReturn]) -> None:
-        self._publisher, self._topic, self._bar = publisher, topic, bar
-        self.stored = self.refused = 0
-        #: Why the first one was refused.
-        self.refusal: PublishError | None = None
-
-    def put(self, lines: Iterable[bytes]) -> str:
-        """Waits until all lines are stored or refused; returns why it gave up before, or ""."""
-        for line in lines:
-            if not line.strip():
-                self._bar.update(len(line) + 1)
-                continue
-            self._publisher.publish(self._topic, line, partial(self._done, len(line) + 1))
-            if self._publisher.full and not self._wait(lambda: not self._publisher.full):
-                return self._trouble()
-        return "" if self._wait(lambda: not self._publisher.pending) else self._trouble()
-
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        """Waits for as long as the broker stores; whether the condition holds."""
-        ended, deadline = self._ended, time.monotonic() + _PATIENCE_S
-        while not condition():
-            self._publisher.flush(_LOOK_S)
-            if self._ended > ended:
-                ended, deadline = self._ended, time.monotonic() + _PATIENCE_S
-            elif time.monotonic() > deadline:
-                return False
-        return True
-
-    @property
-    def _ended(self) -> int:
-        return self.stored + self.refused
-
-    def _trouble(self) -> str:
-        return self._publisher.health().reason or "no answer"
-
-    def _done(self, size: int, error: PublishError | None) -> None:
-        self._bar.update(size)
-        if error is None:
-            self.stored += 1
-        else:
-            self.refused += 1
-            self.refusal = self.refusal or error
-
-
 def _add_common(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("topic", metavar="TOPIC", help="a topic")
     parser.add_argument(
-        "--brokers", type=_broker_address, metavar="ADDRESS", help=f"host:port,... or sqlite:///path ({default})"
+        "--brokers", type=broker_address, metavar="ADDRESS", help=f"host:port,... or sqlite:///path ({default})"
     )
 
 
-def _broker_address(text: str) -> str:
+def broker_address(text: str) -> str:
+    """For argparse: an address that ``connect`` opens."""
     try:
         return settings.QUEUE.brokers.kind.parse(text)
     except ValueError as error:

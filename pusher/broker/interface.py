@@ -64,6 +64,10 @@ class Health(NamedTuple):
     reason: str = ""
 
 
+class NoSuchTopic(OSError):
+    """The topic that is to be read does not exist."""
+
+
 class PublishError(Exception):
     """A record that the broker refuses for good."""
 

@@ -15,6 +15,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
+from pusher.broker.connect import open_reader
 from tests.contract.brokers import Broker, KafkaBroker, SqliteBroker, expect_stored
 from tests.integration.listening import (
     ROOT,
@@ -333,7 +334,7 @@ def test_deletion_can_be_switched_off(place: Place, kafka_brokers: str) -> None:
 
 
 def held_values(place: Place, game: str) -> list[bytes | None]:
-    with closing(place.broker.reader(f"push-{game}-apns-held", "earliest")) as reader:
+    with closing(open_reader(place.broker.address, f"push-{game}-apns-held")) as reader:
         return [record.value for _ in range(3) for record in reader.read(1.0)]
 
 

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import gevent
 from kafka.errors import KafkaError
 
-from pusher.broker.interface import Place, Record
+from pusher.broker.interface import NoSuchTopic, Place, Record
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.offsets import Commit, TopicPartition
 from pusher.telemetry.log import logger
@@ -118,7 +118,7 @@ class KafkaReader:
         self.wait_for_brokers()
         found: set[int] | None = self._consumer.cluster.partitions_for_topic(self._topic)
         if not found:
-            raise OSError(f"topic {self._topic} does not exist in Kafka at {self._brokers}")
+            raise NoSuchTopic(f"topic {self._topic} does not exist in Kafka at {self._brokers}")
         return [Partition(self._topic, number) for number in sorted(found)]
 
     def _places(

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import gevent
 
-from pusher.broker.interface import Place
+from pusher.broker.interface import NoSuchTopic, Place
 from pusher.broker.offsets import Commit
 from pusher.broker.sqlite import group, topic_log
 from pusher.broker.sqlite.store import Store, Unavailable
@@ -21,6 +21,10 @@ T = TypeVar("T")
 _LOOK_S = 0.02
 _MAX_RECORDS = 500
 _MAX_BYTES = 4 * 1024 * 1024
+
+
+class _Missing(Unavailable):
+    """The file has no topic of this name."""
 
 
 class SqliteReader:
@@ -78,12 +82,13 @@ class SqliteReader:
         try:
             return self._store.run(question)
         except Unavailable as error:
-            raise OSError(f"cannot read {self._topic}: {error}") from error
+            kind = NoSuchTopic if isinstance(error, _Missing) else OSError
+            raise kind(f"cannot read {self._topic}: {error}") from error
 
     def _find(self, connection: sqlite3.Connection) -> Topic:
         topic = topic_log.find_topic(connection, self._topic)
         if topic is None:
-            raise Unavailable(f"there is no such topic in {self._store.path}")
+            raise _Missing(f"there is no such topic in {self._store.path}")
         return topic
 
     def _next(self, connection: sqlite3.Connection) -> list[StoredRecord]:
