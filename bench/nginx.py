@@ -1,6 +1,7 @@
 """nginx as a provider that accepts everything: HTTP/2 over TLS, status 200, the request's apns-id sent back.
 
-It stands for Apple where the cost of the sender is measured, because it is real, fast and shares no code with us.
+It stands for Apple and for FCM, whose token endpoint it plays too, where the cost of the sender is measured, because
+it is real, fast and shares no code with us.
 Debian's package is unpacked, not installed, so that no web server begins to run on the machine.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from scripts.kafka.server import free_port
 from scripts.services import STATE, as_root, listens
@@ -46,6 +47,14 @@ http {{
             add_header apns-id $http_apns_id;
             return 200;
         }}
+        location /v1/projects/ {{
+            default_type application/json;
+            return 200 '{{"name":"projects/bench/messages/0:1700000000000000-31bd1c9631bd1c96"}}';
+        }}
+        location = /token {{
+            default_type application/json;
+            return 200 '{{"access_token":"ya29.{token}","expires_in":86400,"token_type":"Bearer"}}';
+        }}
         location /3/device/dead {{
             add_header apns-id $http_apns_id always;
             default_type application/json;
@@ -73,7 +82,11 @@ class Nginx:
         write_certificate(self.certificate, directory / "key.pem")
         access_log = f"{self.arrivals} arrival buffer=64k flush=1s" if log_arrivals else "off"
         text = CONFIGURATION.format(
-            directory=directory, port=self.port, access_log=access_log, keepalive_requests=keepalive_requests
+            directory=directory,
+            port=self.port,
+            access_log=access_log,
+            keepalive_requests=keepalive_requests,
+            token="x" * 200,  # about as long as Google's
         )
         (directory / "nginx.conf").write_text(text)
 
@@ -131,7 +144,7 @@ def write_certificate(certificate_file: Path, key_file: Path) -> None:
     key_file.write_bytes(private_key_pem(key))
 
 
-def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A key as PKCS#8 PEM, the format of Apple's .p8 files."""
+def private_key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    """A key as PKCS#8 PEM, the format of Apple's .p8 files and of Google's accounts."""
     plain = serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)

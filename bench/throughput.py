@@ -1,6 +1,6 @@
 """What a push costs: real Kafka -> pusher -> a provider over TLS -> real Kafka, every feedback counted.
 
-The provider of APNs is nginx, that of GCM the simulator.
+The provider of APNs and FCM is nginx, that of GCM (XMPP) the simulator.
 
 The messages wait in Kafka before pusher starts. CPU time is pusher's alone, between its first and its last feedback, so
 that the other processes on the machine disturb it little. With --rate, latency is measured afterwards on the same one.
@@ -9,6 +9,7 @@ The exit status is 1 when a push has no feedback.
 
 import argparse
 import contextlib
+import json
 import shutil
 import socket
 import sys
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bench import topics
 from bench.create_bench import messages
@@ -30,8 +31,8 @@ from bench.gcm_simulator import GcmSimulator
 from bench.nginx import Nginx, private_key_pem
 from scripts.kafka.server import KafkaServer
 
-SOURCE = "push-game_{service}-single"
-FEEDBACKS = "push-game-{service}-feedbacks"
+SOURCE = "push-game_{platform}-single"
+FEEDBACKS = "push-game-{platform}-feedbacks"
 
 #: s without a new feedback after which the run has failed
 PATIENCE_S = 30
@@ -56,6 +57,8 @@ class Latency(NamedTuple):
 class Service(NamedTuple):
     """A command of pusher, who plays its provider, and what its settings and feedbacks look like."""
 
+    #: The command, which is the platform in names of topics too.
+    platform: str
     #: From its directory, and whether it notes when each push arrived.
     provider: Callable[[Path, bool], Nginx | GcmSimulator]
     settings: Callable[[Nginx | GcmSimulator, Path], dict[str, Any]]
@@ -82,6 +85,21 @@ def apns_settings(nginx: Nginx | GcmSimulator, directory: Path) -> dict[str, Any
     }
 
 
+def fcm_settings(nginx: Nginx | GcmSimulator, directory: Path) -> dict[str, Any]:
+    """Settings of the app "game" at Google's FCM, played by nginx."""
+    account = {
+        "type": "service_account",
+        "project_id": "bench",
+        "client_email": "pusher@bench.iam.gserviceaccount.com",
+        "private_key": private_key_pem(rsa.generate_private_key(65_537, 2048)).decode(),
+        "token_uri": f"https://localhost:{nginx.port}/token",
+    }
+    file = directory / "account.json"
+    file.write_text(json.dumps(account))
+    fcm = {"endpoint": f"https://localhost:{nginx.port}", "caFile": str(nginx.certificate)}
+    return {"gcm": {"apps": "game", "fcm": fcm, "firebaseCredentials": {"game": str(file)}}}
+
+
 def gcm_settings(simulator: Nginx | GcmSimulator, _: Path) -> dict[str, Any]:
     """Settings of the app "game" at Google, played by the simulator."""
     return {
@@ -95,22 +113,31 @@ def gcm_settings(simulator: Nginx | GcmSimulator, _: Path) -> dict[str, Any]:
 
 SERVICES = {
     "apns": Service(
+        "apns",
         lambda directory, log_arrivals: Nginx(directory, log_arrivals=log_arrivals),
         apns_settings,
         "ApnsID",
         "DeviceToken",
         "DeviceToken",
     ),
-    "gcm": Service(lambda directory, _: GcmSimulator(directory), gcm_settings, "message_id", "from", "to"),
+    "fcm": Service(
+        "gcm",
+        lambda directory, log_arrivals: Nginx(directory, log_arrivals=log_arrivals),
+        fcm_settings,
+        "message_id",
+        "from",
+        "to",
+    ),
+    "gcm": Service("gcm", lambda directory, _: GcmSimulator(directory), gcm_settings, "message_id", "from", "to"),
 }
 
 
-def kafka_settings(brokers: str, service: str, statsd_port: int) -> dict[str, Any]:
+def kafka_settings(brokers: str, platform: str, statsd_port: int) -> dict[str, Any]:
     """Settings of both ends and of the statistics."""
     return {
         "queue": {
             "brokers": brokers,
-            "topics": [SOURCE.format(service=service)],
+            "topics": [SOURCE.format(platform=platform)],
             "group": "bench",
             "offsetResetStrategy": "earliest",
         },
@@ -217,7 +244,7 @@ def report_latency(measured: Latency, rate_s: float) -> None:
 def bench(arguments: argparse.Namespace, directory: Path, cleanup: contextlib.ExitStack) -> int:
     """Run the measurement in a directory; what has to be stopped goes to cleanup. Returns the exit status."""
     service = SERVICES[arguments.service]
-    source, feedback_topic = (name.format(service=arguments.service) for name in (SOURCE, FEEDBACKS))
+    source, feedback_topic = (name.format(platform=service.platform) for name in (SOURCE, FEEDBACKS))
     kafka = KafkaServer(directory / "kafka")
     cleanup.callback(kafka.stop)
     kafka.start()
@@ -227,13 +254,13 @@ def bench(arguments: argparse.Namespace, directory: Path, cleanup: contextlib.Ex
     statsd = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     statsd.bind(("127.0.0.1", 0))
     topics.create(kafka.brokers, (source, feedback_topic))
-    topics.write(kafka.brokers, source, messages(arguments.service, arguments.pushes, seed=1))
+    topics.write(kafka.brokers, source, messages(service.platform, arguments.pushes, seed=1))
     feedbacks = cleanup.enter_context(contextlib.closing(topics.Watcher(kafka.brokers, feedback_topic)))
 
     all_settings = service.settings(provider, directory) | kafka_settings(
-        kafka.brokers, arguments.service, statsd.getsockname()[1]
+        kafka.brokers, service.platform, statsd.getsockname()[1]
     )
-    daemon = Daemon(directory, arguments.service, all_settings, profile=arguments.profile)
+    daemon = Daemon(directory, service.platform, all_settings, profile=arguments.profile)
     cleanup.callback(daemon.stop)
     first_feedback(daemon, feedbacks)
     if arguments.profile:
@@ -247,7 +274,7 @@ def bench(arguments: argparse.Namespace, directory: Path, cleanup: contextlib.Ex
     if arguments.rate is not None:
         number = int(arguments.rate * arguments.seconds)
         requests = cleanup.enter_context(contextlib.closing(topics.Watcher(kafka.brokers, source)))
-        topics.write(kafka.brokers, source, messages(arguments.service, number, seed=2), rate_s=arguments.rate)
+        topics.write(kafka.brokers, source, messages(service.platform, number, seed=2), rate_s=arguments.rate)
         wait_for(arguments.pushes + number, daemon, feedbacks)
         report_latency(latency(requests, feedbacks, provider, service), arguments.rate)
     status, seconds = daemon.stop()
