@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+import gevent
 from gevent.queue import Empty, SimpleQueue
 
 from pusher import topics
@@ -166,6 +167,10 @@ class Lane(Generic[P]):
         Drops what belongs to a lost partition and finishes what has expired.
         """
         taken = self._ready(limit)
+        while not taken and self.waiting and not self.closed:
+            # All of those were lost or over: look on at once, but let others have their turn.
+            gevent.sleep(0)
+            taken = self._ready(limit)
         if taken:
             return taken
         due = self.retries.next_due

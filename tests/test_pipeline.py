@@ -170,6 +170,18 @@ def test_pushes_of_a_lost_partition_are_dropped_and_late_answers_touch_no_offset
     assert world.lane.totals.dropped == 1
 
 
+def test_what_is_not_to_be_sent_does_not_hold_up_what_is() -> None:
+    world = World(high_water=1000)
+    other = tracker("push-game_apns-massive")
+    world.submit(*[message(n) for n in range(200)])
+    world.submit(*[message(n, push_expiry=1) for n in range(200)], to=other)
+    world.submit(message(), start=200, to=other)
+    world.tracker.state = State.GONE
+    assert [push.offset for push in world.take(10)] == [200]
+    assert world.lane.totals.dropped == 200
+    assert world.lane.totals.outcomes[Kind.EXPIRED] == 200
+
+
 def test_pushes_of_a_suspended_partition_wait_for_the_rebalance() -> None:
     world = World()
     other = tracker("push-game_apns-massive")
