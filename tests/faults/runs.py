@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import gevent
 
 from bench.nginx import Nginx
 from scripts.kafka.server import KafkaServer
@@ -16,6 +19,7 @@ from tests.faults.processes import Daemon, wait_until
 from tests.kafka_admin import shares
 
 TOPIC = "push-game_apns-single"
+MASSIVE = "push-game_apns-massive"
 
 
 class Result(NamedTuple):
@@ -60,8 +64,8 @@ def group(directory: Path, seed: int, pushes: int = 20_000) -> Result:
         first, second = driver.daemon(settings), driver.daemon(settings)
 
         def new_topic() -> None:
-            driver.create_topics("push-game_apns-massive")
-            driver.produce("push-game_apns-massive", pushes // 4)
+            driver.create_topics(MASSIVE)
+            driver.produce(MASSIVE, pushes // 4)
 
         faults = schedule(
             seed,
@@ -75,7 +79,7 @@ def group(directory: Path, seed: int, pushes: int = 20_000) -> Result:
         )
         took_s = timed(lambda: driver.run(faults, timeout_s=300))
         driver.produce(TOPIC, pushes // 8)
-        driver.produce("push-game_apns-massive", pushes // 8)
+        driver.produce(MASSIVE, pushes // 8)
         took_s += timed(lambda: driver.run(timeout_s=120))
         members = shares(server.brokers, driver.group)
         wait_until(driver.all_committed, "not everything was committed")
@@ -143,11 +147,48 @@ def one_link(directory: Path, seed: int, pushes: int = 300_000) -> Result:
         return Result(good, line, driver.events)
 
 
+def pauses(directory: Path, seed: int, pushes: int = 20_000) -> Result:
+    """Three daemons in one group: frozen beyond their sessions, leaving and joining, killed; the broker frozen."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = driver.simulator("--latency-ms", "20")
+        driver.create_topics(TOPIC, MASSIVE)
+        for topic in (TOPIC, MASSIVE):
+            driver.produce(topic, pushes // 2)
+        settings = driver.settings(provider.port, provider.ca_file, **{"apns.concurrentWorkers": 10})
+        daemons = [driver.daemon(settings) for _ in range(3)]
+
+        def leave_and_join() -> None:
+            daemons[2].stop()
+            daemons[2].start()
+
+        def freeze_broker() -> None:
+            server.freeze()
+            gevent.spawn_later(4, server.thaw)
+
+        faults: list[tuple[str, Callable[[], object]]] = [
+            ("a daemon frozen for 4 s", lambda: pause(daemons[0])),
+            ("a member leaves and joins", leave_and_join),
+            ("another frozen for 4 s", lambda: pause(daemons[1])),
+            ("the broker frozen for 4 s", freeze_broker),
+            ("a member leaves and joins", leave_and_join),
+            ("kill -9 of a daemon", lambda: restart(daemons[0])),
+        ]
+        took_s = timed(lambda: driver.run(schedule(seed, pushes, faults), timeout_s=300))
+        wait_until(driver.all_committed, "not everything was committed")
+        verdict = driver.verdict()
+        members = shares(server.brokers, driver.group)
+        statuses = [daemon.stop() for daemon in daemons]
+        line = f"{verdict}; partitions of the members {members}, exit statuses {statuses}, {took_s:.0f} s"
+        good = verdict.good and sorted(members) == [2, 2, 2] and statuses == [0, 0, 0]
+        return Result(good, line, driver.events)
+
+
 RUNS: dict[str, Callable[[Path, int], Result]] = {
     "kills": kills,
     "group": group,
     "nginx": nginx,
     "one-link": one_link,
+    "pauses": pauses,
 }
 
 
@@ -163,6 +204,12 @@ class kafka:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
+
+
+def pause(daemon: Daemon) -> None:
+    """SIGSTOP, and SIGCONT after its session has timed out."""
+    daemon.signal(signal.SIGSTOP)
+    gevent.spawn_later(4, daemon.signal, signal.SIGCONT)
 
 
 def restart(daemon: Daemon) -> None:
