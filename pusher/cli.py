@@ -108,6 +108,12 @@ COMMANDS = (
         "pusher.broker.commands:add_tail_arguments",
     ),
     Command(
+        "replay",
+        "send a range of messages again",
+        "pusher.replay.command:run_replay",
+        "pusher.replay.command:add_arguments",
+    ),
+    Command(
         "simulate",
         "play a provider, to try things without one",
         commands=(

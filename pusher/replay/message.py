@@ -1,0 +1,148 @@
+"""What replay has to know of a record: whose it is, where it goes, whether it can be sent at all.
+
+Requests are read by the parser of the sender that would send them, so that an id here is the id in the feedback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from pusher import topics
+from pusher.apns.message import ApnsParser
+from pusher.broker.interface import Record
+from pusher.broker.offsets import TopicPartition, Tracker
+from pusher.config import Config, settings
+from pusher.fcm.message import parse as parse_fcm
+from pusher.gcm.message import parse as parse_gcm
+from pusher.message import SOURCE_TOPIC_HEADER, InvalidMessage, Json, Push, derived_id, origin
+from pusher.topics import TopicName
+
+Key = bytes
+
+
+class Message(NamedTuple):
+    """A record that may be sent again."""
+
+    #: Of the id that its feedbacks carry.
+    key: Key
+    #: Of the record that was sent first: the same for all copies.
+    origin_key: Key
+    #: The topic that it goes to; "" where nothing says which.
+    target: str
+    token: str = ""
+    #: Milliseconds since the epoch; 0: never.
+    expires_ms: int = 0
+    #: Why it did not end well, where its record says so: in lower case, the provider's word and ours.
+    reasons: tuple[str, ...] = ()
+    #: It can never be sent.
+    invalid: bool = False
+
+
+class Feedback(NamedTuple):
+    """What a feedback says of a push."""
+
+    id: str
+    delivered: bool
+    #: The provider's word and ours, in lower case.
+    reasons: tuple[str, ...]
+    token: str
+    #: The token is dead.
+    dead: bool
+
+
+#: Reads a record.
+Look = Callable[[Record], Message]
+Parse = Callable[[Record, Tracker], Push]
+
+
+def key_of(text: str) -> Key:
+    """16 bytes that stand for an id."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def origin_key_of(record: Record) -> Key:
+    """Of the record that was sent first."""
+    return key_of(derived_id(origin(record)))
+
+
+def origin_ms(record: Record) -> int:
+    """When the record that was sent first was written, milliseconds since the epoch; -1 when nobody knows."""
+    time_ms = origin(record).rpartition("/")[2]
+    return int(time_ms) if time_ms.isdecimal() else -1
+
+
+def parser_of(config: Config, name: TopicName) -> Parse:
+    """How the sender of an app reads its requests."""
+    if name.platform == "apns":
+        return ApnsParser(config.of(settings.APNS_TOPIC, name.game))
+    return parse_fcm if config.of(settings.GCM_FIREBASE_CREDENTIALS, name.game) else parse_gcm
+
+
+def read_request(record: Record, target: str, parse: Parse) -> Message:
+    """A record of a topic of requests, or of an invalid topic, whose header says why it is there."""
+    origin_key = origin_key_of(record)
+    reason = bytes(dict(record.headers or ()).get("error", b"")).partition(b":")[0].decode("utf-8", "replace").lower()
+    message = Message(origin_key, origin_key, target, reasons=(reason,))
+    try:
+        push = parse(record, Tracker(TopicPartition(target, record.partition), record.offset))
+    except InvalidMessage:
+        return message._replace(invalid=True)
+    return message._replace(key=key_of(push.id), token=push.token, expires_ms=push.expires_ms)
+
+
+def read_held(record: Record, target: str) -> Message:
+    """A feedback that the listener's guard has held."""
+    origin_key = origin_key_of(record)
+    feedback = read_feedback(record.value)
+    message = Message(origin_key, origin_key, target)
+    return message._replace(token=feedback.token, reasons=feedback.reasons) if feedback else message
+
+
+def source_topic(record: Record) -> str:
+    """Where a record of an invalid topic comes from; "" where it does not say."""
+    return bytes(dict(record.headers or ()).get(SOURCE_TOPIC_HEADER, b"")).decode("utf-8", "replace")
+
+
+def target_name(config: Config, topic: str) -> TopicName | None:
+    """Game and platform of a topic that a sender reads; None for any other."""
+    name = topics.parse(topic, (*config[settings.APNS_APPS], *config[settings.GCM_APPS]))
+    return None if topics.is_written_by_pusher(topic) else name
+
+
+def read_feedback(value: bytes | None) -> Feedback | None:
+    """The outcome of a push; None for what is none, such as a receipt."""
+    try:
+        fields = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    if "ApnsID" in fields:
+        error = fields.get("Err")
+        reasons = _words(fields.get("Reason"), error.get("Key") if isinstance(error, dict) else "")
+        return Feedback(
+            str(fields["ApnsID"]), fields.get("Sent") is True, reasons, str(fields.get("DeviceToken")), _is_dead(fields)
+        )
+    if fields.get("message_type") in ("ack", "nack"):
+        delivered = fields["message_type"] == "ack"
+        return Feedback(
+            str(fields.get("message_id")),
+            delivered,
+            _words(fields.get("error")),
+            str(fields.get("from")),
+            _is_dead(fields),
+        )
+    return None
+
+
+def _words(*words: Json) -> tuple[str, ...]:
+    return tuple(word.lower() for word in words if isinstance(word, str))
+
+
+def _is_dead(fields: dict[str, Json]) -> bool:
+    metadata = fields.get("metadata")
+    return isinstance(metadata, dict) and metadata.get("deleteToken") is True

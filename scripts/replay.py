@@ -1,0 +1,15 @@
+"""Sends a range of messages again: `python scripts/replay.py --help`. The same as `python pusher.py replay`."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from pusher.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["replay", *sys.argv[1:]]))
