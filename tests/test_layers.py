@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("consuming", "apns", "gcm", "fcm", "publishers", "readiness"),
     ("services", "daemon"),
     ("check", "send"),
-    ("app", "listener"),
+    ("app", "listener", "replay"),
     ("cli",),
     ("__main__",),
 )
