@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import gevent
 from gevent.event import Event
 
 from pusher.broker.interface import Record, Source
 from pusher.broker.offsets import Tracker
 
 _POLL_S = 1.0
+#: Records that are submitted before others get their turn: up to 20 ms of work, if none of them can be sent.
+_SLICE = 250
 
 Submit = Callable[[Tracker, Sequence[Record]], None]
 
@@ -43,7 +46,9 @@ class Consuming:
                 self._refresh = False
                 self.source.refresh()
             for tracker, records in self.source.poll(_POLL_S, self._full):
-                self._submit(tracker, records)
+                for start in range(0, len(records), _SLICE):
+                    self._submit(tracker, records[start : start + _SLICE])
+                    gevent.sleep(0)
             if self._clock() >= commit_at:
                 self.source.commit()
                 commit_at = self._clock() + self._commit_interval_s

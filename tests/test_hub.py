@@ -14,7 +14,7 @@ import pytest
 from gevent import monkey
 
 from tests.faults.driver import Driver
-from tests.faults.ledger import FED_BACK
+from tests.faults.ledger import EXPIRED, FED_BACK, INVALID
 from tests.faults.processes import ROOT, wait_until
 from tests.faults.watched import Watch
 from tests.kafka_server import KafkaServer
@@ -56,7 +56,7 @@ def test_the_watch_sees_what_keeps_the_hub(kind: str) -> None:
 
 
 def test_the_hub_is_never_kept_waiting_while_pushes_are_sent(driver: Driver, tmp_path: Path) -> None:
-    """With a backlog, links that come and go, retries, time-outs, and a rebalance for a new topic."""
+    """A backlog, much that cannot be sent or is over, links that come and go, retries, time-outs, and a rebalance."""
     faults = ("cut:1/1501", "goaway:1/1009", "503:0.01,retry-after=1", "silence:1/2003,once")
     apple = driver.simulator(*[flag for fault in faults for flag in ("--fault", fault)])
     report = tmp_path / "report.json"
@@ -69,7 +69,10 @@ def test_the_hub_is_never_kept_waiting_while_pushes_are_sent(driver: Driver, tmp
     driver.run_until(lambda: driver.ledger.settled > 1000, "no progress")
     driver.create_topics("push-game_apns-massive")
     driver.produce("push-game_apns-massive", 1000, expected=FED_BACK)
+    driver.produce_raw(TOPIC, [b"rubbish"] * 3000, INVALID)
+    driver.produce(TOPIC, 3000, expected=EXPIRED, push_expiry=1)
     driver.settle()
+    driver.run_until(driver.all_committed, "not everything was committed")
     daemon.signal(signal.SIGUSR2)
     wait_until(report.exists, "no report")
     found = json.loads(report.read_text())
