@@ -59,12 +59,12 @@ class Place:
         """A game that only this test has."""
         return self.prefix + name
 
-    def write(self, game: str, platform: str, *values: bytes) -> None:
+    def write(self, game: str, platform: str, *values: bytes, partitions: int = 3) -> None:
         """Into the feedback topic of a game, which is made where it is missing."""
         topic = f"push-{game}-{platform}-feedbacks"
         if topic not in self._topics:
             self._topics.add(topic)
-            self.broker.create_topic(topic)
+            self.broker.create_topic(topic, partitions)
         with closing(self.broker.publisher()) as publisher:
             for value in values:
                 publisher.publish(topic, value, expect_stored)
@@ -333,9 +333,18 @@ def test_deletion_can_be_switched_off(place: Place, kafka_brokers: str) -> None:
     assert listener.stop() == 0
 
 
-def held_values(place: Place, game: str) -> list[bytes | None]:
+def held_values(place: Place, game: str, number: int) -> list[bytes]:
+    """What the held topic of a game has, which are to be so many."""
+    found: list[bytes] = []
     with closing(open_reader(place.broker.address, f"push-{game}-apns-held")) as reader:
-        return [record.value for _ in range(3) for record in reader.read(1.0)]
+
+        def read() -> bool:
+            found.extend(record.value or b"" for record in reader.read(1.0))
+            return len(found) >= number
+
+        until(read, f"{number} held feedbacks")
+        found.extend(record.value or b"" for record in reader.read(1.0))
+    return found
 
 
 def test_the_guard_holds_one_game_and_the_other_goes_on(place: Place) -> None:
@@ -345,16 +354,16 @@ def test_the_guard_holds_one_game_and_the_other_goes_on(place: Place) -> None:
         place.database.make_table(f"{game}_apns", tokens)
     place.broker.create_topic(f"push-{wrong}-apns-held")
     burst = [dead(token, "BadDeviceToken") for token in tokens[:50]]
-    place.write(wrong, "apns", *burst, dead(tokens[60]), delivered("X"))
-    place.write(
-        right, "apns", *(delivered(token) for token in tokens), *(dead(token, "BadDeviceToken") for token in tokens[:5])
-    )
+    place.write(wrong, "apns", *burst, dead(tokens[60]), delivered("X"), partitions=1)
+    few = [dead(token, "BadDeviceToken") for token in tokens[:5]]
+    # one partition each: the guard sees the outcomes in this order
+    place.write(right, "apns", *(delivered(token) for token in tokens), *few, partitions=1)
     listener = place.listen(place.settings(flush_ms=2_000) | {"guard": {"minimum": 20, "share": 0.3}})
     place.await_left(right, *tokens[5:])
     place.await_left(wrong, *(token for token in tokens if token != tokens[60]))
     listener.await_log("the guard has stopped their deletion")
     assert listener.stop() == 0
-    assert sorted(value or b"" for value in held_values(place, wrong)) == sorted(burst)
+    assert sorted(held_values(place, wrong, len(burst))) == sorted(burst)
     assert listener.log.count("the guard has stopped their deletion") == 1
 
 
