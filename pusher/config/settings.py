@@ -228,7 +228,7 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             text="At a stop, finish what was consumed; false: commit what is finished and leave the rest.",
         ),
         commit_interval=Setting(
-            f"{prefix}.commitInterval", Duration("s", minimum_s=0.001), 1.0, "Time between commits of finished offsets."
+            f"{prefix}.commitInterval", Duration("s", minimum_s=0.001), 0.5, "Time between commits of finished offsets."
         ),
         max_uncommitted=Setting(
             f"{prefix}.maxUncommitted",
