@@ -35,7 +35,7 @@ def shown(**notification: Json) -> dict[str, Json]:
 def test_exact_bytes() -> None:
     push = parsed(
         {
-            "notification": {"icon": "i", "body": "B", "title": "T"},
+            "notification": {"title": "T", "body": "B", "icon": "i"},
             "priority": "high",
             "collapse_key": "c",
             "time_to_live": 3600,

@@ -32,13 +32,14 @@ FIELDS: Mapping[str, Kind] = {
     "webpush": OBJECT,
     "fcm_options": OBJECT,
 }
+_TAKEN_OVER = ("android", "apns", "webpush", "fcm_options")
 _TOPICS = "/topics/"
 #: These have no successor: v1 answers with a name of its own, and reports deliveries through BigQuery only.
 _WITHOUT_PLACE = ("message_type", "delivery_receipt_requested")
 #: ``message.notification``, for all platforms.
 _FOR_ALL = ("title", "body")
-#: ``message.android.notification``, under the same names, in the order in which they are sent.
-_FOR_ANDROID = (
+#: ``message.android.notification``, under the same names.
+_FOR_ANDROID = {
     "title",
     "body",
     "icon",
@@ -50,7 +51,7 @@ _FOR_ANDROID = (
     "body_loc_args",
     "title_loc_key",
     "title_loc_args",
-)
+}
 _ARGUMENTS = ("body_loc_args", "title_loc_args")
 _MAX_COUNT = 2**31 - 1
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
@@ -103,19 +104,17 @@ def build(fields: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
 
     Raises ``InvalidMessage``.
     """
-    notification = fields.get("notification", {})
     left_out = [name for name in _WITHOUT_PLACE if name in fields]
-    shown = _shown_on_android(notification, left_out)
-    parts = {
-        "data": {name: _text(value) for name, value in fields.get("data", {}).items()},
-        "notification": _shown_everywhere(notification),
-        "android": merged(_android(fields, shown), fields.get("android", {})),
-        "apns": merged(_apns(fields), fields.get("apns", {})),
-        "webpush": fields.get("webpush"),
-        "fcm_options": fields.get("fcm_options"),
-    }
-    message = {name: part for name, part in parts.items() if part}
     target, value = _target(fields)
+    message: dict[str, Json] = {name: fields[name] for name in _TAKEN_OVER if name in fields}
+    if "data" in fields:
+        message["data"] = {name: _text(value) for name, value in fields["data"].items()}
+    if "notification" in fields:
+        message["notification"] = _shown_everywhere(fields["notification"])
+    for name, mapped in (("android", _android(fields, left_out)), ("apns", _apns(fields))):
+        if mapped:
+            message[name] = merged(mapped, message.get(name, {}))
+    message = {name: part for name, part in message.items() if part}
     message[target] = value
     return ({"validate_only": True, "message": message} if fields.get("dry_run") else {"message": message}), left_out
 
@@ -131,7 +130,7 @@ def _target(fields: Mapping[str, Json]) -> tuple[str, str]:
     return "token", to
 
 
-def _android(fields: Mapping[str, Json], shown: dict[str, Json]) -> dict[str, Json]:
+def _android(fields: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]:
     android: dict[str, Json] = {}
     if "time_to_live" in fields:
         android["ttl"] = f"{fields['time_to_live']}s"
@@ -139,6 +138,7 @@ def _android(fields: Mapping[str, Json], shown: dict[str, Json]) -> dict[str, Js
         android["collapse_key"] = fields["collapse_key"]
     if "priority" in fields:
         android["priority"] = fields["priority"].lower()
+    shown = _shown_on_android(fields.get("notification", {}), left_out)
     if shown:
         android["notification"] = shown
     return android
@@ -162,7 +162,7 @@ def _shown_everywhere(notification: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _shown_on_android(notification: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]:
-    shown = {name: notification[name] for name in _FOR_ANDROID if name in notification}
+    shown = {name: value for name, value in notification.items() if name in _FOR_ANDROID}
     for name in _ARGUMENTS:
         if name in shown:
             shown[name] = arguments(shown[name])

@@ -35,31 +35,31 @@ _MAX_MESSAGE_ID_CHARACTERS = 1_024
 class Kind(NamedTuple):
     """What a field may hold."""
 
-    holds: Callable[[Json], bool]
+    types: frozenset[type]
     words: str
+    #: A further condition.
+    holds: Callable[[Json], bool] | None = None
 
 
-def _is_number(value: Json) -> bool:
-    # bool is an int to Python, but not to JSON
-    return type(value) in (int, float)
+# bool is an int to Python, but not to JSON, and not in these sets
+_NUMBERS = frozenset((int, float))
+_TEXT_OR_NUMBER = _NUMBERS | {str}
 
 
 def _is_arguments(value: Json) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(item, str) or _is_number(item) for item in value)
-    )
+    return isinstance(value, str) or all(type(item) in _TEXT_OR_NUMBER for item in value)
 
 
-TEXT = Kind(lambda value: isinstance(value, str), "a string")
-FLAG = Kind(lambda value: isinstance(value, bool), "a boolean")
-SECONDS = Kind(lambda value: type(value) is int and value >= 0, "a number of seconds")
-OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
-ARGUMENTS = Kind(_is_arguments, "a string or an array of strings")
-BADGE = Kind(lambda value: isinstance(value, str) or _is_number(value), "a string or a number")
+TEXT = Kind(frozenset((str,)), "a string")
+FLAG = Kind(frozenset((bool,)), "a boolean")
+SECONDS = Kind(frozenset((int,)), "a number of seconds", lambda value: value >= 0)
+OBJECT = Kind(frozenset((dict,)), "an object")
+ARGUMENTS = Kind(frozenset((str, list)), "a string or an array of strings", _is_arguments)
+BADGE = Kind(_TEXT_OR_NUMBER, "a string or a number")
 #: Checked where it is used.
-ANY = Kind(lambda _: True, "")
+ANY = Kind(frozenset((str, int, float, bool, dict, list)), "")
 
-#: In the order in which they are sent.
+#: In the order in which XMPP sends them.
 MESSAGE: Mapping[str, Kind] = {
     "to": TEXT,
     "message_id": TEXT,
@@ -107,52 +107,55 @@ class GcmPush(Push):
 def parse(record: Record, tracker: Tracker) -> GcmPush:
     """The push in a record. Never waits; raises ``InvalidMessage``."""
     push = GcmPush(record, tracker)
-    push.body = encode(_without_fcm(read(push, record)))
+    push.body = encode(_for_xmpp(read(push, record)))
     if len(push.body) > MAX_BODY_BYTES:
         raise InvalidMessage("payload-too-large", f"the message has {len(push.body)} bytes")
     return push
 
 
 def read(push: Push, record: Record, kinds: Mapping[str, Kind] = MESSAGE) -> dict[str, Json]:
-    """Sets the push's id, token, expiry and metadata; returns Google's fields in order, without empty ones.
+    """Sets the push's id, token, expiry and metadata; returns Google's fields, without empty ones.
 
     ``kinds`` is ``MESSAGE``, possibly with more: a ``condition`` among them may take the place of ``to``. That and
     ``message_id`` are always there. Metadata is merged into ``data``. Raises ``InvalidMessage``.
     """
     message = _fields(decode_object(record.value), kinds)
-    push.metadata = decode_metadata(message.pop("metadata"))
-    push.expires_ms = decode_expiry(message.pop("push_expiry"))
-    push.token = message.get("condition") or _token(message["to"])
-    push.id = message["message_id"] = _message_id(message["message_id"]) or derived_id(origin(record))
+    push.metadata = decode_metadata(message.pop("metadata", None))
+    push.expires_ms = decode_expiry(message.pop("push_expiry", None))
+    push.token = message.get("condition") or _token(message.get("to"))
+    push.id = message["message_id"] = _message_id(message.get("message_id")) or derived_id(origin(record))
     if push.metadata:
-        message["data"] = message["data"] or {}
-        merge(push.metadata, message["data"])
-    if message["notification"]:
-        notification = _fields(message["notification"], NOTIFICATION, "notification.")
-        message["notification"] = _without_empty(notification)
+        data = message["data"] = message.get("data") or {}
+        merge(push.metadata, data)
+    notification = message.get("notification")
+    if notification:
+        message["notification"] = _without_empty(_fields(notification, NOTIFICATION, "notification."))
     return _without_empty(message)
 
 
-def _without_fcm(message: dict[str, Json]) -> dict[str, Json]:
-    notification = message.get("notification", {})
-    if notification.keys().isdisjoint(FCM_ALONE):
-        return message
-    return _without_empty(
-        message | {"notification": {name: value for name, value in notification.items() if name not in FCM_ALONE}}
-    )
+def _for_xmpp(message: dict[str, Json]) -> dict[str, Json]:
+    """In Google's order, without what FCM alone knows."""
+    ordered = {name: message[name] for name in MESSAGE if name in message}
+    given = ordered.get("notification", {})
+    shown = {name: given[name] for name in NOTIFICATION if name in given and name not in FCM_ALONE}
+    if shown:
+        ordered["notification"] = shown
+    else:
+        ordered.pop("notification", None)
+    return ordered
 
 
 def _fields(given: dict[str, Json], kinds: Mapping[str, Kind], path: str = "") -> dict[str, Json]:
-    """The known fields, None where absent; of several spellings the last one wins."""
-    found: dict[str, Json] = dict.fromkeys(kinds)
-    for name, value in given.items():
-        lower = name.lower()
-        if lower not in found:
+    """The known fields; of several spellings the last one wins."""
+    found: dict[str, Json] = {}
+    for spelling, value in given.items():
+        name = spelling if spelling in kinds else spelling.lower()
+        kind = kinds.get(name)
+        if kind is None:
             continue
-        kind = kinds[lower]
-        if value is not None and not kind.holds(value):
-            raise InvalidMessage(f"bad-{lower.replace('_', '-')}", f"{path}{lower} is not {kind.words}")
-        found[lower] = value
+        if value is not None and (type(value) not in kind.types or (kind.holds and not kind.holds(value))):
+            raise InvalidMessage(f"bad-{name.replace('_', '-')}", f"{path}{name} is not {kind.words}")
+        found[name] = value
     return found
 
 
@@ -175,4 +178,4 @@ def _message_id(value: Json) -> str:
 
 def _without_empty(fields: dict[str, Json]) -> dict[str, Json]:
     # 0 says something: a time to live of none, a badge to be cleared
-    return {name: value for name, value in fields.items() if value or (value is not None and _is_number(value))}
+    return {name: value for name, value in fields.items() if value or type(value) in _NUMBERS}
