@@ -179,6 +179,11 @@ class Link:
                 return self.kill(error)
             except OSError as error:
                 return self.kill(LinkError(f"the connection failed: {error}"))
+            except AttributeError:
+                # what gevent's TLS socket raises when `_end` has closed it under a writer that was just to go on
+                if self.reason is None:
+                    raise
+                return None
 
     def _ping(self) -> None:
         """The pinger: a peer that is silent is asked, and one that stays silent is given up."""
