@@ -26,8 +26,8 @@ from pusher.broker.interface import PublishError, Record
 from pusher.broker.offsets import Commit, State, Tracker
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
 from pusher.broker.sqlite.group import Member, Share, commit, join, leave
-from pusher.broker.sqlite.store import Store, Unavailable
-from pusher.broker.sqlite.topic_log import delete_old
+from pusher.broker.sqlite.store import Store, Unavailable, writing
+from pusher.broker.sqlite.topic_log import create_topic, delete_old, topics
 from tests.contract.brokers import (
     SqliteBroker,
     everything,
@@ -385,6 +385,19 @@ def test_processes_may_begin_at_once_on_a_file_that_does_not_exist(broker: Sqlit
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines", "queue.db"]
 
 
+def test_a_file_is_made_once_whoever_else_makes_it(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        broker = SqliteBroker(tmp_path / str(number))
+        publishers = [SqlitePublisher(broker.url, linger_ms=0) for _ in range(8)]
+        for publisher in publishers:
+            publisher.publish(TOPIC, b"one", expect_stored)
+        for publisher in publishers:
+            assert publisher.flush(20) == 0
+            publisher.close()
+        assert offsets(broker) == list(range(8))
+
+
 # --- outages of the file
 
 
@@ -643,7 +656,15 @@ def test_headers_count_as_size(broker: SqliteBroker) -> None:
 def test_an_error_in_a_call_reaches_its_caller_and_the_next_call_works(broker: SqliteBroker) -> None:
     with closing(Store(broker.url)) as store:
         with pytest.raises(ZeroDivisionError):
-            store.run(lambda _connection: 1 / 0)
+            store.run(fail_in_the_middle)
         with pytest.raises(sqlite3.ProgrammingError):
             store.run(lambda connection: connection.execute("SELECT ?"))
-        assert store.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+        assert store.run(topics) == {}
+        with pytest.raises(ZeroDivisionError):
+            store.run(fail_in_the_middle)
+
+
+def fail_in_the_middle(connection: sqlite3.Connection) -> float:
+    with writing(connection):
+        create_topic(connection, TOPIC)
+        return 1 / 0
