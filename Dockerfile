@@ -1,0 +1,38 @@
+# pusher with all its commands: `docker build -t pusher .`, then `docker run pusher /app/pusher apns -p`.
+# Settings: /app/config/default.yaml, or PUSHER_ variables. Keys and certificates: /app/tls.
+
+FROM python:3.11.13-slim-bookworm AS build
+
+WORKDIR /src
+RUN python3 -m venv /opt/pusher
+COPY requirements.lock ./
+# wheels alone, each with its hash: nothing is compiled
+RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: --require-hashes -r requirements.lock
+# the backend checks the hash of what it builds
+COPY packaging/ packaging/
+RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps ./packaging/sleekxmpp
+COPY setup.py pyproject.toml requirements.txt MANIFEST.in ./
+COPY pusher/ pusher/
+RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
+    && /opt/pusher/bin/python -m compileall -q /opt/pusher/lib \
+    && /opt/pusher/bin/python -m pip uninstall -qy pip setuptools
+
+FROM python:3.11.13-slim-bookworm
+
+RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin pusher \
+    && mkdir -p /app/config /app/tls /app/data \
+    && ln -s /opt/pusher/bin/pusher /app/pusher \
+    && chown pusher /app/data
+COPY --from=build /opt/pusher /opt/pusher
+COPY config/default.yaml /app/config/default.yaml
+
+ENV PATH=/opt/pusher/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+# /app/data: the embedded broker, sqlite:////app/data/queue.db
+VOLUME ["/app/config", "/app/tls", "/app/data"]
+USER pusher
+EXPOSE 8081
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python3", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('PUSHER_ADMIN_PORT') or 8081}/healthz\", timeout=4)"]
+CMD ["/app/pusher", "--help"]
