@@ -54,7 +54,10 @@ def push(number: int, prefix: str = "0000", **fields: object) -> dict[str, objec
 
 
 class Driver:
-    """One app "game" or several, one Kafka, one provider. Ends all that it started."""
+    """One app "game" or several, one Kafka, one provider, Apple. Ends all that it started."""
+
+    #: The command, which stands in the names of topics too.
+    platform = "apns"
 
     def __init__(self, directory: Path, brokers: str, *, apps: Sequence[str] = ("game",)) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ class Driver:
 
     def daemon(self, settings: dict[str, Any], name: str = "", program: tuple[str, ...] = PUSHER) -> Daemon:
         """Starts one, and does not wait."""
-        daemon = Daemon(self.directory, name or f"daemon-{len(self.daemons)}", settings, program=program)
+        daemon = Daemon(self.directory, name or f"daemon-{len(self.daemons)}", settings, self.platform, program)
         self._cleanup.callback(daemon.end)
         self.daemons.append(daemon)
         daemon.start()
@@ -138,7 +141,7 @@ class Driver:
 
     def create_topics(self, *topics: str, **settings: str) -> None:
         """Makes topics, and at the first time those of each app's feedbacks and invalid messages."""
-        outputs = [f"push-{app}-apns-{kind}" for app in self.apps for kind in ("feedbacks", "invalid")]
+        outputs = [f"push-{app}-{self.platform}-{kind}" for app in self.apps for kind in ("feedbacks", "invalid")]
         with administration(self.brokers) as admin:
             if self._consumer is None:
                 admin.create_topics(dict.fromkeys(outputs, _PARTITIONS), wait_for_metadata=True)
@@ -155,7 +158,13 @@ class Driver:
     ) -> None:
         """Numbered push requests over all partitions of a topic. Returns when Kafka has them."""
         numbers = range(self._numbers, self._numbers + count)
-        self.produce_raw(topic, [json.dumps(push(number, prefix, **fields)).encode() for number in numbers], expected)
+        self.produce_raw(
+            topic, [json.dumps(self.request(number, prefix, **fields)).encode() for number in numbers], expected
+        )
+
+    def request(self, number: int, prefix: str, **fields: object) -> dict[str, object]:
+        """The push request with this number."""
+        return push(number, prefix, **fields)
 
     def produce_raw(self, topic: str, values: Iterable[bytes], expected: str) -> None:
         """Any bytes, which get numbers too."""

@@ -18,6 +18,13 @@ FED_BACK = "fed back"
 #: Ended without a trace in Kafka.
 NO_TRACE = "no trace"
 _FAILED_STATUS = (0, 429, 500, 502, 503, 504)
+_FAILED_ERRORS = (
+    "DEVICE_MESSAGE_RATE_EXCEEDED",
+    "INTERNAL_SERVER_ERROR",
+    "SERVICE_UNAVAILABLE",
+    "ConnectionError",
+    "Timeout",
+)
 #: Messages whose stories are told.
 _STORIES = 5
 
@@ -64,6 +71,18 @@ class Message:
         if not kinds:
             return "no feedback"
         return "" if self.expected == FED_BACK or kinds == {self.expected} else f"expected to be {self.expected}"
+
+
+def of_apple(record: dict[str, Any]) -> Feedback:
+    status = record["StatusCode"]
+    kind = DELIVERED if record["Sent"] else FAILED if status in _FAILED_STATUS else REJECTED
+    return Feedback(record["ApnsID"], kind, status, record["Reason"])
+
+
+def of_google(record: dict[str, Any]) -> Feedback:
+    error = record.get("error", "")
+    kind = DELIVERED if record["message_type"] == "ack" else FAILED if error in _FAILED_ERRORS else REJECTED
+    return Feedback(record["message_id"], kind, 0, error)
 
 
 class Verdict(NamedTuple):
@@ -113,7 +132,7 @@ class Ledger:
             self.waiting += 1
 
     def fed_back(self, record: dict[str, Any]) -> None:
-        """A feedback to Apple's pushes, decoded."""
+        """A feedback, decoded."""
         number = record["metadata"].get("number")
         message = self.messages.get(number)
         if message is None:
@@ -121,9 +140,7 @@ class Ledger:
             return
         if not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE):
             self.waiting -= 1
-        status = record["StatusCode"]
-        kind = DELIVERED if record["Sent"] else FAILED if status in _FAILED_STATUS else REJECTED
-        message.feedbacks.append(Feedback(record["ApnsID"], kind, status, record["Reason"]))
+        message.feedbacks.append(of_google(record) if "message_type" in record else of_apple(record))
 
     def found_invalid(self, headers: dict[str, bytes]) -> None:
         """A record in an invalid topic."""
