@@ -39,7 +39,7 @@ class Platform(NamedTuple):
 
     name: str
     simulator: list[str]
-    #: The field that holds the device token, and a token of a device that is gone.
+    #: The field that holds the device token, and how tokens of devices that are gone begin.
     token_field: str
     dead_token: str
 
@@ -62,6 +62,25 @@ PLATFORMS = (
             "503:0.02,retry-after=1,once",
         ],
         "DeviceToken",
+        "dead",
+    ),
+    Platform(
+        "gcm",
+        [
+            "--port",
+            "5235",
+            "--tls-dir",
+            ".demo",
+            "--account",
+            "1234567890:demo-key",
+            "--fault",
+            "prefix=dead:nack DEVICE_UNREGISTERED",
+            "--fault",
+            "nack SERVICE_UNAVAILABLE:0.02,once",
+            "--fault",
+            "drain:1/700,once",
+        ],
+        "to",
         "dead",
     ),
 )
@@ -107,7 +126,7 @@ def requests(platform: Platform) -> Iterator[str]:
         elif number % 100 == 42:
             request["push_expiry"] = 1
         elif number % 200 == 99:
-            request[platform.token_field] = "../../etc"
+            request[platform.token_field] = "no token at all"
         yield json.dumps(request) if number % 200 != 150 else '{"broken": '
 
 
