@@ -26,7 +26,7 @@ setup(
     version=version(),
     description="Sends push notifications from Kafka to Apple and Google and publishes every outcome",
     packages=find_packages(include=["pusher", "pusher.*"]),
-    package_data={"pusher": ["py.typed"]},
+    package_data={"pusher": ["py.typed"], "pusher.admin": ["page.html"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     # The package index has no sleekxmpp that builds on Python >= 3.10; packaging/sleekxmpp makes a wheel of it. Without

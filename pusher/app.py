@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import gevent
 
+from pusher import readings
+from pusher.admin.port import AdminPort, Watched
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Health, Publisher
+from pusher.condition import Condition
 from pusher.config import Config, settings
 from pusher.consuming import Consuming
 from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
@@ -26,7 +29,7 @@ from pusher.readiness import Readiness, reasons
 from pusher.services import OpenLane, build_service
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import logger
-from pusher.telemetry.stats import Stats
+from pusher.telemetry.stats import Sample, Stats
 
 log = logger(__name__)
 
@@ -60,6 +63,10 @@ class Service(Protocol):
         """Whether pushes can be sent now."""
         ...
 
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        ...
+
 
 class Sender:
     """The commands ``apns`` and ``gcm``."""
@@ -79,6 +86,8 @@ class Sender:
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
         self._readiness = Readiness(self.unready)
+        self._stopping = False
+        self.admin = AdminPort(config, Watched(platform, self.samples, self.unready, self._daemon.failure))
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
@@ -97,6 +106,7 @@ class Sender:
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
         spawn("summary", self._summarize)
+        self.admin.start(spawn)
         log.info(
             "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
         )
@@ -152,7 +162,20 @@ class Sender:
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
         parts |= {app: service.health() for app, service in self.services.items()}
         blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
-        return reasons(parts) + blocked + list(self._skipped.values())
+        stopping = ["the process stops"] if self._stopping else []
+        return stopping + reasons(parts) + blocked + list(self._skipped.values())
+
+    def samples(self) -> Iterator[Sample]:
+        """Every series and every figure of this moment. Never waits."""
+        yield from self._stats.snapshot()
+        yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
+        yield from readings.of_unroutable(self._pipeline)
+        for app, service in self.services.items():
+            ready = service.health().ready and not service.lane.blocked
+            yield from readings.of_lane(service.lane)
+            yield from readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready)
+        for app in self._skipped:
+            yield readings.of_skipped((self.platform, app))
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
@@ -182,13 +205,14 @@ class Sender:
             Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
             Step("links", self._close_links),
             Step("publishers", self._publishers.close),
+            Step("admin port", self.admin.stop),
             Step("greenlets", self._daemon.end_greenlets, 1.0),
             Step("stats", self._flush_stats),
         )
 
     def _drain(self, left_s: float) -> str:
         """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
-        self._consuming.draining = True
+        self._stopping = self._consuming.draining = True
         deadline = time.monotonic() + left_s
         lanes = [service.lane for service in self.services.values()]
         if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
 from pusher.broker.interface import Record, Source
-from pusher.broker.offsets import Tracker
+from pusher.broker.offsets import TopicPartition, Tracker
 
 _POLL_S = 1.0
 #: Records that are submitted before others get their turn: up to 20 ms of work, if none of them can be sent.
 _SLICE = 250
 
 Submit = Callable[[Tracker, Sequence[Record]], None]
+
+
+class ReadTimes:
+    """When the unfinished messages of each partition were read: one entry a delivery, none of those that are over."""
+
+    def __init__(self) -> None:
+        self._deliveries: dict[TopicPartition, tuple[Tracker, deque[tuple[int, float]]]] = {}
+
+    def note(self, tracker: Tracker, first_offset: int, now: float) -> None:
+        """A delivery that begins at ``first_offset`` was read."""
+        entry = self._deliveries.get(tracker.key)
+        if entry is None or entry[0] is not tracker:
+            entry = self._deliveries[tracker.key] = (tracker, deque())
+        _forget_finished(entry[1], tracker.low)
+        entry[1].append((first_offset, now))
+
+    def oldest(self, tracker: Tracker) -> float | None:
+        """When the lowest unfinished message was read; None when all are finished."""
+        entry = self._deliveries.get(tracker.key)
+        if entry is None or entry[0] is not tracker or not tracker.span:
+            return None
+        _forget_finished(entry[1], tracker.low)
+        return entry[1][0][1]
+
+
+def _forget_finished(deliveries: deque[tuple[int, float]], low: int) -> None:
+    while len(deliveries) > 1 and deliveries[1][0] <= low:
+        deliveries.popleft()
 
 
 class Consuming:
@@ -35,6 +64,8 @@ class Consuming:
         #: Read nothing more, but stay in the group and commit.
         self.draining = False
         self._refresh = False
+        self._read_times = ReadTimes()
+        self._polled_at = clock()
         self._ending = False
         self._ended = Event()
 
@@ -45,7 +76,9 @@ class Consuming:
             if self._refresh:
                 self._refresh = False
                 self.source.refresh()
+            self._polled_at = self._clock()
             for tracker, records in self.source.poll(_POLL_S, self._full):
+                self._read_times.note(tracker, records[0].offset, self._clock())
                 for start in range(0, len(records), _SLICE):
                     self._submit(tracker, records[start : start + _SLICE])
                     gevent.sleep(0)
@@ -53,6 +86,17 @@ class Consuming:
                 self.source.commit()
                 commit_at = self._clock() + self._commit_interval_s
         self._ended.set()
+
+    @property
+    def poll_age_s(self) -> float:
+        """Since the source was last asked for records."""
+        return self._clock() - self._polled_at
+
+    def oldest_s(self) -> dict[TopicPartition, float]:
+        """For each owned partition how long ago its oldest unfinished message was read; 0 when there is none."""
+        now = self._clock()
+        read_at = {key: self._read_times.oldest(tracker) for key, tracker in self.source.assignment.trackers.items()}
+        return {key: 0.0 if at is None else now - at for key, at in read_at.items()}
 
     def refresh(self) -> None:
         """What is wanted has changed. Returns at once."""

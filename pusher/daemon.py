@@ -59,6 +59,10 @@ class Daemon:
         sentry.flush(2.0)
         return EXIT_FAILED if self.greenlets.failure else EXIT_STOPPED
 
+    def failure(self) -> str:
+        """The first greenlet that died, and why; "" while all run."""
+        return self.greenlets.failure
+
     def end_greenlets(self, left_s: float) -> str:
         """A step of the stop order."""
         return ", ".join(self.greenlets.stop(left_s))

@@ -444,6 +444,8 @@ class Pipeline:
         self.consumed = 0
         #: Messages that could never be sent.
         self.invalid = 0
+        #: Those of them that belong to no app.
+        self.unroutable = 0
         self._apps = apps
         self._publisher = publisher
         self._invalid_topic = invalid_topic
@@ -452,7 +454,7 @@ class Pipeline:
 
     def wanted(self, topic: str) -> bool:
         """Whether records of this topic are read: those of an app that is configured but not running are not."""
-        name = self._name(topic)
+        name = self.name(topic)
         if name is None or name.platform != self.platform or topics.is_written_by_pusher(topic):
             return False
         if topic == topics.fill(self._invalid_topic, name):
@@ -461,16 +463,17 @@ class Pipeline:
 
     def is_full(self, topic: str) -> bool:
         """Whether a topic's partitions should be paused."""
-        name = self._name(topic)
+        name = self.name(topic)
         lane = self.lanes.get(name.game) if name else None
         return lane is not None and lane.full
 
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
         """Takes in records of one partition."""
         self.consumed += len(records)
-        name = self._name(tracker.key.topic)
+        name = self.name(tracker.key.topic)
         lane = self._lane(name)
         if lane is None:
+            self.unroutable += len(records)
             reason, detail = _unroutable(name, self.platform)
             for record in records:
                 self._end_invalid(record, tracker, InvalidMessage(reason, detail))
@@ -492,7 +495,8 @@ class Pipeline:
             return None
         return self.lanes.get(name.game)
 
-    def _name(self, topic: str) -> topics.TopicName | None:
+    def name(self, topic: str) -> topics.TopicName | None:
+        """Whose topic it is; None where its name does not tell."""
         try:
             return self._names[topic]
         except KeyError:
@@ -502,7 +506,7 @@ class Pipeline:
     def _end_invalid(self, record: Record, tracker: Tracker, error: InvalidMessage) -> None:
         """Error log, counter, and the bytes unchanged to the invalid topic; then it counts as finished."""
         self.invalid += 1
-        name = self._name(record.topic) or topics.TopicName(topics.UNKNOWN, topics.UNKNOWN)
+        name = self.name(record.topic) or topics.TopicName(topics.UNKNOWN, topics.UNKNOWN)
         self._stats.counter(metrics.INVALID, name.platform, name.game, error.reason).add()
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.error("message can never be sent", reason=error.reason, error=error.detail, game=name.game, **where)

@@ -31,6 +31,10 @@ class Publishers:
         """Of each, by name."""
         return {f"publisher {address}": publisher.health() for address, publisher in self._opened.items()}
 
+    def pending(self) -> dict[str, int]:
+        """Records of each that are neither stored nor refused, by address."""
+        return {address: publisher.pending for address, publisher in self._opened.items()}
+
     def flush(self, left_s: float) -> str:
         """A step of the stop order: waits until all is stored."""
         deadline = time.monotonic() + left_s

@@ -59,6 +59,11 @@ class ProviderToken:
         """Seconds since the token was issued."""
         return self._clock() - self._issued_at
 
+    @property
+    def issued(self) -> bool:
+        """Whether there has been one."""
+        return bool(self._token)
+
     def current(self) -> str:
         """The token to send now."""
         if not self._token or self.age_s >= RENEW_AFTER_S or self.age_s < 0:

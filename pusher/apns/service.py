@@ -10,6 +10,7 @@ from pusher.apns.credentials import Credentials
 from pusher.apns.message import ApnsPush, Kind
 from pusher.apns.reasons import read_answer
 from pusher.broker.interface import Health
+from pusher.condition import Condition
 from pusher.dispatch import Dispatcher, retry_after_s
 from pusher.http2.exchange import Exchange
 from pusher.http2.header_block import Fields
@@ -91,6 +92,16 @@ class ApnsService:
     def health(self) -> Health:
         """Whether pushes can be sent now."""
         return self._dispatcher.health()
+
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        token, certificate = self._credentials.token, self._credentials.certificate
+        return Condition(
+            links=self._pool.state().links,
+            refused=self._dispatcher.held,
+            token_age_s=token.age_s if token is not None and token.issued else None,
+            certificate_ends_s=certificate.expires_at_s if certificate is not None else None,
+        )
 
     # --- requests -----------------------------------------------------------------------------------------------------
     def _tls(self) -> ssl.SSLContext:

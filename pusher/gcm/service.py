@@ -22,6 +22,7 @@ from gevent.pool import Group
 from gevent.queue import SimpleQueue
 
 from pusher.broker.interface import Health
+from pusher.condition import Condition
 from pusher.errors import CredentialError
 from pusher.feedback import Origin, upstream_feedback
 from pusher.gcm.errors import Answer, text
@@ -70,6 +71,8 @@ class GcmService:
         #: The one that takes pushes.
         self._window: Window | None = None
         self._reason = "not connected yet"
+        #: Whether the last login was refused.
+        self._refused = False
         self._has_window = Event()
         self._may_open = Event()
         #: All that are open, and the greenlets that close those that were left.
@@ -105,6 +108,10 @@ class GcmService:
             return Health(True)
         return Health(False, self._reason)
 
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        return Condition(links=int(self._window is not None), refused=self._refused)
+
     # --- the keeper ---------------------------------------------------------------------------------------------------
     def _keep(self) -> None:
         failures = 0
@@ -138,6 +145,7 @@ class GcmService:
 
     def _use(self, window: Window) -> None:
         """Waits until the window takes no more pushes."""
+        self._refused = False
         self._windows.append(window)
         self._window = window
         self._has_window.set()
@@ -153,6 +161,7 @@ class GcmService:
 
     def _failed(self, error: LinkError, failures: int) -> float:
         """Says why no link can be opened; returns the seconds to wait."""
+        self._refused = isinstance(error, AuthError)
         if isinstance(error, AuthError | CertificateError):
             _seldom.error(
                 (self.lane.settings.app, "login"), str(error), game=self.lane.settings.app, origin=self._where

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import gevent
 
+from pusher import readings
+from pusher.admin.port import AdminPort, Watched
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
@@ -34,9 +37,9 @@ from pusher.listener.tokens import Table
 from pusher.message import InvalidMessage
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons
-from pusher.telemetry import metrics, sentry
+from pusher.telemetry import figures, metrics, sentry
 from pusher.telemetry.log import Seldom, logger
-from pusher.telemetry.stats import Stats
+from pusher.telemetry.stats import Sample, Stats
 from pusher.topics import TopicName
 
 log = logger(__name__)
@@ -61,7 +64,10 @@ class Listener:
         self._names: dict[str, TopicName | None] = {}
         self._sorters = {platform: Sorter(platform) for platform in ("apns", "gcm")}
         self._deleters: dict[TopicName, Deleter] = {}
+        self._consumed: Counter[TopicName] = Counter()
+        self._stopping = False
         self._readiness = Readiness(self.unready)
+        self.admin = AdminPort(config, Watched(COMMAND, self.samples, self.unready, self._daemon.failure))
         #: Offsets that a partition may be ahead of a token that waits for others.
         self._patience = config[settings.LISTENER_QUEUE.max_uncommitted] // 2
 
@@ -79,6 +85,7 @@ class Listener:
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
         spawn("gauges", self._measure)
+        self.admin.start(spawn)
         log.info(
             "feedback listener started",
             deletes=self._config[settings.LISTENER_DELETES],
@@ -93,6 +100,7 @@ class Listener:
         name = self._name(tracker.key.topic)
         if name is None:
             raise ValueError(f"{tracker.key.topic} is no feedback topic")
+        self._consumed[name] += len(records)
         found = self._sorters[name.platform].sort(tracker, records)
         tracker.finish_many(found.others)
         for record, error in found.invalid:
@@ -163,7 +171,25 @@ class Listener:
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        return reasons(parts) + [deleter.blocked for deleter in self._deleters.values() if deleter.blocked]
+        stopping = ["the process stops"] if self._stopping else []
+        blocked = [deleter.blocked for deleter in self._deleters.values() if deleter.blocked]
+        return stopping + reasons(parts) + blocked
+
+    def samples(self) -> Iterator[Sample]:
+        """Every series and every figure of this moment. Never waits."""
+        yield from self._stats.snapshot()
+        yield from readings.of_kafka(self._consuming, self._publishers, self._name)
+        for name, number in self._consumed.items():
+            yield Sample(figures.FEEDBACKS, (name.platform, name.game), number)
+        for name, deleter in self._deleters.items():
+            for metric, value in (
+                (figures.TOKENS_BUFFERED, deleter.buffered),
+                (figures.TOKENS_DELETING, deleter.deleting),
+                (figures.HOLDING, deleter.held.in_hand),
+                (figures.DELETES_BLOCKED, bool(deleter.blocked)),
+                (figures.GUARD_STOPPING, deleter.stopped),
+            ):
+                yield Sample(metric, (name.platform, name.game), value)
 
     def _upkeep(self) -> None:
         while True:
@@ -195,6 +221,7 @@ class Listener:
             Step("held feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
             Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
             Step("publishers", self._publishers.close),
+            Step("admin port", self.admin.stop),
             Step("greenlets", self._daemon.end_greenlets, 1.0),
             Step("database", self._close_database),
             Step("stats", self._flush_stats),
@@ -202,7 +229,7 @@ class Listener:
 
     def _drain(self, left_s: float) -> str:
         """Reads nothing more and deletes what is in the buffers; what cannot be deleted is left uncommitted."""
-        self._consuming.draining = True
+        self._stopping = self._consuming.draining = True
         deleters = self._deleters.values()
         deadline = time.monotonic() + left_s
         if self._config[settings.LISTENER_QUEUE.handle_all_messages_before_exiting]:

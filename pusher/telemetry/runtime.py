@@ -6,6 +6,7 @@ import gc
 import itertools
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,21 +29,19 @@ class Runtime(NamedTuple):
 def sample_runtime() -> Runtime:
     """Measures the process. Lets other greenlets run in between."""
     return Runtime(
-        greenlets=_greenlets(),
+        greenlets=sum(1 for _ in live_greenlets()),
         resident_bytes=_resident_bytes(),
         blocks=sys.getallocatedblocks(),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
-def _greenlets() -> int:
-    """Greenlets that have not ended; only the garbage collector knows them all."""
+def live_greenlets() -> Iterator[greenlet]:
+    """Greenlets that have not ended; only the garbage collector knows them all. Lets others run in between."""
     objects = iter(gc.get_objects())
-    count = 0
     while part := list(itertools.islice(objects, _SLICE)):
-        count += sum(1 for item in part if isinstance(item, greenlet) and not item.dead)
+        yield from [item for item in part if isinstance(item, greenlet) and not item.dead]
         gevent.sleep(0)
-    return count
 
 
 def _resident_bytes() -> int:

@@ -1,0 +1,153 @@
+"""The last fifteen minutes of the process, a point every five seconds, for the status page.
+
+One row of ``RATES`` or ``LEVELS`` is one line of a chart. The ring is bounded, and so is what a point holds: numbers of
+each app, and of its reasons those that occurred.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import gevent
+
+from pusher.telemetry import figures, metrics
+from pusher.telemetry.metrics import Metric
+from pusher.telemetry.stats import BOUNDS_MS, Sample
+
+PERIOD_S = 5.0
+POINTS = 180
+#: Reasons of failures that the page shows for an app.
+_REASONS = 12
+
+App = tuple[str, str]
+
+
+class Rate(NamedTuple):
+    """A count, shown per second."""
+
+    name: str
+    metric: Metric
+    #: Value of the metric's tag ``outcome``; "" takes all.
+    outcome: str = ""
+
+
+RATES = (
+    Rate("sent", metrics.SENT),
+    Rate("retried", metrics.RETRIED),
+    *(Rate(kind, figures.OUTCOMES, kind) for kind in ("delivered", "rejected", "failed", "expired", "invalid")),
+    Rate("feedbacks", figures.FEEDBACKS),
+    Rate("deleted", metrics.TOKENS_DELETE_SUCCESS),
+    Rate("nonexistent", metrics.TOKENS_DELETE_NONEXISTENT),
+    Rate("errors", metrics.TOKENS_DELETE_ERROR),
+    Rate("held", metrics.GUARD_HELD),
+)
+#: What is shown as it is, the sum over a metric's other tags.
+LEVELS = {"lag": figures.CONSUMER_LAG, "in_flight": figures.IN_FLIGHT, "inbox": figures.INBOX}
+#: Where the reasons of failures are counted.
+_REASON_METRICS = (metrics.FAILED, metrics.INVALID)
+_LATENCY = metrics.SEND_NOTIFICATION_LATENCY
+QUANTILES = {"p50": 0.5, "p99": 0.99}
+
+
+class Totals:
+    """What the samples of one moment add up to, by app."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self.sums: defaultdict[App, Counter[str]] = defaultdict(Counter)
+        self.levels: defaultdict[App, Counter[str]] = defaultdict(Counter)
+        self.reasons: defaultdict[App, Counter[str]] = defaultdict(Counter)
+        self.buckets: dict[App, tuple[int, ...]] = {}
+        for sample in samples:
+            tags = dict(zip(sample.metric.tags, sample.tags, strict=True))
+            if "game" in tags and "platform" in tags:
+                self._add((tags["platform"], tags["game"]), tags, sample)
+
+    def _add(self, app: App, tags: dict[str, str], sample: Sample) -> None:
+        for rate in RATES:
+            if sample.metric is rate.metric and rate.outcome in ("", tags.get("outcome")):
+                self.sums[app][rate.name] += int(sample.value)
+        for name, metric in LEVELS.items():
+            if sample.metric is metric:
+                self.levels[app][name] += int(sample.value)
+        if sample.metric in _REASON_METRICS:
+            self.reasons[app][tags["reason"]] += int(sample.value)
+        if sample.metric is _LATENCY:
+            self.buckets[app] = sample.buckets
+
+
+class Point(NamedTuple):
+    """What happened to an app between two looks: numbers by line, and reasons by number."""
+
+    values: dict[str, float | None]
+    reasons: Counter[str]
+
+
+class History:
+    """``samples`` says how things stand; ``run`` belongs into a greenlet of its own."""
+
+    def __init__(self, samples: Callable[[], Iterable[Sample]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._samples, self._clock = samples, clock
+        self._before = Totals(())
+        self._looked_at: float | None = None
+        self._points: deque[dict[App, Point]] = deque(maxlen=POINTS)
+
+    def run(self) -> None:
+        """Looks for ever."""
+        while True:
+            self.look()
+            gevent.sleep(PERIOD_S)
+
+    def look(self) -> None:
+        """Notes what happened since the last look; the first one only begins. Never waits."""
+        now, totals = self._clock(), Totals(self._samples())
+        if self._looked_at is not None:
+            elapsed_s = max(now - self._looked_at, 0.001)
+            apps = totals.sums.keys() | totals.levels.keys()
+            self._points.append({app: _point(app, self._before, totals, elapsed_s) for app in apps})
+        self._before, self._looked_at = totals, now
+
+    def apps(self) -> list[App]:
+        """Those of which anything is known, in order."""
+        return sorted({app for point in self._points for app in point})
+
+    def series(self, app: App) -> dict[str, list[float | None]]:
+        """The lines of an app, the oldest point first; None where there is no such number."""
+        found = [point[app].values if app in point else {} for point in self._points]
+        names = {name: None for values in found for name in values}
+        return {name: [values.get(name) for values in found] for name in names}
+
+    def reasons(self, app: App) -> list[tuple[str, int]]:
+        """Why pushes of an app failed, the most frequent first."""
+        total: Counter[str] = Counter()
+        for point in self._points:
+            if app in point:
+                total.update(point[app].reasons)
+        return total.most_common(_REASONS)
+
+
+def _point(app: App, before: Totals, now: Totals, elapsed_s: float) -> Point:
+    values: dict[str, float | None] = {
+        name: round((total - before.sums[app][name]) / elapsed_s, 2) for name, total in now.sums[app].items()
+    }
+    values |= now.levels[app]
+    if app in now.buckets:
+        old = before.buckets.get(app, (0,) * len(now.buckets[app]))
+        added = [total - part for total, part in zip(now.buckets[app], old, strict=True)]
+        values |= {name: quantile(added, share) for name, share in QUANTILES.items()}
+    return Point(values, now.reasons[app] - before.reasons[app])
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Milliseconds below which this share of the observations lies; straight within a bucket, None without any."""
+    rank = share * sum(buckets)
+    if not rank:
+        return None
+    reached, lower = 0, 0.0
+    for number, upper in zip(buckets, BOUNDS_MS, strict=False):
+        if reached + number >= rank:
+            return round(lower + (upper - lower) * (rank - reached) / number, 2)
+        reached, lower = reached + number, upper
+    return lower

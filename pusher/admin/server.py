@@ -1,0 +1,155 @@
+"""The HTTP server of the admin port.
+
+It shares the process with the pushes, so it must not be able to hurt them: few connections at a time, one request
+each, and a few seconds for all of it, after which the connection is cut. It only reads, and shows no secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import gevent
+import orjson
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+#: Connections that are served at the same time; others wait in the kernel.
+CONNECTIONS = 16
+BACKLOG = 64
+#: From accepting a connection to having sent the answer.
+PATIENCE_S = 5.0
+_STATUS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close")]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+class Answer(NamedTuple):
+    """What a page says."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Route = Callable[[], Answer]
+
+
+def json_answer(content: object, status: int = 200) -> Answer:
+    """``content`` as JSON."""
+    return Answer(status, JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class _Handler(WSGIHandler):
+    """One connection, cut off when its time is over, whatever it waits for."""
+
+    server: _Server
+    socket: socket.socket
+
+    def handle(self) -> None:
+        timer = gevent.spawn_later(self.server.patience_s, _cut, self.socket)
+        try:
+            super().handle()
+        except OSError as error:
+            log.debug("admin connection lost", error=str(error))
+        finally:
+            timer.kill(block=False)
+
+    def log_error(self, msg: str, *args: object) -> None:
+        """What clients do wrong is of no interest to operators."""
+        log.debug("admin request refused", error=msg % args if args else msg)
+
+
+def _cut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        log.debug("admin connection was gone", error=str(error))
+
+
+class _Server(WSGIServer):
+    handler_class = _Handler
+    patience_s = PATIENCE_S
+
+
+class AdminServer:
+    """Serves ``routes``, by path. ``port`` is where it listens, None while it does not."""
+
+    def __init__(self, host: str, port: int, routes: Mapping[str, Route], *, patience_s: float = PATIENCE_S) -> None:
+        self._routes = routes
+        self._address = (host, port)
+        self._patience_s = patience_s
+        self._server: _Server | None = None
+
+    @property
+    def port(self) -> int | None:
+        """None while it does not listen."""
+        return None if self._server is None else self._server.server_port
+
+    def start(self) -> None:
+        """Listens. An address that cannot be had costs a warning, not the process: pushes matter more."""
+        host, port = self._address
+        try:
+            listener = _listen(host, port)
+        except OSError as error:
+            log.warning(
+                "admin port cannot be opened, going on without it; give each process of a host an admin.port of its own"
+                if error.errno == errno.EADDRINUSE
+                else "admin port cannot be opened, going on without it; see admin.host and admin.port",
+                address=f"{host}:{port}",
+                error=error.strerror or str(error),
+            )
+            return
+        self._server = _Server(listener, self._answer, log=None, error_log=None, spawn=Pool(CONNECTIONS))
+        self._server.patience_s = self._patience_s
+        self._server.start()
+        log.info("admin port open", address=f"{host}:{self.port}")
+
+    def stop(self) -> None:
+        """Closes the port and what is connected. Waits a moment at most."""
+        if self._server is not None:
+            self._server.stop(timeout=0.2)
+            self._server = None
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        headers = [
+            *_HEADERS,
+            *answer.headers,
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+        ]
+        start_response(f"{answer.status} {_STATUS[answer.status]}", headers)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
+
+    def _find(self, method: str, path: str) -> Answer:
+        if method not in ("GET", "HEAD"):
+            return Answer(405, TEXT, b"only GET and HEAD\n", (("Allow", "GET, HEAD"),))
+        route = self._routes.get(path)
+        return route() if route is not None else Answer(404, TEXT, b"not found\n")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Waits for the name service; raises ``OSError``."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
