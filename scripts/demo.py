@@ -34,19 +34,25 @@ OUTCOMES = ("delivered", "rejected", "failed", "expired", "invalid")
 PUSHER = [sys.executable, "pusher.py"]
 
 
-class Platform(NamedTuple):
-    """A daemon of the demo, the provider that it talks to, and a request for it."""
+class Provider(NamedTuple):
+    """A provider, the command and the app that send to it, and what a request for it looks like."""
 
+    #: As `simulate` knows it.
     name: str
+    #: `gcm` serves one app over XMPP and another one through FCM.
+    command: str
+    game: str
     simulator: list[str]
     #: The field that holds the device token, and how tokens of devices that are gone begin.
     token_field: str
     dead_token: str
 
 
-PLATFORMS = (
-    Platform(
+PROVIDERS = (
+    Provider(
         "apns",
+        "apns",
+        "game",
         [
             "--port",
             "8443",
@@ -64,8 +70,10 @@ PLATFORMS = (
         "DeviceToken",
         "dead",
     ),
-    Platform(
+    Provider(
         "gcm",
+        "gcm",
+        "game",
         [
             "--port",
             "5235",
@@ -83,6 +91,25 @@ PLATFORMS = (
         "to",
         "dead",
     ),
+    Provider(
+        "fcm",
+        "gcm",
+        "arena",
+        [
+            "--port",
+            "2443",
+            "--tls-dir",
+            ".demo",
+            "--write-credentials",
+            ".demo/account.json",
+            "--fault",
+            "prefix=dead:404 UNREGISTERED",
+            "--fault",
+            "503:0.02,retry-after=1,once",
+        ],
+        "to",
+        "dead",
+    ),
 )
 
 
@@ -94,7 +121,7 @@ class StatsD(threading.Thread):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def run(self) -> None:
         """Receives for ever."""
@@ -103,30 +130,30 @@ class StatsD(threading.Thread):
                 name, _, rest = line.partition(":")
                 value, kind, tags = rest.split("|", 2)
                 if kind == "c":
-                    platform = tags.partition("platform:")[2].partition(",")[0]
-                    self._counts[platform, name.removeprefix("push")] += int(value)
+                    platform, game = (tags.partition(f"{tag}:")[2].partition(",")[0] for tag in ("platform", "game"))
+                    self._counts[platform, game, name.removeprefix("push")] += int(value)
 
-    def count(self, platform: str, name: str) -> int:
+    def count(self, provider: Provider, name: str) -> int:
         """A counter's sum so far."""
-        return self._counts[platform, name]
+        return self._counts[provider.command, provider.game, name]
 
 
-def requests(platform: Platform) -> Iterator[str]:
+def requests(provider: Provider) -> Iterator[str]:
     """The demo's push requests: most of them good."""
     draw = random.Random(2027)
     for number in range(NUMBER):
         token = f"{draw.getrandbits(256):064x}"
-        request = {platform.token_field: token, "metadata": {"jobId": f"demo-{number}"}, "push_expiry": 0}
-        if platform.name == "apns":
+        request = {provider.token_field: token, "metadata": {"jobId": f"demo-{number}"}, "push_expiry": 0}
+        if provider.command == "apns":
             request["Payload"] = {"aps": {"alert": f"Level {number} is waiting for you"}}
         else:
             request["notification"] = {"title": "Demo", "body": f"Level {number} is waiting for you"}
         if number % 100 == 7:
-            request[platform.token_field] = platform.dead_token + token[4:]
+            request[provider.token_field] = provider.dead_token + token[4:]
         elif number % 100 == 42:
             request["push_expiry"] = 1
         elif number % 200 == 99:
-            request[platform.token_field] = "no token at all"
+            request[provider.token_field] = "no token at all"
         yield json.dumps(request) if number % 200 != 150 else '{"broken": '
 
 
@@ -164,13 +191,16 @@ def pusher(*arguments: str, feed: str | None = None) -> str:
     return done.stdout
 
 
-def feedbacks(platform: Platform, number: int) -> list[dict[str, object]]:
+def feedback_topic(provider: Provider) -> str:
+    """Where the outcomes of a provider's app are."""
+    return f"push-{provider.game}-{provider.command}-feedbacks"
+
+
+def feedbacks(provider: Provider, number: int) -> list[dict[str, object]]:
     """That many feedbacks from the start of the topic."""
     if not number:
         return []
-    lines = pusher(
-        "tail", f"push-game-{platform.name}-feedbacks", "--from-start", "-n", str(number), "--config", CONFIG
-    )
+    lines = pusher("tail", feedback_topic(provider), "--from-start", "-n", str(number), "--config", CONFIG)
     return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -180,20 +210,20 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def finished(platform: Platform, statsd: StatsD) -> int:
+def finished(provider: Provider, statsd: StatsD) -> int:
     """How many requests have an outcome."""
-    return sum(statsd.count(platform.name, name) for name in ("ack", "failed", "expired", "invalid"))
+    return sum(statsd.count(provider, name) for name in ("ack", "failed", "expired", "invalid"))
 
 
-def watch(platform: Platform, statsd: StatsD, daemon: subprocess.Popen[bytes]) -> None:
+def watch(provider: Provider, statsd: StatsD, daemon: subprocess.Popen[bytes]) -> None:
     """Shows progress until every request has an outcome."""
     deadline = time.monotonic() + PATIENCE_S
-    with tqdm(total=NUMBER, desc=f"{platform.name} outcomes", unit="", disable=None) as bar:
-        while finished(platform, statsd) < NUMBER:
+    with tqdm(total=NUMBER, desc=f"{provider.name} outcomes", unit="", disable=None) as bar:
+        while finished(provider, statsd) < NUMBER:
             if daemon.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"demo: {platform.name} did not finish, see {DIRECTORY}/{platform.name}.log")
+                sys.exit(f"demo: {provider.name} did not finish, see {DIRECTORY}/{provider.command}.log")
             time.sleep(0.05)
-            bar.update(finished(platform, statsd) - bar.n)
+            bar.update(finished(provider, statsd) - bar.n)
 
 
 def is_delivered(feedback: dict[str, object]) -> bool:
@@ -206,37 +236,52 @@ def is_rejected(feedback: dict[str, object]) -> bool:
     return not is_delivered(feedback) and feedback.get("StatusCode") not in (0, 429, 500, 502, 503, 504)
 
 
-def outcomes(platform: Platform, statsd: StatsD) -> tuple[dict[str, int], list[dict[str, object]]]:
+def outcomes(provider: Provider, statsd: StatsD) -> tuple[dict[str, int], list[dict[str, object]]]:
     """How many pushes ended how, counted in the feedback topic and StatsD, and a sample of feedbacks."""
-    fed_back = feedbacks(platform, statsd.count(platform.name, "ack") + statsd.count(platform.name, "failed"))
+    fed_back = feedbacks(provider, statsd.count(provider, "ack") + statsd.count(provider, "failed"))
     delivered = [feedback for feedback in fed_back if is_delivered(feedback)]
     rejected = [feedback for feedback in fed_back if is_rejected(feedback)]
     counts = {
         "delivered": len(delivered),
         "rejected": len(rejected),
         "failed": len(fed_back) - len(delivered) - len(rejected),
-        "expired": statsd.count(platform.name, "expired"),
-        "invalid": statsd.count(platform.name, "invalid"),
+        "expired": statsd.count(provider, "expired"),
+        "invalid": statsd.count(provider, "invalid"),
     }
     return counts, delivered[:1] + rejected[:1]
 
 
-def run(platform: Platform, statsd: StatsD) -> tuple[dict[str, int], list[dict[str, object]], float]:
-    """One platform's demo: outcomes, sample feedbacks, CPU seconds."""
-    topic = f"push-game_{platform.name}-single"
+@contextmanager
+def started(name: str, command: list[str], words: str, statsd: StatsD) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has printed these words."""
+    with process(name, command, statsd) as child:
+        wait_for_line(name, words, child)
+        yield child
+
+
+def run(
+    provider: Provider, daemon: subprocess.Popen[bytes], statsd: StatsD
+) -> tuple[dict[str, int], list[dict[str, object]], float]:
+    """One provider's demo: outcomes, sample feedbacks, CPU seconds."""
+    before = cpu_s(daemon.pid)
+    topic = f"push-{provider.game}_{provider.command}-single"
+    pusher("enqueue", topic, "--config", CONFIG, feed="\n".join(requests(provider)) + "\n")
+    watch(provider, statsd, daemon)
+    used = cpu_s(daemon.pid) - before
+    return *outcomes(provider, statsd), used
+
+
+def run_all(statsd: StatsD) -> dict[str, tuple[dict[str, int], list[dict[str, object]], float]]:
+    """One provider after the other, by its name; each daemon runs for all of its apps."""
     with ExitStack() as stack:
-        simulator_name = f"{platform.name}-simulator"
-        simulator = stack.enter_context(
-            process(simulator_name, ["simulate", platform.name, *platform.simulator], statsd)
-        )
-        wait_for_line(simulator_name, "listening", simulator)
-        daemon = stack.enter_context(process(platform.name, [platform.name, "-p", "--config", CONFIG], statsd))
-        wait_for_line(platform.name, "started", daemon)
-        before = cpu_s(daemon.pid)
-        pusher("enqueue", topic, "--config", CONFIG, feed="\n".join(requests(platform)) + "\n")
-        watch(platform, statsd, daemon)
-        used = cpu_s(daemon.pid) - before
-    return *outcomes(platform, statsd), used
+        for provider in PROVIDERS:
+            command = ["simulate", provider.name, *provider.simulator]
+            stack.enter_context(started(f"{provider.name}-simulator", command, "listening", statsd))
+        daemons = {
+            command: stack.enter_context(started(command, [command, "-p", "--config", CONFIG], "started", statsd))
+            for command in dict.fromkeys(provider.command for provider in PROVIDERS)
+        }
+        return {provider.name: run(provider, daemons[provider.command], statsd) for provider in PROVIDERS}
 
 
 def main() -> int:
@@ -245,16 +290,16 @@ def main() -> int:
     DIRECTORY.mkdir()
     statsd = StatsD()
     statsd.start()
-    print(f"{NUMBER:,} push requests a platform, simulated providers, the embedded broker; logs in {DIRECTORY.name}/")
-    results = {platform.name: run(platform, statsd) for platform in PLATFORMS}
+    print(f"{NUMBER:,} push requests a provider, simulated providers, the embedded broker; logs in {DIRECTORY.name}/")
+    results = run_all(statsd)
     print(f"\n{'':12}" + "".join(f"{name:>10}" for name in results))
     print(f"{'consumed':12}" + "".join(f"{NUMBER:10}" for _ in results))
     for outcome in OUTCOMES:
         print(f"  {outcome:10}" + "".join(f"{counts[outcome]:10}" for counts, _, _ in results.values()))
     print(f"{'CPU us/push':12}" + "".join(f"{used / NUMBER * 1e6:10.0f}" for _, _, used in results.values()))
-    for name, (_, samples, _) in results.items():
-        print(f"\nfeedbacks in push-game-{name}-feedbacks, for example:")
-        for sample in samples:
+    for provider in PROVIDERS:
+        print(f"\nfeedbacks of {provider.name} in {feedback_topic(provider)}, for example:")
+        for sample in results[provider.name][1]:
             print(json.dumps(sample, separators=(",", ":")))
     sums = {name: sum(counts.values()) for name, (counts, _, _) in results.items()}
     if any(number != NUMBER for number in sums.values()):
