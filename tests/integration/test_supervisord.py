@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ from tests.kafka_server import KafkaServer
 pytestmark = pytest.mark.integration
 
 TOPIC = "push-game_apns-single"
+
+
+def health(port: int) -> int:
+    """What a process's admin port answers."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        status: int = answer.status
+        return status
 
 
 def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(
@@ -29,6 +37,8 @@ def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(
         with Supervised(tmp_path, settings, ["pusher-apns"]) as supervised:
             driver.run_until(lambda: driver.ledger.waiting == 0, "not every push was fed back")
             driver.run_until(lambda: sorted(shares(brokers, driver.group)) == [1, 2], "the partitions are not shared")
+
+            assert [health(8100), health(8101)] == [200, 200]
 
             killed = supervised.kill(0)
             driver.produce(TOPIC, 300)
