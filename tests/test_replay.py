@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
 import re
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -507,6 +510,44 @@ def test_an_interrupted_replay_goes_on_where_it_was(stage: Stage) -> None:
         output, error = process.communicate(timeout=30)
     assert (process.returncode, error) == (0, b"")
     assert sorted(ids(stage.copies())) == sorted(ids(stage.read(TOPIC)[:60]))
+
+
+def test_progress_is_shown_on_a_terminal(stage: Stage) -> None:
+    stage.push(50)
+    terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (24, 80))
+    command = [sys.executable, str(ROOT / "pusher.py"), "replay", *stage.flags(), "--topic", TOPIC, "--from", "0"]
+    try:
+        process = subprocess.Popen([*command, "--yes"], stdout=subprocess.PIPE, stderr=end)
+        os.close(end)
+        shown = b""
+        while select.select([terminal], [], [], 20)[0]:
+            try:
+                shown += os.read(terminal, 65_536)
+            except OSError:  # the other end is closed
+                break
+        assert b"sent 50\n" in process.communicate(timeout=20)[0]
+    finally:
+        os.close(terminal)
+    assert b"reading:   0%|" in shown
+    assert b"sending:   0%|" in shown
+
+
+def test_ctrl_c_while_it_reads_ends_quietly(stage: Stage) -> None:
+    stage.push(20_000)
+    with start(stage, "--topic", TOPIC, "--from", "0", "--yes", "--token-prefix", "none") as process:
+        until(lambda: b"queue.db" in open_files(process.pid))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 130
+
+
+def open_files(pid: int) -> bytes:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(bytes(link.readlink()))
+    return b" ".join(found)
 
 
 def test_the_script_is_the_same_command(stage: Stage) -> None:
