@@ -300,3 +300,25 @@ def test_connections_are_tried_again_within_a_second() -> None:
         assert consumer._manager.config["reconnect_backoff_max_ms"] == 1000
     finally:
         consumer.close(autocommit=False, timeout_ms=100)
+
+
+def test_a_partition_that_was_held_goes_on_while_all_others_are_idle(kafka_brokers: str, parts: ExitStack) -> None:
+    """The library sets fetched records of a paused partition aside and forgets them until another one gets new ones."""
+    busy, other = new_topic(kafka_brokers), new_topic(kafka_brokers)
+    publisher = publisher_of(kafka_brokers, parts)
+    for number in range(1_500):
+        publisher.publish(busy, b"%d" % number, expect_stored)
+    assert publisher.flush(20) == 0
+    source = source_of(kafka_brokers, parts, busy, other)
+    seen: Counter[str] = Counter()
+
+    def read(*held: str) -> None:
+        for tracker, records in source.poll(0.2, lambda topic: topic in held):
+            seen[tracker.key.topic] += len(records)
+
+    poll_until(source, lambda: len(source.assignment.trackers) == 2, is_full=lambda _: True)
+    until(lambda: read() or seen[busy] > 0)
+    assert seen[busy] < 1_500
+    publisher.publish(other, b"one", expect_stored)
+    until(lambda: read(busy) or seen[other] == 1)
+    until(lambda: read() or seen[busy] == 1_500)

@@ -144,6 +144,19 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     def _must_rejoin(self) -> bool:
         return bool(self._coordinator.rejoining or self._coordinator.need_rejoin())
 
+    def read(self, timeout_ms: float, max_records: int) -> dict[Partition, list[Any]]:
+        """The next records of partitions that are not paused. Waits up to ``timeout_ms``. Raises KafkaError.
+
+        Records that were fetched for a partition before it was paused are set aside, and taken up again only when no
+        others are being handed out. The library takes a batch that is used up for one that is being handed out: the
+        partition then stands still until another one gets new records.
+        """
+        fetcher = self._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
+        found: dict[Partition, list[Any]] = self.poll(timeout_ms=timeout_ms, max_records=max_records)
+        return found
+
     def rejoin(self, timeout_ms: float) -> None:
         """Takes part in a rebalance until it is complete, up to ``timeout_ms``; fetches nothing. Raises KafkaError.
 

@@ -269,7 +269,7 @@ class KafkaSource:
     def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
         records: dict[Partition, list[Record]] = {}
         try:
-            records = self._consumer.poll(timeout_ms=timeout_ms, max_records=limit)
+            records = self._consumer.read(timeout_ms, limit)
         except OffsetOutOfRangeError as error:
             self._share.restart(error.args[0])
         except LogTruncationError as error:
