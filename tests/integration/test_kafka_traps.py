@@ -312,13 +312,14 @@ def test_a_partition_that_was_held_goes_on_while_all_others_are_idle(kafka_broke
     source = source_of(kafka_brokers, parts, busy, other)
     seen: Counter[str] = Counter()
 
-    def read(*held: str) -> None:
+    def read(*held: str) -> Counter[str]:
         for tracker, records in source.poll(0.2, lambda topic: topic in held):
             seen[tracker.key.topic] += len(records)
+        return seen
 
     poll_until(source, lambda: len(source.assignment.trackers) == 2, is_full=lambda _: True)
-    until(lambda: read() or seen[busy] > 0)
+    until(lambda: read()[busy] > 0)
     assert seen[busy] < 1_500
     publisher.publish(other, b"one", expect_stored)
-    until(lambda: read(busy) or seen[other] == 1)
-    until(lambda: read() or seen[busy] == 1_500)
+    until(lambda: read(busy)[other] == 1)
+    until(lambda: read()[busy] == 1_500)
