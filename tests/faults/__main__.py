@@ -13,10 +13,10 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from tests.faults import fcm_runs, runs  # noqa: E402
+from tests.faults import fcm_runs, runs, xmpp_runs  # noqa: E402
 from tests.faults.supervised_run import supervised  # noqa: E402
 
-RUNS = {**runs.RUNS, **fcm_runs.RUNS, "supervised": supervised}
+RUNS = {**runs.RUNS, **fcm_runs.RUNS, **xmpp_runs.RUNS, "supervised": supervised}
 
 
 def main() -> int:

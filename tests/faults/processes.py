@@ -171,7 +171,7 @@ class Simulator(Process):
         )
         super().start()
         self.wait_for("admin on http")
-        listening = re.search(r"listening on https?://[^:]+:(\d+)", self.log())
+        listening = re.search(r"listening on (?:https?://)?[^:]+:(\d+)", self.log())
         endpoint = re.search(r"admin on (http://\S+)", self.log())
         assert listening, self.log()
         assert endpoint, self.log()

@@ -1,4 +1,4 @@
-"""A StatsD server that adds up the counters which the daemons of a run send."""
+"""A StatsD server that adds up the counters which the daemons of a run send, and keeps the last of each gauge."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class StatsD:
         self.port: int = self._socket.getsockname()[1]
         #: (name, tags) -> sum.
         self.counters: Counter[tuple[str, frozenset[str]]] = Counter()
+        #: name -> last value.
+        self.gauges: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._greenlet = gevent.spawn(self._receive)
@@ -43,3 +45,5 @@ class StatsD:
                 value, kind, tags = rest.split("|", 2)
                 if kind == "c":
                     self.counters[name, frozenset(tags.lstrip("#").split(","))] += int(value)
+                elif kind == "g":
+                    self.gauges[name] = float(value)
