@@ -59,5 +59,7 @@ def shares(brokers: str, group: str) -> list[int]:
     """How many partitions each member of a group has."""
     with administration(brokers) as admin:
         members = admin.describe_groups([group])[group]["members"]
-        assigned = [member["member_assignment"]["assigned_partitions"] for member in members]
+        # one that is joining has a text without content
+        assignments = [member["member_assignment"] or {} for member in members]
+        assigned = [assignment.get("assigned_partitions", ()) for assignment in assignments]
         return [sum(len(topic["partitions"]) for topic in topics) for topics in assigned]
