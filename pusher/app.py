@@ -26,7 +26,7 @@ from pusher.outcome import Kind
 from pusher.pipeline import Lane, Pipeline, Totals
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons
-from pusher.services import OpenLane, build_service
+from pusher.services import OpenLane, build_service, reload_credentials
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Sample, Stats
@@ -74,9 +74,11 @@ class Sender:
     def __init__(self, platform: str, config: Config) -> None:
         self.platform = platform
         self._config = config
+        #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
+        self._newest = config
         self._apps = config[settings.APNS_APPS if platform == "apns" else settings.GCM_APPS]
         self._hostname = socket.gethostname()
-        self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT])
+        self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = Stats.from_config(config, self._hostname)
         self._publishers = Publishers(config)
         self._pipeline = Pipeline(
@@ -87,6 +89,8 @@ class Sender:
         self._skipped: dict[str, str] = {}
         self._readiness = Readiness(self.unready)
         self._stopping = False
+        #: When apps that were skipped are tried again (monotonic).
+        self._set_up_at = 0.0
         self.admin = AdminPort(config, Watched(platform, self.samples, self.unready, self._daemon.failure))
 
     def run(self) -> int:
@@ -124,7 +128,7 @@ class Sender:
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
         try:
-            service = build_service(self.platform, self._config, app, self._lane_opener(app))
+            service = build_service(self.platform, self._newest, app, self._lane_opener(app))
         except StartError as error:
             if app not in self._skipped:
                 self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
@@ -145,14 +149,14 @@ class Sender:
         return self._pipeline.is_full(topic) or self._publishers.full
 
     def _upkeep(self) -> None:
-        set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+        self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
         while True:
             gevent.sleep(_TICK_S)
             for service in self.services.values():
                 service.lane.tick()
             self._readiness.report()
-            if self._skipped and time.monotonic() >= set_up_at:
-                set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+            if self._skipped and time.monotonic() >= self._set_up_at:
+                self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
                 for app in list(self._skipped):
                     self._set_up(app)
                 self._consuming.refresh()
@@ -196,6 +200,25 @@ class Sender:
                         **{"interval(ns)": int(interval_s * 1e9)},
                         **added,
                     )
+
+    def reload(self) -> None:
+        """Reads the configuration again and lets every app use its new credentials. Waits for the providers.
+
+        Whatever cannot be read, or is refused, leaves the old credentials in use and costs an error line.
+        """
+        try:
+            self._newest = self._config.again()
+        except StartError as error:
+            log.error("the configuration cannot be read, the old credentials stay in use", error=str(error))
+            return
+        for app, service in self.services.items():
+            try:
+                changed = reload_credentials(service, self._newest, app)
+            except StartError as error:
+                log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
+            else:
+                log.info("new credentials in use" if changed else "the credentials are the same", game=app)
+        self._set_up_at = 0.0
 
     # --- stop ---------------------------------------------------------------------------------------------------------
     def _stop_order(self) -> Sequence[Step]:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
+from pusher.admin.stacks import stacks
 from pusher.greenlets import Greenlets
 from pusher.telemetry import sentry
 from pusher.telemetry.log import logger
@@ -33,9 +35,12 @@ class Step(NamedTuple):
 
 
 class Daemon:
-    """Runs until SIGINT or SIGTERM, or until a greenlet that must run has died."""
+    """Runs until SIGINT or SIGTERM, or until a greenlet that must run has died.
 
-    def __init__(self, name: str, grace_s: float) -> None:
+    SIGHUP calls ``reload``, one call at a time; SIGUSR1 writes the stacks of all greenlets into the log.
+    """
+
+    def __init__(self, name: str, grace_s: float, reload: Callable[[], None]) -> None:
         self.name = name
         self._over = Event()
         self.greenlets = Greenlets(self._over.set)
@@ -43,6 +48,10 @@ class Daemon:
         self._signals = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, self._signalled, number)
+        self._reload = reload
+        self._reloading = BoundedSemaphore()
+        gevent.signal_handler(signal.SIGHUP, self._hung_up)
+        gevent.signal_handler(signal.SIGUSR1, _log_stacks)
 
     def run(self, stop_order: Sequence[Step]) -> int:
         """Waits for the end, stops in order and returns the exit code. Waits up to the grace time, and little more."""
@@ -77,6 +86,14 @@ class Daemon:
             return f"{step.name}: {error!r}"
         return f"{step.name}: {left_over}" if left_over else ""
 
+    def _hung_up(self) -> None:
+        with self._reloading:
+            try:
+                self._reload()
+            except Exception:
+                log.exception("reloading failed, everything stays as it was")
+                sentry.report_exception(None, signal="SIGHUP")
+
     def _signalled(self, number: int) -> None:
         self._signals += 1
         name = signal.Signals(number).name
@@ -85,3 +102,10 @@ class Daemon:
             os._exit(EXIT_FAILED)
         log.warning("stopping", signal=name, grace=f"{self._grace_s:g}s")
         self._over.set()
+
+
+def _log_stacks() -> None:
+    """A line for each frame, since line ends inside of a message are escaped."""
+    for stack in stacks():
+        for line in stack.split("\n"):
+            log.warning(line)

@@ -56,7 +56,8 @@ class Dispatcher(Generic[P]):
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
         self._exchange_of, self._answered, self._ready, self._clock = exchange_of, answered, ready, clock
-        self._note_end = ended
+        #: Sees every end; may be set and cleared at any time.
+        self.note_end = ended
         #: Answers in a row that refused the credentials.
         self._refusals = 0
         self._next_probe = 0.0
@@ -118,8 +119,8 @@ class Dispatcher(Generic[P]):
 
     def _ended(self, exchange: Exchange) -> None:
         push: P = exchange.subject
-        if self._note_end is not None:
-            self._note_end(exchange)
+        if self.note_end is not None:
+            self.note_end(exchange)
         if exchange.status == 200 and exchange.end is End.RESPONSE:
             self._refusals = 0
             self.lane.finish(push, DELIVERED)

@@ -210,3 +210,50 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
 
 
 _BUILDERS: dict[str, Callable[[Config, str, OpenLane], Any]] = {"apns": _build_apns, "gcm": _build_gcm}
+
+
+def reload_credentials(service: Any, config: Config, app: str) -> bool:
+    """Lets a service use the credentials that are configured now; false where there is nothing new.
+
+    Waits for the provider where that can tell whether they are good. Raises ``StartError``: the old ones stay in use.
+    """
+    return _RELOADERS[service.lane.settings.client](service, config, app)
+
+
+def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:
+    credentials = apns_credentials(config, app)
+    if credentials.same_as(service.credentials):
+        return False
+    service.reload(credentials)
+    return True
+
+
+def _reload_fcm(service: FcmService, config: Config, app: str) -> bool:
+    account, access_token = fcm_access_token(config, app)
+    if not access_token.current():
+        raise CredentialError(access_token.reason)
+    service.reload(account.project_id, access_token)
+    return True
+
+
+def _reload_xmpp(service: GcmService, config: Config, app: str) -> bool:
+    from pusher.gcm.link import LinkError
+    from pusher.gcm.service import log_in_once
+
+    how = xmpp_settings(config, app)
+    if how.link == service.settings.link:
+        return False
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        raise CredentialError(str(error)) from None
+    service.reload(how)
+    return True
+
+
+#: By the lane's client.
+_RELOADERS: dict[str, Callable[[Any, Config, str], bool]] = {
+    "apns": _reload_apns,
+    "fcm": _reload_fcm,
+    "gcm": _reload_xmpp,
+}

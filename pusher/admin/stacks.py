@@ -19,7 +19,7 @@ def stacks() -> list[str]:
 
 
 def _lines(one: greenlet) -> Iterator[str]:
-    name = getattr(one, "name", type(one).__name__)
+    name = getattr(one, "name", "") or type(one).__name__
     yield f"{name}{' (this one)' if one is getcurrent() else ''}"
     for frame in traceback.extract_stack(one.gr_frame) if one.gr_frame else ():
         yield f"  {frame.filename}:{frame.lineno} {frame.name}"

@@ -38,6 +38,7 @@ class ProviderToken:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, key_id: str, team_id: str, clock: Callable[[], float]) -> None:
         self._key, self._key_id, self._team_id, self._clock = key, key_id, team_id, clock
+        self._signer = (key.public_key().public_numbers(), key_id, team_id)
         self._issued_at = 0.0
         self._token = ""
 
@@ -58,6 +59,10 @@ class ProviderToken:
     def age_s(self) -> float:
         """Seconds since the token was issued."""
         return self._clock() - self._issued_at
+
+    def same_as(self, other: ProviderToken) -> bool:
+        """Whether both sign in the same name with the same key."""
+        return self._signer == other._signer
 
     @property
     def issued(self) -> bool:
@@ -156,3 +161,11 @@ class Credentials:
         if self.certificate is not None:
             self.certificate.load_into(context)
         return context
+
+    def same_as(self, other: Credentials) -> bool:
+        """Whether there is nothing new in them. A token must not be made anew without need: Apple takes few."""
+        if (self.trust, self.certificate) != (other.trust, other.certificate):
+            return False
+        if self.token is None or other.token is None:
+            return self.token is other.token
+        return self.token.same_as(other.token)

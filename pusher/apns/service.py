@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from gevent.queue import SimpleQueue
 
 from pusher.apns.credentials import Credentials
 from pusher.apns.message import ApnsPush, Kind
 from pusher.apns.reasons import read_answer
 from pusher.broker.interface import Health
 from pusher.condition import Condition
-from pusher.dispatch import Dispatcher, retry_after_s
+from pusher.dispatch import Answers, Dispatcher, retry_after_s
+from pusher.errors import CredentialError
 from pusher.http2.exchange import Exchange
 from pusher.http2.header_block import Fields
 from pusher.http2.pool import Policy, Pool
 from pusher.http2.transport import Origin
 from pusher.outcome import Outcome
 from pusher.pipeline import Lane
+from pusher.rotation import Rotation
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)
@@ -46,21 +51,15 @@ class ApnsService:
 
     def __init__(self, lane: Lane[ApnsPush], settings: ApnsSettings, credentials: Credentials) -> None:
         self.lane = lane
-        self._credentials = credentials
+        self._settings = settings
+        self._rotation = Rotation(credentials)
+        #: When the present credentials came into use.
+        self._changed_at = 0.0
         self._token = ""
         self._fields: dict[Kind, Fields] = {}
         self._dispatcher = Dispatcher(
             lane,
-            lambda answers: Pool(
-                Origin(settings.host, settings.port),
-                self._tls,
-                answers,
-                size=settings.connections,
-                max_in_flight=settings.max_in_flight,
-                timeout_s=settings.request_timeout_s,
-                name=lane.settings.app,
-                policy=settings.policy,
-            ),
+            lambda answers: self._new_pool(answers, self._tls, lane.settings.app, settings.connections),
             self._exchange,
             self._answered,
         )
@@ -78,11 +77,22 @@ class ApnsService:
         """Closes the links; waits up to ``grace_s`` for open streams."""
         self._pool.close(grace_s)
 
+    @property
+    def credentials(self) -> Credentials:
+        """Those in use."""
+        return self._rotation.current
+
     def reload(self, credentials: Credentials) -> None:
-        """New credentials for new links; the old links finish their streams. Returns at once."""
-        self._credentials = credentials
-        self._dispatcher.credentials_accepted()
-        self._pool.replace("new credentials")
+        """New credentials for new links; the old links finish their streams.
+
+        Waits for a connection on trial where they are a certificate; raises ``CredentialError`` where there is none.
+        Should Apple refuse them in an answer, the old ones are used again.
+        """
+        if credentials.certificate is not None:
+            self._connect_once(credentials)
+        self._rotation.change(credentials)
+        self._dispatcher.note_end = self._prove
+        self._use("new credentials")
 
     @property
     def in_flight(self) -> int:
@@ -95,7 +105,7 @@ class ApnsService:
 
     def condition(self) -> Condition:
         """Links and credentials of this moment."""
-        token, certificate = self._credentials.token, self._credentials.certificate
+        token, certificate = self.credentials.token, self.credentials.certificate
         return Condition(
             links=self._pool.state().links,
             refused=self._dispatcher.held,
@@ -103,15 +113,74 @@ class ApnsService:
             certificate_ends_s=certificate.expires_at_s if certificate is not None else None,
         )
 
+    # --- credentials --------------------------------------------------------------------------------------------------
+    def _new_pool(self, answers: Answers, tls: Callable[[], ssl.SSLContext], name: str, size: int) -> Pool:
+        settings = self._settings
+        return Pool(
+            Origin(settings.host, settings.port),
+            tls,
+            answers,
+            size=size,
+            max_in_flight=settings.max_in_flight,
+            timeout_s=settings.request_timeout_s,
+            name=name,
+            policy=settings.policy,
+        )
+
+    def _connect_once(self, credentials: Credentials) -> None:
+        """Raises ``CredentialError`` where Apple takes no connection."""
+        answers: Answers = SimpleQueue()
+        pool = self._new_pool(answers, credentials.tls_context, f"{self.lane.settings.app} (trial)", 1)
+        pool.start()
+        try:
+            if not pool.wait_for_room(self._settings.policy.connect_timeout_s):
+                raise CredentialError(f"no connection with the new certificate: {pool.state().reason}")
+        finally:
+            pool.close(0.0)
+
+    def _use(self, reason: str) -> None:
+        """New links, on which the present credentials are used."""
+        self._changed_at = time.monotonic()
+        self._dispatcher.credentials_accepted()
+        self._pool.replace(reason)
+
+    def _prove(self, exchange: Exchange) -> None:
+        """Looks, while credentials are on trial, for an answer that shows that they are good."""
+        if exchange.status == 200 and not self._superseded(exchange):
+            self._proved()
+
+    def _proved(self) -> None:
+        self._rotation.accepted()
+        self._dispatcher.note_end = None
+
+    def _superseded(self, exchange: Exchange) -> bool:
+        """Whether it was sent with credentials that are not in use any more."""
+        token = self.credentials.token
+        present = _bearer(token.current()) if token is not None else None
+        return exchange.fields.value(b"authorization") != present or exchange.sent_at < self._changed_at
+
+    def _went_back(self, outcome: Outcome) -> bool:
+        """Whether the refused credentials were on trial, so that the old ones are used again."""
+        if not self._rotation.go_back():
+            return False
+        self._dispatcher.note_end = None
+        log.error(
+            "Apple refuses the new credentials, the old ones are used again",
+            game=self.lane.settings.app,
+            reason=outcome.reason,
+        )
+        self._use("the new credentials are refused")
+        return True
+
     # --- requests -----------------------------------------------------------------------------------------------------
     def _tls(self) -> ssl.SSLContext:
-        return self._credentials.tls_context()
+        return self.credentials.tls_context()
 
     def _exchange(self, push: ApnsPush) -> Exchange:
         return Exchange(push, self._fields_of(push.kind), push.path, push.literals, push.body)
 
     def _fields_of(self, kind: Kind) -> Fields:
-        token = self._credentials.token
+        token = self.credentials.token
         current = token.current() if token is not None else ""
         if current != self._token:
             self._token = current
@@ -130,6 +199,12 @@ class ApnsService:
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if not meaning.credentials:
             self._dispatcher.credentials_accepted()
+            if self._rotation.on_trial and not self._superseded(exchange):
+                self._proved()
+        elif self._superseded(exchange) or self._went_back(outcome):
+            # it was not processed, and others may be taken
+            self.lane.resend(push)
+            return
         elif self._refused(exchange, outcome):
             self.lane.retry(push, outcome, retry_after_s=0.0)
             return
@@ -152,11 +227,9 @@ class ApnsService:
         return False
 
     def _newer_token(self, exchange: Exchange) -> bool:
-        token = self._credentials.token
+        token = self.credentials.token
         if token is None:
             return False
-        if exchange.fields.value(b"authorization") != _bearer(token.current()):
-            return True
         if not token.renew():
             return False
         # A connection on which a token expired stays unusable with the new one.

@@ -8,7 +8,7 @@ Two rounds: the plain settings say which apps there are, and with them the keys 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import configargparse
@@ -50,6 +50,8 @@ class Config:
         self.path = path
         #: Whether the providers' production addresses are meant.
         self.production = production
+        #: Reads all sources again; raises ConfigError. The file may have changed since.
+        self.again: Callable[[], Config] = lambda: self
 
     def __getitem__(self, setting: Setting[T]) -> T:
         found = self._values.get(setting.key.lower())
@@ -77,7 +79,9 @@ def load(
     production: bool = False,
 ) -> Config:
     """Reads the file and merges all sources; flags are ``--key=value``. Raises ConfigError."""
-    return parse(file.read(path), environ, flags, name=path, production=production)
+    found = parse(file.read(path), environ, flags, name=path, production=production)
+    found.again = lambda: load(path, environ, flags, production=production)
+    return found
 
 
 def parse(

@@ -147,6 +147,7 @@ class AccessToken:
         self._expires_at = 0.0
         self._next_at = clock()
         self._failures = 0
+        self._stopped = False
         self._ready = Event()
         self._wake = Event()
 
@@ -186,14 +187,20 @@ class AccessToken:
             raise failure
 
     def run(self) -> None:
-        """Keeps the token fresh for ever."""
-        while True:
+        """Keeps the token fresh until ``stop``."""
+        self._stopped = False
+        while not self._stopped:
             self._wake.clear()
             wait_s = self._next_at - self._clock()
             if wait_s > 0:
                 self._wake.wait(wait_s)
             else:
                 self._renew()
+
+    def stop(self) -> None:
+        """Lets ``run`` return; it may be started again. Returns at once."""
+        self._stopped = True
+        self._wake.set()
 
     def _renew(self) -> TokenFailed | None:
         try:

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from pusher.broker.interface import Health
 from pusher.condition import Condition
@@ -19,6 +20,7 @@ from pusher.http2.pool import Policy, Pool
 from pusher.http2.transport import Origin
 from pusher.outcome import Outcome
 from pusher.pipeline import Lane
+from pusher.rotation import Rotation
 from pusher.telemetry import metrics
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Stats
@@ -41,6 +43,18 @@ class FcmSettings:
     policy: Policy = field(default_factory=Policy)
 
 
+class Account(NamedTuple):
+    """A service account at work."""
+
+    project_id: str
+    access_token: AccessToken
+
+    @property
+    def path(self) -> bytes:
+        """Of the account's requests."""
+        return f"/v1/projects/{self.project_id}/messages:send".encode()
+
+
 class FcmService:
     """Sends a lane's pushes to FCM. While there is no access token they wait."""
 
@@ -53,8 +67,9 @@ class FcmService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
-        self._settings, self._access_token, self._clock = settings, access_token, clock
-        self._path = f"/v1/projects/{settings.project_id}/messages:send".encode()
+        self._settings, self._clock = settings, clock
+        self._rotation = Rotation(Account(settings.project_id, access_token))
+        self._path = self._rotation.current.path
         self._fields = _fields("")
         self._token = ""
         #: For a 429 that does not say how long to wait.
@@ -81,7 +96,7 @@ class FcmService:
 
     def loops(self) -> dict[str, Callable[[], None]]:
         """What has to run in a greenlet of its own."""
-        return {**self._dispatcher.loops(), "access token": self._access_token.run}
+        return {**self._dispatcher.loops(), "access token": self._keep_token}
 
     def start(self) -> None:
         """Opens the links in the background. Returns at once."""
@@ -90,6 +105,15 @@ class FcmService:
     def close(self, grace_s: float) -> None:
         """Closes the links; waits up to ``grace_s`` for open streams."""
         self._pool.close(grace_s)
+
+    def reload(self, project_id: str, access_token: AccessToken) -> None:
+        """A new account, whose token is there already. Should Google refuse it, the old one is used again.
+
+        Returns at once.
+        """
+        old = self._access_token
+        self._rotation.change(Account(project_id, access_token))
+        self._use(old)
 
     @property
     def in_flight(self) -> int:
@@ -105,6 +129,34 @@ class FcmService:
     def condition(self) -> Condition:
         """Links and credentials of this moment."""
         return Condition(self._pool.state().links, self._dispatcher.held or self._access_token.account_refused)
+
+    # --- the account --------------------------------------------------------------------------------------------------
+    @property
+    def _access_token(self) -> AccessToken:
+        return self._rotation.current.access_token
+
+    def _keep_token(self) -> None:
+        while True:
+            self._access_token.run()
+
+    def _use(self, old: AccessToken) -> None:
+        """The present account's path and token from the next request on."""
+        self._path, self._token = self._rotation.current.path, ""
+        self._dispatcher.credentials_accepted()
+        old.stop()
+
+    def _went_back(self, outcome: Outcome) -> bool:
+        """Whether the refused account was on trial, so that the old one is used again."""
+        refused = self._access_token
+        if not self._rotation.go_back():
+            return False
+        log.error(
+            "Google refuses the new service account, the old one is used again",
+            game=self.lane.settings.app,
+            reason=outcome.description,
+        )
+        self._use(refused)
+        return True
 
     # --- requests -----------------------------------------------------------------------------------------------------
     def _tls(self) -> ssl.SSLContext:
@@ -123,6 +175,8 @@ class FcmService:
     # --- answers ------------------------------------------------------------------------------------------------------
     def _note_latency(self, exchange: Exchange) -> None:
         if exchange.end is End.RESPONSE:
+            if self._rotation.on_trial and exchange.status == 200 and exchange.fields is self._fields:
+                self._rotation.accepted()
             self._latency.observe((self._clock() - exchange.sent_at) * 1000)
 
     def _answered(self, exchange: Exchange) -> None:
@@ -130,6 +184,9 @@ class FcmService:
         push: FcmPush = exchange.subject
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if meaning.access_token and self._access_token.refused(_token_of(exchange)):
+            self.lane.resend(push)
+        elif meaning.credentials and (exchange.fields is not self._fields or self._went_back(outcome)):
+            # it was not processed, and another account may be taken
             self.lane.resend(push)
         elif meaning.credentials:
             self._refused(outcome)

@@ -75,6 +75,8 @@ class GcmService:
         self._refused = False
         self._has_window = Event()
         self._may_open = Event()
+        #: There are new settings: no reason to wait any longer with those that failed.
+        self._changed = Event()
         #: All that are open, and the greenlets that close those that were left.
         self._windows: list[Window] = []
         self._closers = Group()
@@ -98,6 +100,18 @@ class GcmService:
         gevent.joinall(closing)
 
     @property
+    def settings(self) -> GcmSettings:
+        """Those in use."""
+        return self._settings
+
+    def reload(self, settings: GcmSettings) -> None:
+        """A new link with other settings; what was sent on the old one is answered there. Returns at once."""
+        self._settings = settings
+        self._changed.set()
+        if self._window is not None:
+            self._window.leave("new credentials")
+
+    @property
     def in_flight(self) -> int:
         """Messages without an answer."""
         return sum(window.pending for window in self._windows)
@@ -117,11 +131,12 @@ class GcmService:
         failures = 0
         while True:
             self._may_open.wait()
+            self._changed.clear()
             try:
                 window = self._open()
             except LinkError as error:
                 failures += 1
-                gevent.sleep(self._failed(error, failures))
+                self._changed.wait(self._failed(error, failures))
                 continue
             self._use(window)
             if time.monotonic() - window.opened_at >= self._settings.young_s:
@@ -129,7 +144,7 @@ class GcmService:
             wait_s = self._delay_s(failures)
             failures += 1
             self._down(window.reason, wait_s)
-            gevent.sleep(wait_s)
+            self._changed.wait(wait_s)
 
     def _open(self) -> Window:
         """A window that is logged in. Waits; raises ``LinkError``."""

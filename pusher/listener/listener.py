@@ -56,7 +56,7 @@ class Listener:
         self._config = config
         self._hostname = socket.gethostname()
         self._apps = (*config[settings.APNS_APPS], *config[settings.GCM_APPS])
-        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT])
+        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], _nothing_to_reload)
         self._stats = Stats.from_config(config, self._hostname)
         self._publishers = Publishers(config)
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
@@ -280,6 +280,10 @@ def _guard_of(config: Config) -> Guard | None:
             maximum=config[settings.GUARD_MAXIMUM],
         )
     )
+
+
+def _nothing_to_reload() -> None:
+    log.info("nothing to reload: the listener reads its settings at the start only")
 
 
 def run_listener(config: Config) -> int:

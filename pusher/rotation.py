@@ -1,0 +1,40 @@
+"""Credentials in use, and those to go back to until the new ones have proved good.
+
+New credentials can be read and still be refused by the provider, which only the first answer tells.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+C = TypeVar("C")
+
+
+class Rotation(Generic[C]):
+    """``current`` is to be used now."""
+
+    def __init__(self, first: C) -> None:
+        self.current = first
+        self._proved: C | None = None
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether no answer has shown yet that the present ones are good."""
+        return self._proved is not None
+
+    def change(self, new: C) -> None:
+        """Uses new ones; those that were not proved are forgotten."""
+        if self._proved is None:
+            self._proved = self.current
+        self.current = new
+
+    def accepted(self) -> None:
+        """The provider takes the present ones."""
+        self._proved = None
+
+    def go_back(self) -> bool:
+        """The provider refuses the present ones; false where there are no others."""
+        if self._proved is None:
+            return False
+        self.current, self._proved = self._proved, None
+        return True
