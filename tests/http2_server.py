@@ -188,6 +188,19 @@ class Files:
         return ssl.create_default_context(cafile=self.authority)
 
 
+SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def make_files(directory: Path, name: str = "localhost", days: int = 1) -> Files:
     """Certificates for a host name; days < 0 makes the server's an expired one."""
     now = datetime.datetime.now(datetime.UTC)
@@ -204,11 +217,17 @@ def make_files(directory: Path, name: str = "localhost", days: int = 1) -> Files
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=3))
             .not_valid_after(now + datetime.timedelta(days=last))
+            # Python 3.13 asks for what RFC 5280 asks for: both identifiers, and the authority's usage
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+            )
             .sign(authority_key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
 
     authority = x509.CertificateBuilder().add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    authority = authority.add_extension(SIGNS, critical=True)
     server = x509.CertificateBuilder().add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     files = Files(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     files.authority.write_bytes(signed(authority, "test authority", authority_key, 1))
