@@ -32,5 +32,5 @@ bench: setup
 
 clean:
 	@if [ -d .services ]; then scripts/services clean; fi
-	rm -rf .venv .services .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* log .services .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
