@@ -10,9 +10,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the declarations stand beside scripts/, not in it
 
+from pusher.admin.prometheus import PROCESS_NAMES, prometheus_name  # noqa: E402
 from pusher.config import Setting, settings  # noqa: E402
 from pusher.config.schema import APP, variable  # noqa: E402
-from pusher.telemetry import metrics  # noqa: E402
+from pusher.telemetry import figures, metrics  # noqa: E402
 from pusher.telemetry.metrics import Metric  # noqa: E402
 
 NOTE = "<!-- Made by scripts/build_docs.py; change the declarations instead. -->"
@@ -58,6 +59,15 @@ Sent to StatsD over UDP in DogStatsD's format, many lines a datagram of at most 
 sends each observation, or 200 of them with their sample rate when there were more.
 
 Each message that was consumed ends in exactly one of `ack`, `failed`, `expired` and `invalid`.
+
+The admin port shows all of them to Prometheus too, at `/metrics`, with tags as labels. A timing is a histogram in
+seconds there, with `_bucket`, `_sum` and `_count` behind its name.
+"""
+
+FIGURES = """\
+## For Prometheus only
+
+Read off the process when it is asked. At any moment `consumed` is the sum of `outcomes`, `in_hand` and `dropped`.
 """
 
 
@@ -109,12 +119,26 @@ def _further_spellings(declared: Iterable[Setting[Any]]) -> str:
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    return "\n".join([NOTE, METRICS, _table(("Name", "Kind", "Tags", "Meaning"), map(_metric_row, metrics.ALL))])
+    process = f"And of the process itself: {', '.join(f'`{name}`' for name in PROCESS_NAMES)}.\n"
+    return "\n".join(
+        [
+            NOTE,
+            METRICS,
+            _table(("Name", "Kind", "Tags", "Prometheus", "Meaning"), map(_metric_row, metrics.ALL)),
+            FIGURES,
+            _table(("Prometheus", "Kind", "Labels", "Meaning"), map(_figure_row, figures.ALL)),
+            process,
+        ]
+    )
 
 
 def _metric_row(metric: Metric) -> Sequence[str]:
     kind = "timing, ms" if metric.kind == "timing" else metric.kind
-    return f"`{metric.name}`", kind, ", ".join(metric.tags), metric.text
+    return f"`{metric.name}`", kind, ", ".join(metric.tags), f"`{prometheus_name(metric)}`", metric.text
+
+
+def _figure_row(metric: Metric) -> Sequence[str]:
+    return f"`{prometheus_name(metric)}`", metric.kind, ", ".join(metric.tags), metric.text
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
