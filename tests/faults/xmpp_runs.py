@@ -33,14 +33,14 @@ class XmppDriver(Driver):
     def settings(self, port: int, ca_file: str, **changes: object) -> dict[str, Any]:
         """Of a daemon that talks to the service at localhost."""
         common = {name: value for name, value in super().settings(port, ca_file).items() if name != "apns"}
-        own = {
-            "apps": ",".join(self.apps),
-            "xmpp": {"host": "localhost", "port": port, "caFile": ca_file},
-            "certs": {app: {"apiKey": "key", "senderID": "123"} for app in self.apps},
-            "maxPendingMessages": WINDOW,
-        }
         common["queue"]["topics"] = [f"^push-{app}_gcm" for app in self.apps]
-        return {**common, "gcm": own, **nested(changes)}
+        own = {
+            "gcm.apps": ",".join(self.apps),
+            "gcm.xmpp": {"host": "localhost", "port": port, "caFile": ca_file},
+            "gcm.certs": {app: {"apiKey": "key", "senderID": "123"} for app in self.apps},
+            "gcm.maxPendingMessages": WINDOW,
+        }
+        return common | nested(own | changes)
 
     def request(self, number: int, prefix: str, **fields: object) -> dict[str, object]:
         """A push request."""
