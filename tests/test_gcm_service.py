@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import gevent
@@ -459,6 +460,18 @@ def test_credentials_that_turn_wrong_are_tried_again(simulator: GcmSimulator) ->
         simulator.accounts = {"123": "key"}
         bed.wait_until_done()
     assert bed.outcomes == {Kind.DELIVERED: 2}
+
+
+def test_credentials_that_come_while_a_link_is_opened_are_used(simulator: GcmSimulator) -> None:
+    simulator.accounts = {"123": "key", "456": "key"}
+    with Bed(simulator) as bed:
+        while not simulator.events["connections"]:
+            gevent.sleep(0)
+        assert not bed.service.health().ready
+        bed.service.reload(replace(bed.settings, link=replace(bed.settings.link, sender_id="456")))
+        wait_until(lambda: [link._user for link in simulator.links] == ["456"])
+        bed.submit(2)
+        bed.wait_until_done()
 
 
 def test_a_certificate_that_is_not_trusted_is_refused_again_and_again(simulator: GcmSimulator) -> None:

@@ -138,12 +138,18 @@ class GcmService:
                 failures += 1
                 self._changed.wait(self._failed(error, failures))
                 continue
+            if self._changed.is_set():
+                window.leave("opened with the credentials before")
             self._use(window)
             if time.monotonic() - window.opened_at >= self._settings.young_s:
                 failures = 0
             wait_s = self._delay_s(failures)
             failures += 1
-            self._down(window.reason, wait_s)
+            if window.up:
+                self._reason = window.reason
+                log.info("a link is left", game=self.lane.settings.app, origin=self._where, reason=window.reason)
+            else:
+                self._down(window.reason, wait_s)
             self._changed.wait(wait_s)
 
     def _open(self) -> Window:

@@ -87,6 +87,11 @@ class Window:
         self.opened_at = time.monotonic()
 
     @property
+    def up(self) -> bool:
+        """Whether the link is, which outlives the taking of pushes."""
+        return self._link.up
+
+    @property
     def pending(self) -> int:
         """Messages without an answer."""
         return len(self._pool)
