@@ -60,7 +60,7 @@ class Daemon:
 
     def start_profile(self) -> None:
         """Begin to sample."""
-        self._process.send_signal(signal.SIGUSR1)
+        self._process.send_signal(signal.SIGURG)
 
     def end_profile(self, timeout_s: float = 10) -> Profile:
         """Cease to sample and return what was counted."""

@@ -1,6 +1,6 @@
 """Runs pusher under a sampling profiler: `profiled.py REPORT [pusher's arguments]`.
 
-SIGUSR1 starts sampling, SIGUSR2 ends it and writes REPORT (JSON: samples a part, and of the busiest functions). At most
+SIGURG starts sampling, SIGUSR2 ends it and writes REPORT (JSON: samples a part, and of the busiest functions). At most
 one sample a millisecond of CPU time is taken; it belongs to the innermost part of the work that its stack shows.
 """
 
@@ -93,7 +93,7 @@ def main() -> None:
         finished.rename(report)
 
     signal.signal(signal.SIGPROF, sample)
-    signal.signal(signal.SIGUSR1, begin)
+    signal.signal(signal.SIGURG, begin)
     signal.signal(signal.SIGUSR2, end)
     sys.argv = [str(ROOT / "pusher.py"), *sys.argv[2:]]
     sys.path[0] = str(ROOT)

@@ -64,7 +64,7 @@ def test_the_hub_is_never_kept_waiting_while_pushes_are_sent(driver: Driver, tmp
     changes = {"apns.requestTimeout": "1s", "queue.metadataRefresh": "1s", "apns.retry.maxAttempts": 9}
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file, **changes), program=program)
     daemon.wait_until_started()
-    daemon.signal(signal.SIGUSR1)
+    daemon.signal(signal.SIGURG)
     driver.produce(TOPIC, 5000, expected=FED_BACK)
     driver.run_until(lambda: driver.ledger.settled > 1000, "no progress")
     driver.create_topics("push-game_apns-massive")

@@ -1,6 +1,6 @@
 """Runs pusher and watches its hub: `watched.py REPORT [pusher's arguments]`.
 
-Between SIGUSR1 and SIGUSR2 each stretch between two switches of greenlets is measured, and REPORT (JSON) says how long
+Between SIGURG and SIGUSR2 each stretch between two switches of greenlets is measured, and REPORT (JSON) says how long
 the longest ones were. Stretches count by the CPU time of the thread, which other processes on the machine do not
 lengthen. A stretch outside the hub that lasted long and gave up the processor by itself has waited in a call that
 blocks.
@@ -109,7 +109,7 @@ def run() -> int:
         partial.write_text(json.dumps(watch.report()))
         partial.rename(report)
 
-    signal.signal(signal.SIGUSR1, watch.begin)
+    signal.signal(signal.SIGURG, watch.begin)
     signal.signal(signal.SIGUSR2, end)
     return main(sys.argv[2:])
 
