@@ -116,6 +116,8 @@ class Dispatcher(Generic[P]):
         while True:
             for exchange in self._answers.get():
                 self._ended(exchange)
+            # A queue that always has more never waits: others get their turn here.
+            gevent.sleep(0)
 
     def _ended(self, exchange: Exchange) -> None:
         push: P = exchange.subject
