@@ -13,8 +13,8 @@ from pusher.broker.interface import Record, Source
 from pusher.broker.offsets import TopicPartition, Tracker
 
 _POLL_S = 1.0
-#: Records that are submitted before others get their turn: up to 20 ms of work, if none of them can be sent.
-_SLICE = 250
+#: Records that are submitted before others get their turn: at most some 20 ms of work on a busy machine.
+_SLICE = 100
 
 Submit = Callable[[Tracker, Sequence[Record]], None]
 
