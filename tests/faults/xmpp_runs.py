@@ -91,10 +91,10 @@ def answers_after_a_while(directory: Path, seed: int, pushes: int, actions: Sequ
 
 
 def speed(samples: list[tuple[int, float]]) -> float:
-    """Messages a second between the first and the last that was settled."""
-    began = max((sample for sample in samples if not sample[0]), default=samples[0])
-    ended = samples[-1]
-    return (ended[0] - began[0]) / (ended[1] - began[1])
+    """Messages settled a second, without the first and the last tenth: joining the group is not sending."""
+    pushes = samples[-1][0]
+    middle = [sample for sample in samples if pushes * 0.1 <= sample[0] <= pushes * 0.9]
+    return (middle[-1][0] - middle[0][0]) / (middle[-1][1] - middle[0][1]) if len(middle) > 1 else 0.0
 
 
 def kills(directory: Path, seed: int, pushes: int = 20_000, times: int = 3) -> Result:
