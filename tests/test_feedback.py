@@ -6,7 +6,7 @@ import json
 
 from pusher.apns.message import ApnsParser
 from pusher.apns.reasons import read_answer
-from pusher.feedback import Origin, apns_feedback, google_feedback
+from pusher.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
 from pusher.message import Push
 from pusher.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
 from tests.records import record, tracker
@@ -81,4 +81,12 @@ def test_google() -> None:
         b'{"from":"AB12","message_id":"0f8f","message_type":"nack","error":"DEVICE_UNREGISTERED",'
         b'"error_description":"gone","category":"","timestamp":7,'
         b'"metadata":{"deleteToken":true,"game":"game","hostname":"pod-1","platform":"gcm"}}'
+    )
+
+
+def test_what_comes_from_google_never_says_that_a_token_is_dead() -> None:
+    message = {"message_id": "up1", "from": "TOKEN", "data": {"n": 2**70}, "error": "DEVICE_UNREGISTERED", "x": 1}
+    assert upstream_feedback(Origin("game", "gcm", "pod-1"), message, 7) == (
+        b'{"from":"TOKEN","message_id":"up1","message_type":"","category":"","data":{"n":1180591620717411303424},'
+        b'"timestamp":7,"metadata":{"game":"game","hostname":"pod-1","platform":"gcm"}}'
     )
