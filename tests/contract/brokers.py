@@ -19,7 +19,7 @@ from pusher.broker.sqlite.store import Store, file_of
 from pusher.broker.sqlite.topic_log import create_topic as create_sqlite_topic
 from tests.kafka_admin import create_topic
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def everything(_topic: str) -> bool:
