@@ -40,6 +40,8 @@ log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
 
 _WAIT_S = 0.5
+#: Pushes handed over in one go. Few, because their places are empty until the last of them is written.
+_BATCH = 8
 #: How long a push waits before it is looked whether another one with its id has ended.
 _SAME_ID_WAIT_S = 0.2
 #: Credentials that were good once and are refused now are tried so often.
@@ -217,10 +219,9 @@ class GcmService:
             window = self._window
             room = window.wait_for_room(_WAIT_S) if window is not None else 0
             if window is not None and room:
-                self._hand_over(window, self.lane.take(room, _WAIT_S))
-            else:
-                # the keeper has yet to see that a window was left, perhaps
-                gevent.sleep(0)
+                self._hand_over(window, self.lane.take(min(room, _BATCH), _WAIT_S))
+            # lets the writer begin with these, and the keeper see that a window was left
+            gevent.sleep(0)
 
     def _hand_over(self, window: Window, taken: list[GcmPush]) -> None:
         if window.left.is_set():
