@@ -22,8 +22,9 @@ from pusher.config import Config, settings
 from pusher.consuming import Consuming
 from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.errors import StartError
+from pusher.lane import Lane, Totals
 from pusher.outcome import Kind
-from pusher.pipeline import Lane, Pipeline, Totals
+from pusher.pipeline import Pipeline
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons
 from pusher.services import OpenLane, build_service, reload_credentials

@@ -17,9 +17,9 @@ from gevent.queue import SimpleQueue
 from pusher.broker.interface import Health
 from pusher.http2.exchange import End, Exchange
 from pusher.http2.pool import Pool
+from pusher.lane import Lane
 from pusher.message import Push
 from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT
-from pusher.pipeline import Lane
 from pusher.retry import parse_retry_after
 
 P = TypeVar("P", bound=Push)

@@ -9,7 +9,8 @@ from typing import Any
 from pusher import topics
 from pusher.condition import Condition
 from pusher.consuming import Consuming
-from pusher.pipeline import Lane, Pipeline
+from pusher.lane import Lane
+from pusher.pipeline import Pipeline
 from pusher.publishers import Publishers
 from pusher.telemetry import figures
 from pusher.telemetry.metrics import Metric

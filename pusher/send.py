@@ -21,9 +21,9 @@ from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.config import Config, settings
 from pusher.errors import StartError
 from pusher.greenlets import Greenlets
+from pusher.lane import Lane
 from pusher.message import InvalidMessage, Json
 from pusher.outcome import Kind
-from pusher.pipeline import Lane
 from pusher.services import OpenLane, build_service
 from pusher.telemetry.stats import Stats
 

@@ -25,8 +25,8 @@ from pusher.feedback import apns_feedback, google_feedback
 from pusher.gcm.message import parse as parse_gcm
 from pusher.http2.pool import BackOff, Policy
 from pusher.http2.transport import Origin
+from pusher.lane import Lane, LaneSettings, MakeFeedback, Parse
 from pusher.message import Push
-from pusher.pipeline import Lane, LaneSettings, MakeFeedback, Parse
 from pusher.retry import RetryPolicy
 from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Stats

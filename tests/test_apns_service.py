@@ -14,8 +14,9 @@ from pusher.apns.credentials import Credentials, ProviderToken
 from pusher.apns.message import ApnsParser, ApnsPush
 from pusher.apns.service import ApnsService, ApnsSettings
 from pusher.feedback import apns_feedback
+from pusher.lane import Lane, LaneSettings
 from pusher.outcome import Kind
-from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.retry import RetryPolicy
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Rules

@@ -19,8 +19,9 @@ from pusher.fcm.service import FcmService, FcmSettings
 from pusher.feedback import google_feedback
 from pusher.http2.pool import BackOff, Policy
 from pusher.http2.transport import Origin
+from pusher.lane import Lane, LaneSettings
 from pusher.outcome import Kind
-from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.retry import RetryPolicy
 from pusher.sim.fcm import FcmSimulator
 from pusher.telemetry import metrics

@@ -22,8 +22,9 @@ from pusher.gcm.message import GcmPush, parse
 from pusher.gcm.service import GcmService, GcmSettings, log_in_once
 from pusher.gcm.window import Unanswered, Window
 from pusher.http2.pool import BackOff
+from pusher.lane import Lane, LaneSettings
 from pusher.outcome import Kind
-from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.retry import RetryPolicy
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats

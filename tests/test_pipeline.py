@@ -10,8 +10,9 @@ from pusher.apns.message import ApnsParser, ApnsPush
 from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
 from pusher.feedback import apns_feedback
+from pusher.lane import Lane, LaneSettings
 from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
-from pusher.pipeline import Lane, LaneSettings, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.retry import RetryPolicy
 from pusher.telemetry.stats import Stats
 from tests.publisher import Clock, ListPublisher

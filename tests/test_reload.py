@@ -18,8 +18,9 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.errors import CredentialError, StartError
+from pusher.lane import Lane
 from pusher.outcome import Kind
-from pusher.pipeline import Lane, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.rotation import Rotation
 from pusher.services import OpenLane, build_service, reload_credentials
 from pusher.sim.apns import ApnsSimulator

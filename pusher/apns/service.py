@@ -20,8 +20,8 @@ from pusher.http2.exchange import Exchange
 from pusher.http2.header_block import Fields
 from pusher.http2.pool import Policy, Pool
 from pusher.http2.transport import Origin
+from pusher.lane import Lane
 from pusher.outcome import Outcome
-from pusher.pipeline import Lane
 from pusher.rotation import Rotation
 from pusher.telemetry.log import Seldom, logger
 

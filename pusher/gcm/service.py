@@ -30,9 +30,9 @@ from pusher.gcm.link import AuthError, CertificateError, Link, LinkError, LinkSe
 from pusher.gcm.message import GcmPush
 from pusher.gcm.window import End, Unanswered, Window
 from pusher.http2.pool import BackOff
+from pusher.lane import Lane
 from pusher.message import Json
 from pusher.outcome import CONNECTION_ERROR, TIMEOUT
-from pusher.pipeline import Lane
 from pusher.telemetry.log import Seldom, logger
 from pusher.tls import TlsTrust
 

@@ -20,8 +20,9 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.broker.interface import Done, Header
+from pusher.lane import Lane
 from pusher.outcome import Kind, Outcome
-from pusher.pipeline import Lane, Pipeline
+from pusher.pipeline import Pipeline
 from pusher.services import OpenLane, build_service
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Rules
