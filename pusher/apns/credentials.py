@@ -12,7 +12,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jwt
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pusher.errors import CredentialError
-from pusher.tls import TlsTrust
+from pusher.tls import Files, TlsTrust
 
 RENEW_AFTER_S = 50 * 60
 RENEW_AT_MOST_EVERY_S = 20 * 60
@@ -154,13 +154,20 @@ class Credentials:
     trust: TlsTrust
     token: ProviderToken | None = None
     certificate: ClientCertificate | None = None
+    #: The context with the certificate, by the state of the files that it was made of.
+    _contexts: dict[Files, ssl.SSLContext] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tls_context(self) -> ssl.SSLContext:
         """The context for a connection to Apple. Raises ``CredentialError``."""
-        context = self.trust.context(alpn="h2")
-        if self.certificate is not None:
+        if self.certificate is None:
+            return self.trust.context(alpn="h2")
+        files = self.trust.files()
+        if files not in self._contexts:
+            context = self.trust.new_context(alpn="h2")
             self.certificate.load_into(context)
-        return context
+            self._contexts.clear()
+            self._contexts[files] = context
+        return self._contexts[files]
 
     def same_as(self, other: Credentials) -> bool:
         """Whether there is nothing new in them. A token must not be made anew without need: Apple takes few."""

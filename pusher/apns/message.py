@@ -38,6 +38,8 @@ TOPIC_SUFFIX = {
     "widgets": ".push-type.widgets",
 }
 _FIELDS = ("devicetoken", "payload", "metadata", "push_expiry", "collapse_id", "push_type", "priority", "topic")
+#: By the usual spelling and in lower case.
+_PLACES = {name: place for place, name in enumerate(_FIELDS)} | {"DeviceToken": 0, "Payload": 1}
 _PRIORITIES = {1: b"1", 5: b"5", 10: b"10", "1": b"1", "5": b"5", "10": b"10"}
 #: Apple takes 64 bytes and answers BadCollapseId above; this only keeps a header block in bounds.
 _MAX_COLLAPSE_ID_BYTES = 1_024
@@ -102,12 +104,14 @@ class ApnsParser:
 
 def _fields(value: bytes | None) -> list[Json]:
     """The known fields, whatever the case of their names; of several spellings the last one wins."""
-    found = dict.fromkeys(_FIELDS)
+    found: list[Json] = [None] * len(_FIELDS)
     for name, field in decode_object(value).items():
-        lower = name.lower()
-        if lower in found:
-            found[lower] = field
-    return list(found.values())
+        place = _PLACES.get(name)
+        if place is None:
+            place = _PLACES.get(name.lower())
+        if place is not None:
+            found[place] = field
+    return found
 
 
 def _merged(payload: Json, metadata: dict[str, Json]) -> Json:

@@ -13,10 +13,10 @@ from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
-from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
+from pusher.broker.kafka.records import FetchedRecords, OpenBatch
 from pusher.broker.offsets import TopicPartition
 
 #: Upper bound of the pause between two attempts to connect; the library's own default is 30 s.
@@ -98,7 +98,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         if queue and queue[-1].records.append(None, None, record.value, record.headers) is not None:
             queue[-1]._record_futures.append(record)  # noqa: SLF001
             return
-        builder = MemoryRecordsBuilder(2, self.config["compression_attrs"], self.config["batch_size"])
+        builder = OpenBatch(2, self.config["compression_attrs"], self.config["batch_size"])
         builder.append(None, None, record.value, record.headers)
         batch = ProducerBatch(partition, builder)
         # What the library calls futures are only ever rebound, when it splits a batch that is too large.
@@ -123,7 +123,11 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
-    """A consumer that says what it knows of its group and of all topics."""
+    """A consumer that says what it knows of its group and of all topics. Its records are ``records.ConsumedRecord``."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._fetcher.PartitionRecords = FetchedRecords
 
     @property
     def cluster(self) -> Any:

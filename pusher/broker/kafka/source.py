@@ -41,8 +41,9 @@ _REJOIN_LIMIT_S = 1.5 * _REBALANCE_TIMEOUT_MS / 1000
 _TROUBLE_S = 5.0
 #: The library parses as many records at a time, some 8 ms of work.
 _MAX_RECORDS = 1000
-#: Bytes of one answer to a fetch, of all partitions together.
-_FETCH_MAX_BYTES = 4 * 1024 * 1024
+#: Bytes of one answer to a fetch, of all partitions together: some thousands of requests. It is in memory several times
+#: while it is read.
+_FETCH_MAX_BYTES = 512 * 1024
 
 
 class KafkaSource:
