@@ -73,6 +73,8 @@ def open_apns(faults: Sequence[str], directory: Path) -> tuple[Any, dict[str, An
         "apns.concurrentWorkers": 50,
         "apns.requestTimeout": "300ms",
         "apns.retry.interval": "10ms",
+        # the same pushes may be in flight at each of three cuts
+        "apns.retry.maxAttempts": 5,
         "apns.reconnect.interval": "10ms",
         "apns.reconnect.maxInterval": "50ms",
     }
