@@ -20,6 +20,8 @@ SOURCE_TOPIC_HEADER = "source-topic"
 #: Far above what a provider takes (4 to 5 KiB); what is larger is not worth a connection's window.
 MAX_BODY_BYTES = 65_536
 MAX_TOKEN_CHARACTERS = 4_096
+#: Objects and arrays within one another: orjson writes 254, and what is sent and fed back adds a few of its own.
+MAX_DEPTH = 200
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 #: An integer that may exceed 64 bits: orjson would make a float of it. The two below find the few messages that have
 #: so many digits in a row, at a quarter of the expression's cost.
@@ -95,17 +97,33 @@ def decode_object(value: bytes | None) -> dict[str, Json]:
         decoded = _decode_unusual(value)
     if not isinstance(decoded, dict):
         raise InvalidMessage("not-an-object", f"the message is a JSON {type(decoded).__name__}, not an object")
+    # Few messages have brackets enough to be nested too deeply; only those are looked through.
+    if len(value) > 2 * MAX_DEPTH and value.count(b"{") + value.count(b"[") > MAX_DEPTH and _is_deep(decoded):
+        raise InvalidMessage("too-deep", f"the message is nested deeper than {MAX_DEPTH} levels")
     return decoded
 
 
+def _is_deep(value: Json) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 def encode(value: Json) -> bytes:
-    """Compact JSON in UTF-8."""
+    """Compact JSON in UTF-8. Raises ``InvalidMessage`` for what is nested too deeply."""
     try:
         # A copy: orjson leaves its result in the 4 KiB that it began with.
         return b"%b" % orjson.dumps(value)
     except TypeError:
         # Integers above 64 bits, which orjson refuses.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        except RecursionError:
+            raise InvalidMessage("too-deep", "JSON is nested too deeply") from None
 
 
 def decode_metadata(value: Json) -> dict[str, Json] | None:

@@ -18,10 +18,8 @@ def _hash(tag: bytes) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(found[1]).digest()).decode() + "'"
 
 
-PAGE_HEADERS = (
-    (
-        "Content-Security-Policy",
-        f"default-src 'none'; script-src {_hash(b'script')}; style-src {_hash(b'style')}; connect-src 'self'",
-    ),
-    ("Referrer-Policy", "no-referrer"),
+_POLICY = (
+    f"default-src 'none'; script-src {_hash(b'script')}; style-src {_hash(b'style')}; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+PAGE_HEADERS = (("Content-Security-Policy", _POLICY), ("Referrer-Policy", "no-referrer"))

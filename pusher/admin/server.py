@@ -7,9 +7,11 @@ each, and a few seconds for all of it, after which the connection is cut. It onl
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import gevent
 import orjson
@@ -28,8 +30,19 @@ CONNECTIONS = 16
 BACKLOG = 64
 #: From accepting a connection to having sent the answer.
 PATIENCE_S = 5.0
-_STATUS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
-_HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close")]
+_STATUS = {
+    200: "OK",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    503: "Service Unavailable",
+}
+_HEADERS = [
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Connection", "close"),
+]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -90,6 +103,8 @@ class AdminServer:
         self._address = (host, port)
         self._patience_s = patience_s
         self._server: _Server | None = None
+        #: A web page whose name was made to lead to this machine must not read what is open to this machine alone.
+        self._local = host in ("localhost", "::1") or host.startswith("127.")
 
     @property
     def port(self) -> int | None:
@@ -122,7 +137,10 @@ class AdminServer:
             self._server = None
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        if self._local and not _is_unforgeable(environ.get("HTTP_HOST", "")):
+            answer = Answer(421, TEXT, b"ask for localhost or an address\n")
+        else:
+            answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         headers = [
             *_HEADERS,
             *answer.headers,
@@ -137,6 +155,15 @@ class AdminServer:
             return Answer(405, TEXT, b"only GET and HEAD\n", (("Allow", "GET, HEAD"),))
         route = self._routes.get(path)
         return route() if route is not None else Answer(404, TEXT, b"not found\n")
+
+
+def _is_unforgeable(host: str) -> bool:
+    """Whether a Host header is localhost, an address, or empty: no name that others can let lead to this machine."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name in ("", "localhost") or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -121,9 +121,15 @@ def _error(body: bytes) -> dict[str, Json]:
 def _code(error: dict[str, Json]) -> str:
     details = error.get("details")
     for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, dict) and str(detail.get("@type", "")).endswith(_FCM_ERROR):
-            return str(detail.get("errorCode", ""))
-    return _SAME_AS.get(str(error.get("status", "")), "")
+        if isinstance(detail, dict) and _text(detail, "@type").endswith(_FCM_ERROR):
+            return _text(detail, "errorCode")
+    return _SAME_AS.get(_text(error, "status"), "")
+
+
+def _text(fields: dict[str, Json], name: str) -> str:
+    """Of anything but a string "": the text of what is nested deeply cannot be had."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _description(error: dict[str, Json], status: int) -> str:

@@ -45,6 +45,9 @@ _STREAM_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-streams}"
 #: SASL conditions (RFC 6120, 6.5) that are not the fault of the credentials.
 _NOT_THE_CREDENTIALS = ("temporary-auth-failure", "aborted", "invalid-mechanism", "malformed-request")
 _READ_BYTES = 65_536
+_DOCTYPE = b"<!DOCTYPE"
+#: Google's stanzas have a few KiB; one that does not end must not fill the memory.
+MAX_STANZA_BYTES = 1 << 20
 
 
 class LinkError(Exception):
@@ -129,7 +132,9 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
 
     def exception(self, error: Exception) -> None:
         """Where errors arrive that it met while reading, ours in its callbacks among them."""
-        if isinstance(error, ElementTree.ParseError):
+        if isinstance(error, LinkError):
+            self._owner.failed(error)
+        elif isinstance(error, ElementTree.ParseError):
             self._owner.failed(LinkError(f"broken XML from the server: {error}"))
         else:
             failure = LinkError(f"{type(error).__name__}: {error}")
@@ -214,15 +219,30 @@ def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, 
     """ElementTree's own, but each read is parsed at once.
 
     Since expat 2.6 a token cut in two is put off until much more has arrived; of a stream that then pauses, the last
-    stanza would never be seen.
+    stanza would never be seen. A document type and with it entities are refused (RFC 6120, 11.1), and so is a stanza
+    that does not end.
     """
-    parser: Any = ElementTree.XMLPullParser(events)  # type: ignore[arg-type]  # bytes: what the library compares with
+    pull: Any = ElementTree.XMLPullParser  # with events in bytes: what the library compares with
+    parser = pull(events, _parser=ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  # no entities here
     flush = getattr(parser, "flush", None)
+    depth = unended_bytes = 0
+    prolog = b""
     while data := source.read(_READ_BYTES):
+        unended_bytes += len(data)
+        if not depth:
+            prolog += data
+            if _DOCTYPE in prolog:
+                raise LinkError("a document type from the server, which XMPP does not allow")
         parser.feed(data)
         if flush is not None:
             flush()
-        yield from parser.read_events()
+        for event, element in parser.read_events():
+            depth += 1 if event == b"start" else -1
+            if depth == 1:
+                unended_bytes = 0
+            yield event, element
+        if unended_bytes > MAX_STANZA_BYTES:
+            raise LinkError(f"a stanza of more than {MAX_STANZA_BYTES} bytes from the server")
 
 
 xmlstream.ET = types.SimpleNamespace(iterparse=_iterparse)

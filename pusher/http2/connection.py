@@ -57,6 +57,8 @@ RECEIVE_WINDOW: Final = 1024 * 1024
 """Octets that the peer may send before we acknowledge some."""
 MAX_QUEUED_FRAMES: Final = 100_000
 """A peer that makes us queue more frames than this without reading them is cut off."""
+MAX_IDLE_FRAMES: Final = 20_000
+"""Frames that may come between two `breathe` without ending a request: a peer that sends more only costs time."""
 OUTPUT_OCTETS: Final = 48 * 1024
 """About how much `take_output` packs at once."""
 
@@ -90,6 +92,7 @@ class Connection:
         self._ended: list[Exchange] = []
         self._max_streams = 0
         self._unacknowledged = 0
+        self._idle_frames = 0
         self._rest = b""
         self._blocks = HeaderBlocks()
         self._closed = False
@@ -247,7 +250,13 @@ class Connection:
         except ConnectionFailed as failed:
             self._say_goaway(failed.code)
             raise
+        if self._ended:
+            self._idle_frames = 0
         return self._take_ended()
+
+    def breathe(self) -> None:
+        """Call about once a second: a flood is what comes within it."""
+        self._idle_frames = 0
 
     def _receive_frames(self, buffer: bytes) -> int:
         """Take the whole frames; returns where the rest begins."""
@@ -282,6 +291,9 @@ class Connection:
 
     def _receive_frame(self, kind: int, flags: int, stream_id: int, whole: bytes) -> None:
         payload = whole[HEAD_OCTETS:]
+        self._idle_frames += 1
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that answer nothing")
         if not self.ready and kind != SETTINGS:
             raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._blocks.open or kind == CONTINUATION:

@@ -144,6 +144,7 @@ class Link:
             if now >= self._finish_until:
                 self.end(self.reason)
             return
+        self.connection.breathe()
         expired = self.connection.expire(now - self._timeout_s)
         if expired:
             self._hand_on(expired)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections import Counter as Counts
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import gevent
 
@@ -26,6 +27,14 @@ BOUNDS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 
 #: A timing sends at most this many observations a flush, with their rate; all of them count for its buckets.
 _OBSERVATIONS = 200
 _RUNTIME_PERIOD_S = 30.0
+#: Different tags of one metric. Names of topics and reasons come from others, who may invent any number of them.
+MAX_SERIES = 1_000
+#: Stands for the last tag of all further ones, and for all tags where even that is too much.
+OTHER = "other"
+#: Characters of a tag's value.
+MAX_TAG_CHARACTERS = 200
+
+_S = TypeVar("_S", "Counter", "Gauge", "Timing")
 
 
 class Sample(NamedTuple):
@@ -156,6 +165,7 @@ class Stats:
         self._counters: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._gauges: dict[tuple[Metric, tuple[str, ...]], Gauge] = {}
         self._timings: dict[tuple[Metric, tuple[str, ...]], Timing] = {}
+        self._numbers: Counts[Metric] = Counts()
 
     @classmethod
     def from_config(cls, config: Config, hostname: str) -> Stats:
@@ -170,21 +180,39 @@ class Stats:
         try:
             return self._counters[metric, tags]
         except KeyError:
-            return self._counters.setdefault((metric, tags), Counter(metric, tags))
+            return self._add(self._counters, Counter, metric, tags)
 
     def gauge(self, metric: Metric, *tags: str) -> Gauge:
         """The gauge of these tag values; the same object at every call."""
         try:
             return self._gauges[metric, tags]
         except KeyError:
-            return self._gauges.setdefault((metric, tags), Gauge(metric, tags))
+            return self._add(self._gauges, Gauge, metric, tags)
 
     def timing(self, metric: Metric, *tags: str) -> Timing:
         """The timing of these tag values; the same object at every call."""
         try:
             return self._timings[metric, tags]
         except KeyError:
-            return self._timings.setdefault((metric, tags), Timing(metric, tags))
+            return self._add(self._timings, Timing, metric, tags)
+
+    def _add(
+        self,
+        known: dict[tuple[Metric, tuple[str, ...]], _S],
+        kind: Callable[[Metric, tuple[str, ...]], _S],
+        metric: Metric,
+        tags: tuple[str, ...],
+    ) -> _S:
+        """A new series, or, when there are too many, the one that stands for others."""
+        tags = tuple(text[:MAX_TAG_CHARACTERS] for text in tags)
+        if self._numbers[metric] >= MAX_SERIES:
+            tags = (*tags[:-1], OTHER)
+        if self._numbers[metric] >= 2 * MAX_SERIES:
+            tags = (OTHER,) * len(tags)
+        if (metric, tags) not in known:
+            self._numbers[metric] += 1
+            known[metric, tags] = kind(metric, tags)
+        return known[metric, tags]
 
     def _series(self) -> Iterator[Counter | Gauge | Timing]:
         return chain(self._counters.values(), self._gauges.values(), self._timings.values())

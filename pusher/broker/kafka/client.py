@@ -1,6 +1,6 @@
 """kafka-python's consumer and network client as this package uses them.
 
-All use of the library's private parts is in this module, each with its reason; the version is pinned.
+All use of the library's private parts is in this module and ``batches``, each with its reason; the version is pinned.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
+from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.records import FetchedRecords, OpenBatch
 from pusher.broker.offsets import TopicPartition
 
@@ -36,6 +37,8 @@ def connection(brokers: str) -> dict[str, Any]:
         "metrics_enabled": False,
     }
 
+
+bound_batches()
 
 __all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
 

@@ -146,7 +146,9 @@ def _make_file(path: Path) -> None:
     """Makes the file in one step, so that two processes that begin at once do not meet in the middle."""
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with closing(_open(draft, "rwc")) as connection:
+        # It holds tokens and payloads. SQLite gives the files beside it the same mode.
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(_open(draft, "rw")) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION}; COMMIT;"
