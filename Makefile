@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check bench clean
+.PHONY: setup demo test services services-stop check audit bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,9 @@ services-stop:
 
 check: setup
 	@scripts/check
+
+audit: setup
+	@PYTHON="$(PYTHON)" scripts/audit
 
 bench: setup
 	@.venv/bin/python bench/throughput.py apns

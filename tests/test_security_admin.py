@@ -86,7 +86,8 @@ def test_hostile_names_stay_data(admin: AdminPort, process: Process) -> None:
     assert (status, headers["content-type"]) == (200, "application/json")
     exposed = ask(admin, "/metrics")[2]
     (line,) = [line for line in exposed.splitlines() if b"onerror" in line]
-    assert line.startswith(b"pusher_failed_total{") and line.endswith(b"} 1.0")
+    assert line.startswith(b"pusher_failed_total{")
+    assert line.endswith(b"} 1.0")
     assert b"\n\\" not in body
 
 
@@ -116,14 +117,14 @@ def test_what_is_no_proper_request_gets_no_page_and_harms_nobody(
         except OSError:
             pass  # it was cut off before it had said all
     assert b"\r\nX:y" not in answer
-    assert b"<script>" not in answer or b"chunked" in request_bytes
+    assert b"<script>" not in answer or request_bytes.startswith(b"GET / ")
     assert ask(admin, "/healthz")[0] == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_file_of_the_embedded_broker_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
-    store = Store(path)
+    store = Store(f"sqlite:///{path}")
     store.run(lambda connection: connection.execute("SELECT 1"))
     store.run(lambda connection: connection.execute("PRAGMA wal_checkpoint"))
     files = list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -77,6 +78,13 @@ class _Handler(WSGIHandler):
             log.debug("admin connection lost", error=str(error))
         finally:
             timer.kill(block=False)
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """Raises ValueError for what is no request: for any other error gevent prints a trace past our log."""
+        try:
+            return bool(super().read_request(raw_requestline))
+        except HTTPException as error:
+            raise ValueError(str(error)) from None
 
     def log_error(self, msg: str, *args: object) -> None:
         """What clients do wrong is of no interest to operators."""
