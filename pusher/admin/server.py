@@ -79,10 +79,10 @@ class _Handler(WSGIHandler):
         finally:
             timer.kill(block=False)
 
-    def read_request(self, raw_requestline: str) -> bool:
+    def read_request(self, raw_requestline: str) -> Any:
         """Raises ValueError for what is no request: for any other error gevent prints a trace past our log."""
         try:
-            return bool(super().read_request(raw_requestline))
+            return super().read_request(raw_requestline)
         except HTTPException as error:
             raise ValueError(str(error)) from None
 

@@ -17,9 +17,9 @@ from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import encode_varint
 
-from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.log import logger
 
-_seldom = Seldom(logger(__name__), period_s=60)
+log = logger(__name__)
 
 #: Of one batch. Kafka's own limit is 1 MiB packed, and JSON packs 1 to 10 or so.
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
@@ -66,8 +66,7 @@ class BoundedBatch(DefaultRecordBatch):  # type: ignore[misc]  # the library is 
 
     def _one_for_all(self) -> bytes:
         """One record without key, value and headers in the place of all."""
-        _seldom.error(
-            "too large",
+        log.error(
             "a batch of records unpacks to more than is allowed, all of it counts as one invalid message",
             first_offset=self.base_offset,
             last_offset=self.last_offset,
