@@ -20,8 +20,8 @@ SOURCE_TOPIC_HEADER = "source-topic"
 #: Far above what a provider takes (4 to 5 KiB); what is larger is not worth a connection's window.
 MAX_BODY_BYTES = 65_536
 MAX_TOKEN_CHARACTERS = 4_096
-#: Objects and arrays within one another: orjson writes 254, and what is sent and fed back adds a few of its own.
-MAX_DEPTH = 200
+#: Objects and arrays within one another: what has more could overflow the stack of whoever writes it again.
+MAX_DEPTH = 400
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 #: An integer that may exceed 64 bits: orjson would make a float of it. The two below find the few messages that have
 #: so many digits in a row, at a quarter of the expression's cost.
