@@ -24,6 +24,8 @@ from pusher.http2.pool import BackOff
 from pusher.sim.certificate import TlsFiles, make_ca, server_context, tls_files
 from pusher.sim.fcm_oauth import OAuth
 from pusher.tls import TlsTrust
+from tests.faults.altered import HostsFile
+from tests.faults.surroundings import MUTE, mute
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PROJECT, EMAIL = "my-project", "a@my-project.iam.gserviceaccount.com"
@@ -173,6 +175,18 @@ def test_an_endpoint_that_does_not_answer(oauth: OAuth, files: TlsFiles) -> None
     error = failure(endpoint(oauth.token_uri, files, timeout_s=0.3))
     assert str(error) == "127.0.0.1 gave no access token within 0.3 s"
     assert others_go_on.dead
+
+
+def test_a_mute_address_does_not_hide_the_next(
+    oauth: OAuth, files: TlsFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{MUTE} localhost\n127.0.0.1 localhost\n")
+    monkeypatch.setattr(gevent.get_hub(), "resolver", HostsFile(hosts))
+    asked = endpoint(oauth.token_uri.replace("127.0.0.1", "localhost"), files, timeout_s=6.0)
+    with mute(oauth.port):
+        error = failure(asked)  # reached, but the assertion was made for it by its other name
+    assert "Failed audience check" in str(error)
 
 
 def test_an_endpoint_that_is_not_there(oauth: OAuth, files: TlsFiles) -> None:

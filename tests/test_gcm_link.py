@@ -25,6 +25,8 @@ from pusher.gcm.link import (
 from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.gcm import GcmSimulator
 from pusher.tls import TlsTrust
+from tests.faults.altered import HostsFile
+from tests.faults.surroundings import MUTE, mute
 
 Json = dict[str, Any]
 
@@ -84,6 +86,17 @@ def simulator() -> Iterator[GcmSimulator]:
 @pytest.fixture
 def owner(simulator: GcmSimulator) -> Owner:
     return Owner(simulator.port, simulator.ca_file)
+
+
+def test_a_mute_address_does_not_hide_the_next(
+    owner: Owner, simulator: GcmSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{MUTE} localhost\n127.0.0.1 localhost\n")
+    monkeypatch.setattr(gevent.get_hub(), "resolver", HostsFile(hosts))
+    with mute(simulator.port):
+        owner.opened(connect_timeout_s=3.0).close()
+    assert simulator.events["logins"] == 1
 
 
 class Scripted:

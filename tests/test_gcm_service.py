@@ -320,6 +320,16 @@ def test_messages_refused_by_a_drained_link_go_over_the_next_one(simulator: GcmS
     assert bed.outcomes == {Kind.DELIVERED: 50}
 
 
+def test_links_that_served_and_were_drained_are_followed_at_once(simulator: GcmSimulator) -> None:
+    simulator.set_faults(["drain"])
+    an_hour = BackOff(3_600, 3_600)
+    with Bed(simulator, back_off=an_hour) as bed:
+        for _ in range(5):
+            bed.submit()
+            bed.wait_until_done()
+    assert simulator.events["logins"] >= 5
+
+
 def test_an_answer_after_the_time_out_ends_the_retry_that_waits(simulator: GcmSimulator) -> None:
     simulator.ack_delay_s = 0.3
     with Bed(simulator, ack_timeout_s=0.05, retry=RetryPolicy(3_600, 5, max_wait_s=3_600)) as bed:

@@ -198,6 +198,31 @@ def test_freeze(simulate: Simulate, connect: Connect) -> None:
     assert client.reply(behind).status == 200
 
 
+@pytest.mark.parametrize("octets", [1, 5, 12])
+def test_cut_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect, octets: int) -> None:
+    sim = simulate(Rules(), f"prefix=aa:cut,octets={octets}")
+    client = connect(sim)
+    assert client.ask().status == 200
+    received = len(client.raw)
+    client.push(path="/3/device/aa")
+    while client.read():
+        pass
+    assert 0 < len(client.raw) - received <= octets
+    assert sim.received[1][2:] == (0, "cut")
+
+
+def test_freeze_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect) -> None:
+    client = connect(simulate(Rules(), "prefix=aa:freeze 0.3,octets=5", "prefix=bb:ok,delay=50"))
+    assert client.ask().status == 200
+    begun = time.monotonic()
+    behind, frozen = client.push(path="/3/device/bb"), client.push(path="/3/device/aa")
+    client.receive(lambda: 0 < len(client.partial) < 9)
+    assert not client.replies[frozen].ended
+    assert client.reply(frozen).status == 200
+    assert time.monotonic() - begun >= 0.3
+    assert client.reply(behind).status == 200
+
+
 def test_delay_lets_others_pass(simulate: Simulate, connect: Connect) -> None:
     client = connect(simulate(Rules(), "prefix=aa:ok,delay=200"))
     assert client.ask().status == 200

@@ -12,6 +12,7 @@ from __future__ import annotations
 import http.client
 import random
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -112,8 +113,13 @@ class TokenEndpoint:
     def _exchange(self, context: ssl.SSLContext) -> tuple[int, http.client.HTTPMessage, bytes]:
         uri = urlsplit(self.account.token_uri)
         form = {"grant_type": GRANT_TYPE, "assertion": self.account.assertion(self.wall_clock())}
-        connection = http.client.HTTPSConnection(str(uri.hostname), uri.port or 443, context=context)
+        host, port = str(uri.hostname), uri.port or 443
+        # Each address gets a share of the time, so that a mute one does not hide the next.
+        share_s = self.timeout_s / (len(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)) + 1)
+        connection = http.client.HTTPSConnection(host, port, timeout=share_s, context=context)
         try:
+            connection.connect()
+            connection.sock.settimeout(None)
             connection.request(
                 "POST",
                 f"{uri.path or '/'}?{uri.query}" if uri.query else uri.path or "/",

@@ -236,13 +236,24 @@ class Link:
     # --- connecting ---------------------------------------------------------------------------------------------------
     def _connect(self, where: str) -> ssl.SSLSocket:
         try:
-            plain = socket.create_connection((self.settings.host, self.settings.port))
+            plain = self._reached()
+            plain.settimeout(None)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self._tls.wrap_socket(plain, server_hostname=self.settings.host)
         except ssl.SSLCertVerificationError as error:
             raise CertificateError(f"the certificate of {where} is refused: {error.verify_message}") from None
         except OSError as error:
             raise LinkError(f"cannot connect to {where}: {error.strerror or error}") from None
+
+    def _reached(self) -> socket.socket:
+        """A connection to the first address of the host that takes one. Waits; raises OSError.
+
+        Each address gets a share of the time, so that a mute one does not hide the next.
+        """
+        host, port = self.settings.host, self.settings.port
+        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        share_s = self.settings.connect_timeout_s / (len(addresses) + 1)
+        return socket.create_connection((host, port), share_s)
 
     def _died(self, greenlet: gevent.Greenlet[..., object]) -> None:
         failure = LinkError(f"{type(greenlet.exception).__name__}: {greenlet.exception}")

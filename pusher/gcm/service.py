@@ -59,7 +59,7 @@ class GcmSettings:
     max_pending: int = 100
     ack_timeout_s: float = 60.0
     back_off: BackOff = field(default_factory=BackOff)
-    #: A link that is left before this age counts as a failure.
+    #: A link that ends before this age counts as a failure, unless Google took messages on it and drained it.
     young_s: float = 10.0
     refused_every_s: float = _REFUSED_EVERY_S
 
@@ -143,7 +143,7 @@ class GcmService:
             if self._changed.is_set():
                 window.leave("opened with the credentials before")
             self._use(window)
-            if time.monotonic() - window.opened_at >= self._settings.young_s:
+            if window.up and window.served or time.monotonic() - window.opened_at >= self._settings.young_s:
                 failures = 0
             wait_s = self._delay_s(failures)
             failures += 1

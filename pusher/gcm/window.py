@@ -72,6 +72,8 @@ class Window:
         #: Why, in one line.
         self.reason = ""
         self.opened_at = 0.0
+        #: Whether Google has taken a message that was sent on it.
+        self.served = False
         self._owner = owner
         self._ack_timeout_s = ack_timeout_s
         self._pool = Pool(max_pending)
@@ -150,6 +152,7 @@ class Window:
         kind = message.get("message_type")
         if _DRAINING in (message.get("control_type"), message.get("error")):
             self.leave("Google drains the connection")
+        self.served = self.served or kind == "ack"
         if kind in ("ack", "nack"):
             self._answer(text(message, "message_id"), read_answer(message))
         elif kind == "control":

@@ -2,15 +2,20 @@
 
 GET /counts     what happened so far, in numbers (JSON)
 GET /ledger     the same plus every request: [id, token, status, reason]
-POST /faults    replaces the script of faults, one a line; an empty body ends them
+POST /ORDER     does what the body's lines say; each simulator lists its orders in its --help, all have these:
+    faults          replaces the script of faults, one a line; an empty body ends them
+    cut             resets all connections
+    certificate     reads the server's certificate again from --tls-dir, for connections from now on
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gevent.pywsgi import WSGIServer
 
+#: Takes the lines of an order. Raises ValueError.
+Order = Callable[[Sequence[str]], object]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -23,8 +28,8 @@ class Simulator(Protocol):
     def report(self) -> dict[str, Any]:
         """Numbers and requests."""
 
-    def set_faults(self, script: Sequence[str]) -> None:
-        """Replaces the faults. Raises ValueError."""
+    def orders(self) -> Mapping[str, Order]:
+        """What it can be told to do, by name."""
 
 
 class Admin:
@@ -54,13 +59,16 @@ class Admin:
                 return "200 OK", json.dumps(self._simulator.counts()).encode()
             case "GET", "/ledger":
                 return "200 OK", json.dumps(self._simulator.report()).encode()
-            case "POST", "/faults":
-                return self._set_faults(environ["wsgi.input"].read().decode())
+            case "POST", path:
+                order = self._simulator.orders().get(path.removeprefix("/"))
+                if order is not None:
+                    return _obey(order, environ["wsgi.input"].read().decode())
         return "404 Not Found", b"{}"
 
-    def _set_faults(self, script: str) -> tuple[str, bytes]:
-        try:
-            self._simulator.set_faults([line for line in script.splitlines() if line.strip()])
-        except ValueError as error:
-            return "400 Bad Request", json.dumps({"error": str(error)}).encode()
-        return "200 OK", b"{}"
+
+def _obey(order: Order, text: str) -> tuple[str, bytes]:
+    try:
+        order([line for line in text.splitlines() if line.strip()])
+    except (ValueError, OSError) as error:
+        return "400 Bad Request", json.dumps({"error": str(error)}).encode()
+    return "200 OK", b"{}"

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from h2.settings import SettingCodes
 
 from pusher.sim import command
 from pusher.sim import faults as fault_script
+from pusher.sim.admin import Order
 from pusher.sim.apns_rules import STATUS, USUAL_REASON, Client, Provider, Push, Rules
 from pusher.sim.certificate import load_verification_key, make_p8, server_context, tls_files, write_private
 from pusher.sim.faults import Fault, Faults, play, replacement
@@ -30,6 +31,12 @@ from pusher.sim.ledger import Ledger, Received
 
 Fields = tuple[tuple[bytes, bytes], ...]
 RENEWAL_SCOPES = ("connection", "team", "off")
+ORDERS = """Orders at the admin port, as POST /ORDER
+    faults                the body replaces the script of faults; an empty one ends them
+    cut                   resets all connections
+    certificate           reads server.pem and server.key again from --tls-dir, for connections from now on
+    expire-tokens         provider tokens issued before this second have expired
+"""
 
 
 class ApnsSimulator:
@@ -59,8 +66,9 @@ class ApnsSimulator:
     ) -> None:
         directory = tls_dir or tempfile.mkdtemp(prefix="apns-")
         self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        files = tls_files(directory, names)
+        self._files = files = tls_files(directory, names)
         self.ca_file = files.ca
+        self._tls = server_context(files, client_ca)
         self.ledger = Ledger(ledger_limit)
         self.faults = Faults(faults, seed)
         self.latency_s = latency_ms / 1000
@@ -70,7 +78,7 @@ class ApnsSimulator:
         self._seed = seed
         self.server = Http2Server(
             self._serve,
-            server_context(files, client_ca),
+            self._tls,
             host,
             port,
             max_streams=max_streams,
@@ -115,9 +123,23 @@ class ApnsSimulator:
         """Replaces the script of faults. Raises FaultSyntaxError."""
         self.faults = Faults(script, self._seed)
 
+    def orders(self) -> Mapping[str, Order]:
+        """What it can be told to do while it runs."""
+        return {
+            "faults": self.set_faults,
+            "cut": lambda _: self.server.cut(),
+            "certificate": lambda _: self.read_certificate(),
+            "expire-tokens": lambda _: self._provider.expire_tokens(self._now()),
+        }
+
+    def read_certificate(self) -> None:
+        """Reads the certificate's files again, for new connections. Raises OSError."""
+        self._tls.load_cert_chain(self._files.certificate, self._files.key)
+
     def counts(self) -> dict[str, Any]:
         """The ledger's counts, and what happened below the requests."""
         return self.ledger.counts() | {
+            "provider_tokens": self._provider.tokens_seen,
             "transport": dict(self.server.counts),
             "open_connections": len(self.server.links),
             "protocol_errors": list(self.server.protocol_errors),
@@ -199,7 +221,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `simulate apns`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Simulates Apple's push service over HTTP/2 and TLS."
-    parser.epilog = fault_script.__doc__
+    parser.epilog = f"{fault_script.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
     listen.add_argument("--port", type=int, default=2197, help="0 chooses a free one (%(default)s)")

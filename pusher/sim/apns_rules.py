@@ -159,6 +159,7 @@ class Provider:
         self._topics = frozenset(topic.encode() for topic in rules.topics)
         self._claims: dict[bytes, Claims | None] = {}
         self._teams: dict[str, TokenUse] = {}
+        self._expired_until = 0
         self._device_token = UNRESERVED if rules.any_token else HEXADECIMAL
 
     def refusal(self, push: Push, client: Client, now: float) -> str:
@@ -172,6 +173,15 @@ class Provider:
                 return reason
         return self._push_type(push) or self._topic(push, client) or _payload(push) or self._device(push)
 
+    @property
+    def tokens_seen(self) -> int:
+        """Different provider tokens, the last REMEMBERED_TOKENS at most."""
+        return len(self._claims)
+
+    def expire_tokens(self, now: float) -> None:
+        """Tokens issued before this second have expired, whatever their age."""
+        self._expired_until = int(now)
+
     def _authorization(self, push: Push, client: Client, now: float) -> str:
         authorization = push.headers.get(b"authorization")
         if authorization is None:
@@ -180,7 +190,8 @@ class Provider:
         claims = self._claims_of(token) if scheme.lower() == b"bearer" else None
         if claims is None or claims.issued_at > now + CLOCK_SKEW_S:
             return "InvalidProviderToken"
-        if now - claims.issued_at > self.rules.token_lifetime_s or (client.expired and self.rules.wedge):
+        old = now - claims.issued_at > self.rules.token_lifetime_s or claims.issued_at < self._expired_until
+        if old or (client.expired and self.rules.wedge):
             client.expired = True
             return "ExpiredProviderToken"
         if client.team_id not in {None, claims.team_id}:

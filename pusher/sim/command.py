@@ -38,7 +38,7 @@ def add_record_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
     group.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="requests kept (%(default)s)")
     group.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
-    group.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /faults")
+    group.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /ORDER")
 
 
 def run(name: str, address: str, make: Callable[[], Simulator], args: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ Options
     unprocessed           GOAWAY leaves out this stream and newer ones: the sender has to send them again
     ms=N                  see drain and settings
     fin                   see cut
+    octets=N              cut and freeze come in the middle of a frame: after the first N octets of the right answer
     body=TEXT             raw body instead of the JSON one, as text/html (last option: takes the rest of the line)
 """
 
@@ -43,6 +44,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -79,6 +81,7 @@ class Fault:
     unprocessed: bool = False
     step_s: float | None = None
     fin: bool = False
+    octets: int = 0
     body: bytes | None = None
 
     @property
@@ -150,6 +153,8 @@ def parse(text: str) -> Fault:
     fault = Fault(text, action, tuple(arguments), prefix, rate, every, body=body.encode() if has_body else None)
     for option in options:
         fault = _with_option(fault, option.strip())
+    if fault.octets and (fault.action not in {"cut", "freeze"} or fault.fin):
+        raise FaultSyntaxError(f"{text!r}: octets belongs to cut, without fin, and to freeze")
     if fault.unprocessed and (fault.action != "goaway" or fault.delay_s):
         raise FaultSyntaxError(f"{text!r}: unprocessed belongs to a goaway without delay")
     return fault
@@ -221,6 +226,7 @@ _OPTIONS: dict[str, Callable[[Fault, str], dict[str, Any]]] = {
     "unprocessed": lambda _fault, _value: {"unprocessed": True},
     "ms": lambda _fault, value: {"step_s": float(value) / 1000},
     "fin": lambda _fault, _value: {"fin": True},
+    "octets": lambda _fault, value: {"octets": _number(value, 1, 16384)},
 }
 
 
@@ -291,16 +297,22 @@ def _drain_ends(fault: Fault, link: Link) -> None:
     link.goaway(link.highest_stream_id, fault.code, _debug(fault))
 
 
-def _cut(fault: Fault, request: Request, _answer: Answer) -> None:
+def _cut(fault: Fault, request: Request, answer: Answer) -> None:
     if fault.fin:
         request.link.close()
+    elif fault.octets:
+        request.link.tear(request.stream_id, answer, fault.octets, request.link.cut)
     else:
         request.link.cut()
 
 
 def _freeze(fault: Fault, request: Request, answer: Answer) -> None:
-    request.link.freeze(float(fault.arguments[0]))
-    request.link.respond(request.stream_id, answer)
+    freeze = partial(request.link.freeze, float(fault.arguments[0]))
+    if fault.octets:
+        request.link.tear(request.stream_id, answer, fault.octets, freeze)
+    else:
+        freeze()
+        request.link.respond(request.stream_id, answer)
 
 
 def _settings(fault: Fault, request: Request, answer: Answer) -> None:

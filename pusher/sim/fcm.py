@@ -14,13 +14,14 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pusher.sim import command
 from pusher.sim import faults as fault_script
+from pusher.sim.admin import Order
 from pusher.sim.certificate import server_context, tls_files, write_private
 from pusher.sim.faults import Fault, Faults, play, replacement
 from pusher.sim.fcm_oauth import OAuth
@@ -33,6 +34,13 @@ SEND_PATH = re.compile(rb"/v1/projects/([^/]+)/messages:send\Z")
 JSON_TYPE = (b"content-type", b"application/json; charset=UTF-8")
 PAGE_404 = Answer(404, ((b"content-type", b"text/html; charset=UTF-8"),), b"<html><title>Error 404</title></html>")
 DRY_RUN = "validate_only"
+ORDERS = """Orders at the admin port, as POST /ORDER
+    faults                the body replaces the script of faults of messages:send; an empty one ends them
+    oauth-faults          the same for the token endpoint
+    revoke                no access token is good any more
+    cut                   resets all connections
+    certificate           reads server.pem and server.key again from --tls-dir, for connections from now on
+"""
 
 
 class FcmSimulator:
@@ -64,7 +72,8 @@ class FcmSimulator:
     ) -> None:
         directory = tls_dir or tempfile.mkdtemp(prefix="fcm-")
         self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        files = tls_files(directory, names)
+        self._files = files = tls_files(directory, names)
+        self._contexts = (server_context(files), server_context(files))
         self.ca_file = files.ca
         self.ledger = Ledger(ledger_limit)
         self.faults = Faults(faults, seed)
@@ -73,7 +82,7 @@ class FcmSimulator:
         self._id_key = id_key
         self._write_credentials = write_credentials
         self.oauth = OAuth(
-            server_context(files),
+            self._contexts[1],
             host,
             oauth_port,
             token_lifetime_s=token_lifetime_s,
@@ -81,7 +90,7 @@ class FcmSimulator:
             seed=seed,
             now=now,
         )
-        self.server = Http2Server(self._serve, server_context(files), host, port, max_streams=max_streams)
+        self.server = Http2Server(self._serve, self._contexts[0], host, port, max_streams=max_streams)
 
     @property
     def port(self) -> int:
@@ -125,6 +134,21 @@ class FcmSimulator:
     def set_faults(self, script: Sequence[str]) -> None:
         """Replaces the script of faults of messages:send. Raises FaultSyntaxError."""
         self.faults = Faults(script, self._seed)
+
+    def orders(self) -> Mapping[str, Order]:
+        """What it can be told to do while it runs."""
+        return {
+            "faults": self.set_faults,
+            "cut": lambda _: self.server.cut(),
+            "certificate": lambda _: self.read_certificate(),
+            "oauth-faults": self.oauth.set_faults,
+            "revoke": lambda _: self.oauth.revoke_tokens(),
+        }
+
+    def read_certificate(self) -> None:
+        """Reads the certificate's files again, for new connections. Raises OSError."""
+        for context in self._contexts:
+            context.load_cert_chain(self._files.certificate, self._files.key)
 
     def counts(self) -> dict[str, Any]:
         """The ledger's counts, and what happened beside the pushes."""
@@ -209,7 +233,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `simulate fcm`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Simulates Google's FCM HTTP v1 over HTTP/2 and TLS, and its OAuth token endpoint."
-    parser.epilog = fault_script.__doc__
+    parser.epilog = f"{fault_script.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
     listen.add_argument("--port", type=int, default=2443, help="messages:send; 0 chooses a free one (%(default)s)")

@@ -8,6 +8,7 @@ Direct TLS, SASL PLAIN, resource binding, pings, and at most 100 unanswered mess
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from pusher.sim import gcm_faults
-from pusher.sim.admin import Admin
+from pusher.sim.admin import Admin, Order
 from pusher.sim.certificate import server_context, tls_files
 from pusher.sim.command import say, wait_for_signal
 from pusher.sim.faults import Fault, Faults
@@ -31,6 +32,13 @@ from pusher.sim.ledger import Ledger
 from pusher.sim.schedule import Schedule
 
 MAX_PENDING = 100
+ORDERS = """Orders at the admin port, as POST /ORDER
+    faults                       the body replaces the script of faults; an empty one ends them
+    cut                          resets all connections
+    command                      does the body's actions to all connections that are logged in
+    refuse-logins                logins fail with the body's SASL condition (temporary-auth-failure); empty: no more
+    certificate                  reads server.pem and server.key again from --tls-dir, for connections from now on
+"""
 MAX_PAYLOAD_BYTES = 4096
 
 
@@ -40,7 +48,7 @@ class GcmSimulator:
     `accounts` maps sender ids to API keys; empty: any. The attributes may be changed while it runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # options, by keyword
         self,
         accounts: Mapping[str, str] | None = None,
         faults: Sequence[str] = (),
@@ -48,13 +56,14 @@ class GcmSimulator:
         host: str = "127.0.0.1",
         port: int = 0,
         tls_dir: str | None = None,
+        names: Sequence[str] = (),
         ack_delay_ms: float = 0.0,
         seed: int = 0,
         ledger_limit: int = 100_000,
     ) -> None:
         directory = tls_dir or tempfile.mkdtemp(prefix="gcm-")
         self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        files = tls_files(directory)
+        self._files = files = tls_files(directory, names)
         self.ca_file = files.ca
         self.accounts = dict(accounts or {})
         self.ack_delay_s = ack_delay_ms / 1000
@@ -64,6 +73,8 @@ class GcmSimulator:
         self.mechanisms: Sequence[str] = ("PLAIN",)
         #: False: nobody can bind a resource.
         self.binds = True
+        #: The SASL condition with which every login is refused; "": none is for that.
+        self.refuses_logins = ""
         self.ledger = Ledger(ledger_limit)
         #: Arrivals of each message id, whatever became of them.
         self.arrivals: Counter[str] = Counter()
@@ -135,6 +146,27 @@ class GcmSimulator:
         parsed = tuple(gcm_faults.parse(line) for line in script)
         self._faults.script = parsed
 
+    def orders(self) -> Mapping[str, Order]:
+        """What it can be told to do while it runs."""
+        return {
+            "faults": self.set_faults,
+            "cut": lambda _: self.command("cut"),
+            "certificate": lambda _: self.read_certificate(),
+            "command": lambda lines: [self.command(line) for line in lines],
+            "refuse-logins": self.refuse_logins,
+        }
+
+    def read_certificate(self) -> None:
+        """Reads the certificate's files again, for new connections. Raises OSError."""
+        self._tls.load_cert_chain(self._files.certificate, self._files.key)
+
+    def refuse_logins(self, conditions: Sequence[str]) -> None:
+        """Refuses logins with this one SASL condition (RFC 6120, 6.5), or with none. Raises ValueError."""
+        condition = "".join(conditions)
+        if condition and not re.fullmatch("[a-z-]+", condition):
+            raise ValueError(f"{condition!r} is no SASL condition")
+        self.refuses_logins = condition
+
     def command(self, text: str) -> int:
         """Does an action of the faults' grammar to all connections that are logged in; returns their number."""
         fault = gcm_faults.parse(text)
@@ -161,6 +193,7 @@ class GcmSimulator:
     def knows(self, user: str, password: str) -> bool:
         """Whether these credentials may log in."""
         known = self.accounts.get(user) == password if self.accounts else bool(user and password)
+        known = known and not self.refuses_logins
         self.events["logins" if known else "refused-logins"] += 1
         return known
 
@@ -200,12 +233,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `simulate gcm`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = "Simulates Google's XMPP connection server over TLS."
-    parser.epilog = gcm_faults.__doc__
+    parser.epilog = f"{gcm_faults.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
     listen.add_argument("--port", type=int, default=5235, help="0 chooses a free one (%(default)s)")
     listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
-    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /faults")
+    listen.add_argument(
+        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+    )
+    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /ORDER")
     rules = parser.add_argument_group("what it accepts and answers")
     rules.add_argument("--account", action="append", default=[], metavar="SENDER:KEY", help="known account (any)")
     rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
@@ -247,6 +283,7 @@ def from_arguments(args: argparse.Namespace) -> GcmSimulator:
         host=args.host,
         port=args.port,
         tls_dir=args.tls_dir,
+        names=args.name,
         ack_delay_ms=args.ack_delay_ms,
         seed=args.seed,
         ledger_limit=args.ledger_limit,

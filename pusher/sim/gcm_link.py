@@ -33,6 +33,7 @@ class Service(Protocol):
     answer_pings: bool
     binds: bool
     mechanisms: Sequence[str]
+    refuses_logins: str
     schedule: Schedule
     events: Counter[str]
     acknowledged: Counter[str]
@@ -194,7 +195,8 @@ class GcmLink:
             self._stream = self._new_stream()
             self.write(f"<success xmlns='{xmpp.SASL}'/>")
         else:
-            self.end(f"<failure xmlns='{xmpp.SASL}'><not-authorized/></failure></stream:stream>")
+            condition = self._simulator.refuses_logins or "not-authorized"
+            self.end(f"<failure xmlns='{xmpp.SASL}'><{condition}/></failure></stream:stream>")
 
     def _iq(self, iq: Element) -> None:
         kind, name = iq.attributes.get("type"), xmpp.attribute("id", iq.attributes.get("id", ""))

@@ -150,6 +150,7 @@ class Link:
         self._open: dict[int, Request] = {}
         self._unsent: dict[int, tuple[bytes, Shape]] = {}
         self._last_stream_id = ALL_STREAMS
+        self._torn: tuple[bytes, Callable[[], object]] | None = None
         self._announced: dict[SettingCodes, int] = {}  # without what was announced for a while only
         self._draining = self._closing = self._cut = False
 
@@ -181,6 +182,17 @@ class Link:
         self._unsent[stream_id] = (answer.body, shape)
         self._send_body(stream_id)
         self._wake.set()
+
+    def tear(self, stream_id: int, answer: Answer, octets: int, then: Callable[[], object]) -> None:
+        """Answers, but only so many octets of the answer go out before `then` is called."""
+        if stream_id not in self._open or self._cut or self._torn is not None:
+            return
+        self._drain_h2()
+        self.respond(stream_id, answer)
+        before = len(b"".join(self._out)) + octets
+        self._drain_h2()
+        data = b"".join(self._out)
+        self._torn, self._out = (data[:before], then), [data[before:]]
 
     def reset(self, stream_id: int, code: int) -> None:
         """Sends RST_STREAM."""
@@ -375,18 +387,29 @@ class Link:
             self._thawed.wait()
             if self._cut:
                 return
-            self._drain_h2()
-            data = b"".join(self._out)
-            self._out.clear()
+            data, then = self._next_output()
             try:
                 if data:
                     self._sock.sendall(data)
             except OSError:
                 self._drop()
                 return
+            if then is not None:
+                then()
+                self._wake.set()  # the rest
             if self._closing and not self._wake.is_set():
                 self._half_close()
                 return
+
+    def _next_output(self) -> tuple[bytes, Callable[[], object] | None]:
+        """What is to be written in one go, and what is to be done then."""
+        if self._torn is not None:
+            (data, then), self._torn = self._torn, None
+            return data, then
+        self._drain_h2()
+        data = b"".join(self._out)
+        self._out.clear()
+        return data, None
 
     def _half_close(self) -> None:
         """Ends our direction only: closing with unread input would reset the connection and destroy our last frames."""

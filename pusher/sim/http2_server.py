@@ -51,6 +51,11 @@ class Http2Server:
             self._listener = None
         self._greenlets.kill()
 
+    def cut(self) -> None:
+        """Resets all connections."""
+        for link in list(self.links):
+            link.cut()
+
     def _handle(self, sock: socket.socket, _address: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:

@@ -13,10 +13,18 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from tests.faults import fcm_runs, runs, xmpp_runs  # noqa: E402
+from tests.faults import fcm_provider_runs, fcm_runs, provider_runs, runs, xmpp_provider_runs, xmpp_runs  # noqa: E402
 from tests.faults.supervised_run import supervised  # noqa: E402
 
-RUNS = {**runs.RUNS, **fcm_runs.RUNS, **xmpp_runs.RUNS, "supervised": supervised}
+RUNS = {
+    **runs.RUNS,
+    **fcm_runs.RUNS,
+    **xmpp_runs.RUNS,
+    **provider_runs.RUNS,
+    **fcm_provider_runs.RUNS,
+    **xmpp_provider_runs.RUNS,
+    "supervised": supervised,
+}
 
 
 def main() -> int:
