@@ -119,6 +119,10 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
     return ApnsService(lane, how, credentials)
 
 
+def _google_back_off(config: Config) -> BackOff:
+    return BackOff(config[settings.GCM_RECONNECT_INTERVAL], config[settings.GCM_RECONNECT_MAX_INTERVAL])
+
+
 def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
     """By what is configured for the app: a service account means FCM HTTP v1, a sender id XMPP."""
     if config.of(settings.GCM_FIREBASE_CREDENTIALS, app):
@@ -153,6 +157,7 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
         TlsTrust(config[settings.GCM_XMPP_CA_FILE], config[settings.GCM_XMPP_CRL_FILE]),
         max_pending=config[settings.GCM_MAX_PENDING_MESSAGES],
         ack_timeout_s=config[settings.GCM_ACK_TIMEOUT],
+        back_off=_google_back_off(config),
     )
 
 
@@ -205,6 +210,7 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
         connections=config[settings.FCM_CONNECTION_POOL_SIZE],
         max_in_flight=config[settings.GCM_CONCURRENT_WORKERS],
         request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],
+        policy=Policy(back_off=_google_back_off(config)),
     )
     return FcmService(lane, how, access_token, open_lane.stats)
 

@@ -195,6 +195,31 @@ def test_expired_provider_token_spoils_the_connection(simulate: Simulate, connec
     assert connect(sim).ask().status == 200
 
 
+def test_tokens_expire_on_order(simulate: Simulate, connect: Connect) -> None:
+    sim = simulate(now=lambda: 1.8e9)
+    old, new = (f"bearer {provider_token(issued_at)}" for issued_at in (1.8e9 - 1, 1.8e9))
+    assert connect(sim).ask(authorization=old).status == 200
+    sim.orders()["expire-tokens"]([])
+    assert connect(sim).ask(authorization=old).reason == "ExpiredProviderToken"
+    assert connect(sim).ask(authorization=new).status == 200
+    assert sim.counts()["provider_tokens"] == 2
+
+
+def test_a_new_certificate_and_a_cut_on_order(simulate: Simulate, connect: Connect, tmp_path: Path) -> None:
+    sim = simulate(tls_dir=str(tmp_path))
+    client = connect(sim)
+    assert client.ask().status == 200
+    make_server_certificate(make_ca("Somebody else")).write(tmp_path, "server")
+    sim.orders()["certificate"]([])
+    assert client.ask().status == 200
+    sim.orders()["cut"]([])
+    assert not client.read()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connect(sim)
+    poll(lambda: sim.server.counts["tls_failures"])
+    sim.server.protocol_errors.clear()
+
+
 def test_without_wedge_a_new_token_heals(simulate: Simulate, connect: Connect) -> None:
     client = connect(simulate(Rules(wedge=False, token_lifetime_s=100)))
     assert client.ask(authorization=f"bearer {provider_token(time.time() - 110)}").reason == "ExpiredProviderToken"
@@ -447,6 +472,8 @@ def test_the_command(connect: Connect, tmp_path: Path, number: int) -> None:
             assert json.load(response)["answers"] == {"200": 1, "410 Unregistered": 1}
         with pytest.raises(urllib.error.HTTPError, match="400"):
             urllib.request.urlopen(f"{admin}/faults", data=b"explode")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{admin}/explode", data=b"")
         summary = json.loads(process.stdout.readline())
         os.kill(process.pid, number)
         assert process.wait(DEADLINE_S) == 0

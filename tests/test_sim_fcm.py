@@ -18,7 +18,7 @@ import jwt
 import pytest
 from h2.events import ConnectionTerminated
 
-from pusher.sim.certificate import make_p8
+from pusher.sim.certificate import make_ca, make_p8, make_server_certificate
 from pusher.sim.faults import FaultSyntaxError
 from pusher.sim.fcm import FcmSimulator, add_arguments, from_arguments
 from pusher.sim.fcm_oauth import GRANT_TYPE
@@ -338,7 +338,7 @@ def test_access_tokens_are_revoked(simulate: Simulate, send: Send, deed: str) ->
     sim = simulate()
     sender = send(sim)
     if deed == "revoke":
-        sim.oauth.revoke_tokens()
+        sim.orders()["revoke"]([])
     else:
         sim.oauth.remove_account(sender.account["client_email"])
     assert sender.message().status == 401
@@ -346,6 +346,21 @@ def test_access_tokens_are_revoked(simulate: Simulate, send: Send, deed: str) ->
 
 
 # ---- the token endpoint
+
+
+def test_orders(simulate: Simulate, send: Send, tmp_path: Path) -> None:
+    sim = simulate(tls_dir=str(tmp_path))
+    sender = send(sim)
+    sim.orders()["oauth-faults"](["503,body={}"])
+    assert sender.grant()[0] == 503
+    sim.orders()["oauth-faults"]([])
+    assert sender.grant()[0] == 200
+    make_server_certificate(make_ca("Somebody else")).write(tmp_path, "server")
+    sim.orders()["certificate"]([])
+    with pytest.raises(ssl.SSLCertVerificationError):
+        Client(sim, client_context(sim.ca_file))
+    sim.orders()["cut"]([])
+    assert not sender.client.read()
 
 
 def test_grants(simulate: Simulate, send: Send) -> None:

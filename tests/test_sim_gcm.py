@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 
+from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.faults import FaultSyntaxError
 from pusher.sim.gcm import GcmSimulator
 from pusher.sim.gcm_faults import ACTIONS, parse
@@ -135,6 +136,30 @@ def test_ack(simulator: GcmSimulator, client: Client) -> None:
     assert client.answer() == ACK
     assert simulator.arrivals == {"m1": 1}
     assert simulator.ledger.received == [("m1", "token", 200, "")]
+
+
+def test_logins_are_refused_on_order(simulator: GcmSimulator) -> None:
+    simulator.orders()["refuse-logins"](["temporary-auth-failure"])
+    failure = Client(simulator).auth()
+    assert failure.tag.endswith("failure")
+    assert failure[0].tag.endswith("temporary-auth-failure")
+    with pytest.raises(ValueError, match="no SASL condition"):
+        simulator.orders()["refuse-logins"](["<boom/>"])
+    simulator.orders()["refuse-logins"]([])
+    client = Client(simulator).login()
+    simulator.orders()["cut"]([])
+    with contextlib.suppress(ConnectionResetError):
+        client.until_end()
+    assert (simulator.events["logins"], simulator.events["refused-logins"]) == (1, 1)
+
+
+def test_a_new_certificate_on_order(tmp_path: Path) -> None:
+    with GcmSimulator(tls_dir=str(tmp_path)) as simulator:
+        Client(simulator).login()
+        make_server_certificate(make_ca("Somebody else")).write(tmp_path, "server")
+        simulator.orders()["certificate"]([])
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Client(simulator)
 
 
 def test_wrong_password(simulator: GcmSimulator) -> None:

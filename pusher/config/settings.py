@@ -153,6 +153,12 @@ GCM_MAX_PENDING_MESSAGES = Setting(
 GCM_ACK_TIMEOUT = Setting(
     "gcm.ackTimeout", Duration("s", minimum_s=0.001), 60.0, "XMPP: longest wait for an answer; then it is retried."
 )
+GCM_RECONNECT_INTERVAL = Setting(
+    "gcm.reconnect.interval", Duration("s", minimum_s=0.001), 1.0, "First wait before connecting again; it doubles."
+)
+GCM_RECONNECT_MAX_INTERVAL = Setting(
+    "gcm.reconnect.maxInterval", Duration("s", minimum_s=0.001), 60.0, "Longest wait before connecting again."
+)
 GCM_RETRY_MAX_ATTEMPTS = Setting("gcm.retry.maxAttempts", Int(1, unit="sends"), 5, "XMPP: sends of a push in all.")
 GCM_RETRY_INTERVAL = Setting("gcm.retry.interval", Duration("s"), 1.0, "XMPP: first wait before a retry; it doubles.")
 GCM_CONCURRENT_WORKERS = Setting(

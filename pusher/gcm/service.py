@@ -143,7 +143,7 @@ class GcmService:
             if self._changed.is_set():
                 window.leave("opened with the credentials before")
             self._use(window)
-            if window.up and window.served or time.monotonic() - window.opened_at >= self._settings.young_s:
+            if (window.up and window.served) or time.monotonic() - window.opened_at >= self._settings.young_s:
                 failures = 0
             wait_s = self._delay_s(failures)
             failures += 1

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from pusher.cli import main  # noqa: E402
 
 
-class HostsFile(Resolver):  # type: ignore[misc]  # gevent's resolver has no types
+class HostsFile(Resolver):
     """Looks names up in the file, and those that do not stand there as ever."""
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class HostsFile(Resolver):  # type: ignore[misc]  # gevent's resolver has no typ
 
 def run() -> int:
     changes = json.loads(Path(sys.argv[1]).read_text())
-    gevent.get_hub().resolver = HostsFile(Path(changes["hosts"]))
+    gevent.get_hub().resolver = HostsFile(Path(changes["hosts"]))  # type: ignore[assignment]  # as gevent documents
     for name, value in changes["constants"].items():
         module, _, constant = name.rpartition(".")
         if not hasattr(importlib.import_module(module), constant):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from tests.faults.processes import Simulator
 from tests.faults.provider_runs import (
     ANY,
     AT_ONCE,
+    RECONNECT,
     REFUSALS,
     SESSION_TIMEOUT_MS,
     TIMEOUT_S,
     answer_stages,
+    chosen,
     conclude,
     http2_connections,
     mixed,
@@ -64,7 +66,7 @@ def token_stages(provider: Simulator, pushes: int) -> list[Stage]:
     ]
 
 
-def fcm_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
+def fcm_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collection[str] = ()) -> Result:
     """FCM: every fault of HTTP/2, of answers, of reaching Google and of access tokens, then all of them mixed."""
     with (
         kafka(directory) as server,
@@ -74,6 +76,7 @@ def fcm_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
         provider = driver.simulator("--seed", str(seed), "--latency-ms", "20", "--name", NAME)
         driver.create_topics(TOPIC)
         settings = driver.settings(provider.port, provider.ca_file)
+        settings["gcm"]["reconnect"] = RECONNECT
         settings["queue"]["sessionTimeout"] = SESSION_TIMEOUT_MS
         settings["gcm"]["fcm"] |= nested(
             {
@@ -90,7 +93,7 @@ def fcm_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
             *token_stages(provider, pushes),
             mixed(seed, pushes * 3),
         ]
-        return conclude(Course(driver, provider, TOPIC, http2_connections), stages)
+        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only))
 
 
 RUNS: dict[str, Callable[[Path, int], Result]] = {"fcm-provider": fcm_provider}

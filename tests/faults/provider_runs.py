@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from tests.faults.surroundings import NAME, Surroundings, freeze, thaw
 
 #: Sends of a push in all, by default.
 ATTEMPTS = 3
+#: What the driver sets for Apple too.
+RECONNECT = {"interval": "100ms", "maxInterval": "1s"}
 #: Not what is tested here: a busy machine must not lose its membership in the group.
 SESSION_TIMEOUT_MS = 30_000
 #: Requests at one time.
@@ -153,7 +155,7 @@ def mixed(seed: int, pushes: int) -> Stage:
     return Stage("mixed", [Group(pushes, expected=FED_BACK, requests=ANY)], lines, connections=pushes // 50)
 
 
-def apns_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
+def apns_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collection[str] = ()) -> Result:
     """APNs: every fault of HTTP/2, of answers, of reaching Apple and of provider tokens, then all of them mixed."""
     with (
         kafka(directory) as server,
@@ -171,7 +173,7 @@ def apns_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
             *credential_stages(provider, pushes),
             mixed(seed, pushes * 3),
         ]
-        return conclude(Course(driver, provider, TOPIC, http2_connections), stages)
+        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only))
 
 
 APNS_CHANGES: dict[str, Any] = {
@@ -182,6 +184,14 @@ APNS_CHANGES: dict[str, Any] = {
     "apns.connectTimeout": "4s",
     "apns.retry.interval": "200ms",
 }
+
+
+def chosen(stages: Sequence[Stage], names: Collection[str]) -> list[Stage]:
+    """Those of these names; without names all. Raises ValueError where there is no such stage."""
+    missing = set(names) - {stage.name for stage in stages}
+    if missing:
+        raise ValueError(f"no such stages: {missing}")
+    return [stage for stage in stages if not names or stage.name in names]
 
 
 def http2_connections(counts: dict[str, Any]) -> int:

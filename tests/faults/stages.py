@@ -27,7 +27,7 @@ def nothing() -> None:
 class Group(NamedTuple):
     """Pushes of a stage whose tokens begin alike."""
 
-    count: int
+    size: int
     prefix: str = "0000"
     expected: str = DELIVERED
     #: Requests that each of them may cost.
@@ -92,8 +92,8 @@ class Course:
         began = time.monotonic()
         for group in stage.pushes:
             first = len(driver.ledger.messages)
-            driver.produce(self.topic, group.count, group.prefix, group.expected)
-            outcome.numbers.append((group, range(first, first + group.count)))
+            driver.produce(self.topic, group.size, group.prefix, group.expected)
+            outcome.numbers.append((group, range(first, first + group.size)))
         self._settle(stage, outcome)
         outcome.took_s = time.monotonic() - began
         after = self.provider.counts()
@@ -165,7 +165,7 @@ class Course:
 def describe(outcome: Outcome) -> str:
     """One line."""
     recovery = "" if outcome.recovery_s is None else f", recovered in {outcome.recovery_s:.1f} s"
-    pushes = sum(group.count for group in outcome.stage.pushes)
+    pushes = sum(group.size for group in outcome.stage.pushes)
     return (
         f"{outcome.stage.name}: {pushes:,} pushes, {outcome.played:,} faults, {outcome.connections} connections, "
         f"{outcome.took_s:.1f} s{recovery}"

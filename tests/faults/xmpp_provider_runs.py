@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.faults.ledger import FAILED, FED_BACK
 from tests.faults.processes import Simulator
-from tests.faults.provider_runs import ANY, SESSION_TIMEOUT_MS, conclude, outage_stages
+from tests.faults.provider_runs import ANY, RECONNECT, SESSION_TIMEOUT_MS, chosen, conclude, outage_stages
 from tests.faults.runs import Result, kafka
 from tests.faults.stages import Course, Group, Stage, order
 from tests.faults.surroundings import NAME, Surroundings
@@ -94,7 +94,7 @@ def mixed(seed: int, pushes: int) -> Stage:
     return Stage("mixed", [Group(pushes, expected=FED_BACK, requests=ANY)], lines, connections=pushes // 50)
 
 
-def xmpp_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
+def xmpp_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collection[str] = ()) -> Result:
     """XMPP: every fault of the stream, of answers and of reaching Google, then all of them mixed."""
     with (
         kafka(directory) as server,
@@ -105,6 +105,7 @@ def xmpp_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
         driver.create_topics(TOPIC)
         changes = {
             "gcm.xmpp": {"host": NAME, "port": provider.port, "caFile": provider.ca_file},
+            "gcm.reconnect": RECONNECT,
             "gcm.ackTimeout": ACK_TIMEOUT,
             "gcm.retry": {"interval": "200ms", "maxAttempts": ATTEMPTS},
             "gcm.maxPendingMessages": WINDOW,
@@ -118,7 +119,7 @@ def xmpp_provider(directory: Path, seed: int, pushes: int = 1_000) -> Result:
             *outage_stages(provider, around, pushes),
             mixed(seed, pushes * 3),
         ]
-        return conclude(Course(driver, provider, TOPIC, xmpp_connections), stages)
+        return conclude(Course(driver, provider, TOPIC, xmpp_connections), chosen(stages, only))
 
 
 def xmpp_connections(counts: dict[str, Any]) -> int:
