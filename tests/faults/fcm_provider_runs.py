@@ -35,6 +35,8 @@ _CONSTANTS = {
     "pusher.fcm.access_token.RENEW_AT_MOST_EVERY_S": 0.5,
     "pusher.fcm.service.QUOTA_WAIT_S": 0.5,
 }
+#: The first, one after each revocation, and those that are tried while all are answered 401.
+TOKENS = 1 + 4 + 10
 #: Sends of a push in all, by default.
 ATTEMPTS = 5
 
@@ -93,7 +95,7 @@ def fcm_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collecti
             *token_stages(provider, pushes),
             mixed(seed, pushes * 3),
         ]
-        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only))
+        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only), TOKENS)
 
 
 RUNS: dict[str, Callable[[Path, int], Result]] = {"fcm-provider": fcm_provider}

@@ -173,7 +173,7 @@ def apns_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collect
             *credential_stages(provider, pushes),
             mixed(seed, pushes * 3),
         ]
-        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only))
+        return conclude(Course(driver, provider, TOPIC, http2_connections), chosen(stages, only), tokens=2)
 
 
 APNS_CHANGES: dict[str, Any] = {
@@ -200,19 +200,22 @@ def http2_connections(counts: dict[str, Any]) -> int:
     return int(transport.get("connections", 0) + transport.get("tls_failures", 0))
 
 
-def conclude(course: Course, stages: Sequence[Stage]) -> Result:
-    """Runs the stages, and settles the account."""
+def conclude(course: Course, stages: Sequence[Stage], tokens: int = 0) -> Result:
+    """Runs the stages, and settles the account; no more than so many provider or access tokens may have been used."""
     driver, provider = course.driver, course.provider
+    driver.daemons[0].wait_for('msg="connected"', 60)
     took_s = timed(lambda: course.run(stages))
     counts, requests = provider.counts(), provider.received()
     verdict = driver.verdict(requests)
     complaints = course.audit(requests)
     status = driver.daemons[0].stop()
+    used = counts.get("provider_tokens", counts.get("oauth", {}).get("200 OK", 0))
+    complaints += [f"{used} tokens, {tokens} are allowed"] if used > tokens else []
     errors = [error for error in counts.get("protocol_errors", []) if not error.startswith("TLS:")]
     line = (
         f"{verdict}; {len(stages)} stages, {sum(counts['faults'].values()):,} faults, "
         f"{sum(outcome.connections for outcome in course.outcomes)} connections, "
-        f"{counts.get('provider_tokens', 0)} provider tokens, recovered in {course.recovery_s:.1f} s at most, "
+        f"{used} tokens, recovered in {course.recovery_s:.1f} s at most, "
         f"exit status {status}, {took_s:.0f} s"
     )
     good = verdict.good and not verdict.repeats and not complaints and not errors and status == 0
