@@ -45,8 +45,8 @@ def transport_stages(pushes: int, attempts: int) -> list[Stage]:
             connections=9,
         ),
         Stage("GOAWAY in two steps", [Group(pushes)], [f"drain:1/{every},ms=50"], connections=9),
-        Stage("cut before answers", [lost], [f"cut:1/{every}"], connections=12),
-        Stage("cut in the middle of a frame", [lost], [f"cut:1/{every},octets=5"], connections=12),
+        Stage("cut before answers", [lost], [f"cut:1/{every}"], connections=8 * attempts + 1),
+        Stage("cut in the middle of a frame", [lost], [f"cut:1/{every},octets=5"], connections=8 * attempts + 1),
         Stage("frozen in the middle of a frame for 2 s", [Group(pushes)], [f"freeze 2:1/{every},times=2,octets=12"]),
         Stage(
             "RST_STREAM of every code",
@@ -94,7 +94,7 @@ def outage_stages(provider: Simulator, around: Surroundings, pushes: int) -> lis
     """What makes the provider unreachable for a while."""
 
     def outage(
-        name: str, begin: Callable[[], object], end: Callable[[], object], lasts_s: float = 3.0, connections: int = 8
+        name: str, begin: Callable[[], object], end: Callable[[], object], lasts_s: float = 3.0, connections: int = 20
     ) -> Stage:
         return Stage(name, [Group(pushes, requests=2)], (), begin, end, lasts_s, connections)
 
