@@ -31,7 +31,8 @@ audit: setup
 	@PYTHON="$(PYTHON)" scripts/audit
 
 bench: setup
-	@.venv/bin/python bench/throughput.py apns
+	@scripts/services install
+	@.venv/bin/python -m bench
 
 clean:
 	@if [ -d .services ]; then scripts/services clean; fi

@@ -1,4 +1,4 @@
-"""The pusher that is measured: a process of its own, configured for one app, watched through /proc."""
+"""The pusher that is measured: a process of its own, watched through /proc."""
 
 import json
 import os
@@ -22,41 +22,53 @@ class Profile(NamedTuple):
     functions: dict[str, int]
 
 
-class Daemon:
-    """`pusher.py SERVICE -p` with the given settings, under the profiler when profile is set."""
+def cpu_s(pid: int) -> float:
+    """CPU time that a process used so far, user and system, to the clock tick (10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
-    def __init__(self, directory: Path, service: str, settings: dict[str, Any], *, profile: bool) -> None:
+
+def memory_mb(pid: int, line: str) -> float:
+    """Memory of a process: VmRSS is what it holds now, VmHWM the most that it ever held."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = next(text for text in status.splitlines() if text.startswith(line))
+    return int(found.split()[1]) / 1024
+
+
+class Daemon:
+    """`pusher.py COMMAND -p` with the given settings, under the profiler when profile is set."""
+
+    def __init__(self, directory: Path, command: str, settings: dict[str, Any], *, profile: bool) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self._report = directory / "profile.json"
         self._log = directory / "pusher.log"
         configuration = directory / "pusher.yaml"
         configuration.write_text(yaml.safe_dump(settings))
         program = [str(ROOT / "bench" / "profiled.py"), str(self._report)] if profile else [str(ROOT / "pusher.py")]
-        command = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            sys.executable,
-            *program,
-            service,
-            "-p",
-            "--config",
-            str(configuration),
-        ]
+        arguments = [sys.executable, *program, command, "-p", "--config", str(configuration)]
         # variables of the caller's own pusher must not change what is measured
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PUSHER_")}
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which may have ended."""
+        return self._process.pid
 
     def cpu_s(self) -> float:
-        """CPU time that it used so far, user and system, to the clock tick (10 ms)."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        """CPU time that it used so far, to the clock tick."""
+        return cpu_s(self.pid)
+
+    def memory_mb(self) -> float:
+        """What it holds now."""
+        return memory_mb(self.pid, "VmRSS")
 
     def peak_memory_mb(self) -> float:
-        """The most memory that it ever held (VmHWM)."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+        """The most memory that it ever held."""
+        return memory_mb(self.pid, "VmHWM")
 
     def start_profile(self) -> None:
         """Begin to sample."""
@@ -86,13 +98,20 @@ class Daemon:
         self._process.kill()
         self._process.wait()
 
-    def stop(self, timeout_s: float = 60) -> tuple[int, float]:
-        """End it as a supervisor does. Returns exit status and seconds; kills it after timeout_s."""
-        began = time.monotonic()
+    def terminate(self) -> None:
+        """Ask it to end, without waiting."""
         self._process.terminate()
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """Wait until it has ended, kill it after timeout_s. Returns its exit status."""
         try:
-            status = self._process.wait(timeout_s)
+            return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            status = self._process.wait()
-        return status, time.monotonic() - began
+            return self._process.wait()
+
+    def stop(self) -> tuple[int, float]:
+        """End it as a supervisor does. Returns exit status and seconds."""
+        began = time.monotonic()
+        self.terminate()
+        return self.wait(), time.monotonic() - began

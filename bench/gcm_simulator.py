@@ -10,25 +10,31 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class GcmSimulator:
-    """The simulator on a free port, known once start() has returned."""
+    """The simulator on a free port, known once start() has returned. It answers after latency_ms."""
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir()
+    def __init__(self, directory: Path, *, latency_ms: int = 0) -> None:
+        directory.mkdir(parents=True)
         self.certificate = directory / "ca.pem"
         self.port = 0
         self._directory = directory
+        self._latency_ms = latency_ms
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process; ValueError when it was not started."""
+        if self._process is None:
+            raise ValueError("the simulator is not running")
+        return self._process.pid
 
     def start(self, timeout_s: float = 20) -> None:
         """Start it and wait until it listens."""
         log = self._directory / "log"
         command = [sys.executable, "pusher.py", "simulate", "gcm", "--port", "0", "--tls-dir", str(self._directory)]
+        command += ["--ledger-limit", "0", "--ack-delay-ms", str(self._latency_ms)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command, "--ledger-limit", "0"],
-                cwd=ROOT,
-                stdout=output,
-                stderr=output,
+                ["setpriv", "--pdeathsig", "KILL", *command], cwd=ROOT, stdout=output, stderr=output
             )
         deadline = time.monotonic() + timeout_s
         while not (listening := re.search(r"listening on [^:]+:(\d+)", log.read_text())):

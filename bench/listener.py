@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
@@ -86,14 +86,12 @@ def _feedback(number: int, head: dict[str, Any], **metadata: Any) -> str:
 
 
 class Ground:
-    """Kafka, PostgreSQL and a listener, in a directory; what has to be stopped goes to ``cleanup``."""
+    """A Kafka, a PostgreSQL and listeners, in a directory; what has to be stopped goes to ``cleanup``."""
 
-    def __init__(self, directory: Path, cleanup: contextlib.ExitStack) -> None:
+    def __init__(self, directory: Path, cleanup: contextlib.ExitStack, kafka: KafkaServer) -> None:
         self.directory = directory
         self._cleanup = cleanup
-        self.kafka = KafkaServer(directory / "kafka")
-        cleanup.callback(self.kafka.stop)
-        self.kafka.start()
+        self.kafka = kafka
         # PostgreSQL runs under an account of its own, which cannot enter the other directory
         self._data = Path(tempfile.mkdtemp(prefix="pusher-bench-", dir="/var/tmp"))  # mode 0700
         cleanup.callback(shutil.rmtree, self._data)
@@ -133,8 +131,8 @@ class Ground:
         self.query(f"CREATE INDEX ON {name} (token)")
         self.query(f"ANALYZE {name}")
 
-    def listen(self, **archive: str) -> Daemon:
-        """Starts a listener."""
+    def listen(self, game: str | None = None, **archive: str) -> Daemon:
+        """Starts a listener, for one game or for all."""
         database = {
             "host": "localhost",
             "port": self.pg_port,
@@ -142,8 +140,10 @@ class Ground:
             "database": "push",
             "connectionTimeout": 5000,
         }
+        only = {} if game is None else {"topics": [f"push-{game}-apns-feedbacks"]}
         settings = {
             "stats": {"reporters": []},
+            "admin": {"port": free_port()},
             "feedbackListeners": {
                 "gracefulShutdownTimeout": 10,
                 "queue": {
@@ -152,6 +152,7 @@ class Ground:
                     "offsetResetStrategy": "earliest",
                     "commitInterval": "250ms",
                     "metadataRefresh": "1s",
+                    **only,
                 },
                 "invalidToken": {"flush.time.ms": 500, "pg": database},
                 "archive": archive,
@@ -161,18 +162,20 @@ class Ground:
         self._cleanup.callback(daemon.stop)
         return daemon
 
-    def committed(self) -> int:
-        """Sum of the group's offsets."""
+    def committed(self, game: str | None = None) -> int:
+        """Sum of the group's offsets, in the feedbacks of one game or of all."""
         try:
             found = self._admin.list_group_offsets([GROUP])[GROUP]
         except (KeyError, KafkaError):  # nobody has committed or looked for the group's coordinator yet
             return 0
-        return sum(offset.offset for offset in found.values() if offset.offset > 0)
+        topic = game and f"push-{game}-apns-feedbacks"
+        offsets = (offset.offset for partition, offset in found.items() if topic in (None, partition.topic))
+        return sum(offset for offset in offsets if offset > 0)
 
-    def await_committed(self, goal: int, daemon: Callable[[], Daemon]) -> None:
+    def await_committed(self, goal: int, daemon: Callable[[], Daemon], game: str | None = None) -> None:
         """Until the group has finished that many feedbacks; RuntimeError when it stands still for long."""
         before, since = -1, time.monotonic()
-        while (now := self.committed()) < goal:
+        while (now := self.committed(game)) < goal:
             if now != before:
                 before, since = now, time.monotonic()
             if time.monotonic() - since > PATIENCE_S:
@@ -191,29 +194,55 @@ def judge(ground: Ground, table: str, rows: int, dead: Iterable[int]) -> bool:
     return not left and not lost
 
 
+class Speed(NamedTuple):
+    """What a listener did with feedbacks that waited in Kafka, between its first and its last commit."""
+
+    feedbacks: int
+    seconds: float
+    cpu_s: float
+    peak_memory_mb: float
+    #: Only the dead have left the table, and the listener stopped in order.
+    right: bool
+
+    @property
+    def rate_s(self) -> float:
+        """Feedbacks a second."""
+        return self.feedbacks / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU time a feedback."""
+        return self.cpu_s / self.feedbacks * 1e6
+
+
+def measure(ground: Ground, game: str, rows: int, number: int, dead_every: int) -> Speed:
+    """Work off so many feedbacks of a game, whose table gets so many rows; one token in dead_every is dead."""
+    ground.make_table(f"{game}_apns", rows)
+    step = rows // number
+    dead = range(0, number, dead_every)
+    topic = f"push-{game}-apns-feedbacks"
+    topics.create(ground.kafka.brokers, [topic])
+    texts = (unregistered(n * step) if n % dead_every == 0 else success(n * step) for n in range(number))
+    topics.fill(ground.kafka.brokers, topic, texts)
+    daemon = ground.listen(game)
+    ground.await_committed(1, lambda: daemon, game)
+    began, first, cpu_s = time.monotonic(), ground.committed(game), daemon.cpu_s()
+    ground.await_committed(number, lambda: daemon, game)
+    seconds, used_s, peak_mb = time.monotonic() - began, daemon.cpu_s() - cpu_s, daemon.peak_memory_mb()
+    status, _ = daemon.stop()
+    right = judge(ground, f"{game}_apns", rows, (n * step for n in dead)) and status == 0
+    return Speed(number - first, seconds, used_s, peak_mb, right)
+
+
 def speed(ground: Ground, arguments: argparse.Namespace) -> bool:
     """Feedbacks wait in Kafka before the listener starts."""
-    rows, number = arguments.rows, arguments.feedbacks
-    ground.make_table("game_apns", rows)
-    step, every = rows // number, arguments.dead_every
-    dead = range(0, number, every)
-    topic = "push-game-apns-feedbacks"
-    topics.create(ground.kafka.brokers, [topic])
-    texts = (unregistered(n * step) if n % every == 0 else success(n * step) for n in range(number))
-    topics.write(ground.kafka.brokers, topic, texts)
-    daemon = ground.listen()
-    ground.await_committed(1, lambda: daemon)
-    began, first, cpu_s = time.monotonic(), ground.committed(), daemon.cpu_s()
-    ground.await_committed(number, lambda: daemon)
-    seconds, used_s = time.monotonic() - began, daemon.cpu_s() - cpu_s
-    measured = number - first
-    print(f"feedbacks    {measured:>10,} between the first and the last commit, in {seconds:.1f} s")
-    print(f"throughput   {measured / seconds:>10,.0f} feedbacks/s, {measured / seconds / every:,.0f} deleted tokens/s")
-    print(f"CPU          {used_s / measured * 1e6:>10.1f} us a feedback")
-    print(f"peak memory  {daemon.peak_memory_mb():>10.1f} MB")
-    status, took_s = daemon.stop()
-    print(f"stopped in {took_s:.1f} s with status {status}")
-    return judge(ground, "game_apns", rows, (n * step for n in dead)) and status == 0
+    found = measure(ground, "game", arguments.rows, arguments.feedbacks, arguments.dead_every)
+    deleted_s = found.rate_s / arguments.dead_every
+    print(f"feedbacks    {found.feedbacks:>10,} between the first and the last commit, in {found.seconds:.1f} s")
+    print(f"throughput   {found.rate_s:>10,.0f} feedbacks/s, {deleted_s:,.0f} deleted tokens/s")
+    print(f"CPU          {found.cpu_us:>10.1f} us a feedback")
+    print(f"peak memory  {found.peak_memory_mb:>10.1f} MB")
+    return found.right
 
 
 def outage(ground: Ground, _: argparse.Namespace) -> bool:
@@ -263,8 +292,8 @@ def guard(ground: Ground, _: argparse.Namespace) -> bool:
     quiet = [success(n) for n in range(1_000, number)]
     dead = [unregistered(n) for n in range(1_000)]
     daemon = ground.listen(table="dead_tokens")
-    topics.write(ground.kafka.brokers, "push-wrong-apns-feedbacks", itertools.chain(quiet[:1_000], burst))
-    topics.write(ground.kafka.brokers, "push-right-apns-feedbacks", itertools.chain(dead, quiet))
+    topics.fill(ground.kafka.brokers, "push-wrong-apns-feedbacks", itertools.chain(quiet[:1_000], burst))
+    topics.fill(ground.kafka.brokers, "push-right-apns-feedbacks", itertools.chain(dead, quiet))
     ground.await_committed(6_000 + number, lambda: daemon)
     print(f"held topic: {held.count():,} feedbacks")
     fine = judge(ground, "wrong_apns", number, []) & judge(ground, "right_apns", number, range(1_000))
@@ -294,7 +323,10 @@ def main() -> int:
     parser.add_argument("--dead-every", type=int, default=10, help="of speed: one in so many, default: %(default)s")
     arguments = parser.parse_args()
     with workspace() as directory, contextlib.ExitStack() as cleanup:
-        return 0 if RUNS[arguments.run](Ground(directory, cleanup), arguments) else 1
+        kafka = KafkaServer(directory / "kafka")
+        cleanup.callback(kafka.stop)
+        kafka.start()
+        return 0 if RUNS[arguments.run](Ground(directory, cleanup, kafka), arguments) else 1
 
 
 if __name__ == "__main__":

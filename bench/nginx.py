@@ -20,8 +20,12 @@ from scripts.kafka.server import free_port
 from scripts.services import STATE, as_root, listens
 
 UNPACKED = STATE / "nginx"
+#: where Debian's packages of modules put them: of the machine's own nginx, or unpacked
+MODULES = Path("usr/lib/nginx/modules")
+ECHO_MODULE = "ngx_http_echo_module.so"
 
 CONFIGURATION = """
+{modules}
 daemon off;
 master_process off;
 worker_rlimit_nofile 4096;
@@ -45,7 +49,7 @@ http {{
         ssl_certificate_key {directory}/key.pem;
         location / {{
             add_header apns-id $http_apns_id;
-            return 200;
+            {accept}
         }}
         location /v1/projects/ {{
             default_type application/json;
@@ -60,6 +64,7 @@ http {{
             default_type application/json;
             return 410 '{{"reason":"Unregistered","timestamp":1700000000000}}';
         }}
+        {locations}
     }}
 }}
 """
@@ -69,10 +74,19 @@ class Nginx:
     """One nginx at https://localhost:port; certificate is the PEM file to trust.
 
     With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second. Device tokens
-    that begin with "dead" are refused as Apple does it. A connection is sent away after keepalive_requests.
+    that begin with "dead" are refused as Apple does it. A connection is sent away after keepalive_requests. Apple's
+    answers come after latency_ms; locations are further blocks of nginx's configuration, which may sleep too.
     """
 
-    def __init__(self, directory: Path, *, log_arrivals: bool, keepalive_requests: int = 1_000_000_000) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log_arrivals: bool = False,
+        keepalive_requests: int = 1_000_000_000,
+        latency_ms: int = 0,
+        locations: str = "",
+    ) -> None:
         directory.mkdir(parents=True)
         self.port = free_port()
         self.certificate = directory / "certificate.pem"
@@ -82,6 +96,9 @@ class Nginx:
         write_certificate(self.certificate, directory / "key.pem")
         access_log = f"{self.arrivals} arrival buffer=64k flush=1s" if log_arrivals else "off"
         text = CONFIGURATION.format(
+            modules=f"load_module {echo_module()};" if latency_ms or locations else "",
+            accept=f'echo_sleep {latency_ms / 1000}; echo_duplicate 1 "";' if latency_ms else "return 200;",
+            locations=locations,
             directory=directory,
             port=self.port,
             access_log=access_log,
@@ -89,6 +106,13 @@ class Nginx:
             token="x" * 200,  # about as long as Google's
         )
         (directory / "nginx.conf").write_text(text)
+
+    @property
+    def pid(self) -> int:
+        """Of the process; ValueError when it was not started."""
+        if self._process is None:
+            raise ValueError("nginx is not running")
+        return self._process.pid
 
     def start(self, timeout_s: float = 10) -> None:
         """Start it and wait until it listens; it never outlives this process."""
@@ -113,13 +137,27 @@ def program() -> str:
         return found
     unpacked = UNPACKED / "usr" / "sbin" / "nginx"
     if not unpacked.exists():
-        print("bench: fetching nginx", flush=True)
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        as_root("apt-get", "update", "-q")
-        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=UNPACKED, check=True, capture_output=True)
-        package = next(UNPACKED.glob("nginx_*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), str(UNPACKED)], check=True)
+        unpack("nginx")
     return str(unpacked)
+
+
+def echo_module() -> Path:
+    """Path of the module that lets nginx sleep before it answers: the machine's own, or Debian's package unpacked."""
+    for root in (Path("/"), UNPACKED):
+        if (found := root / MODULES / ECHO_MODULE).exists():
+            return found
+    unpack("libnginx-mod-http-echo")
+    return UNPACKED / MODULES / ECHO_MODULE
+
+
+def unpack(package: str) -> None:
+    """Fetch a Debian package and unpack it under .services/."""
+    print(f"bench: fetching {package}", flush=True)
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    as_root("apt-get", "update", "-q")
+    subprocess.run(["apt-get", "download", "-q", package], cwd=UNPACKED, check=True, capture_output=True)
+    file = next(UNPACKED.glob(f"{package}_*.deb"))
+    subprocess.run(["dpkg", "-x", str(file), str(UNPACKED)], check=True)
 
 
 def write_certificate(certificate_file: Path, key_file: Path) -> None:

@@ -1,14 +1,24 @@
-"""The bench's side of Kafka: writes the push requests, watches the feedback topic grow, reads it in the end."""
+"""The bench's side of Kafka: fills topics, writes at a rate, watches topics grow and reads them in the end."""
 
+import contextlib
+import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import orjson
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 PARTITIONS = 3
+#: records of one partition that are written together, as a producer does that lingers
+BATCH_RECORDS = 500
+#: a batch of the largest messages stays below the broker's limit of 1 MiB
+BATCH_OCTETS = 900_000
+NO_PRODUCER = -1
 
 
 class Message(NamedTuple):
@@ -18,58 +28,128 @@ class Message(NamedTuple):
     members: dict[str, Any]
 
 
-def create(brokers: str, topics: Iterable[str]) -> None:
+def create(brokers: str, topics: Iterable[str], partitions: int = PARTITIONS) -> None:
     """Make topics and wait until they are there."""
     admin = KafkaAdminClient(bootstrap_servers=brokers)
     try:
-        admin.create_topics([NewTopic(name=topic, num_partitions=PARTITIONS, replication_factor=1) for topic in topics])
+        admin.create_topics([NewTopic(name=topic, num_partitions=partitions, replication_factor=1) for topic in topics])
     finally:
         admin.close()
 
 
-def write(brokers: str, topic: str, messages: Iterable[str], *, rate_s: float | None = None) -> None:
-    """Produce messages over all partitions, as fast as it goes or at a rate. Returns when Kafka has them all."""
-    producer = KafkaProducer(
-        bootstrap_servers=brokers,
-        linger_ms=50 if rate_s is None else 0,
-        batch_size=1 << 20 if rate_s is None else 1 << 14,
-        max_in_flight_requests_per_connection=5,
+def fill(brokers: str, topic: str, messages: Iterable[str], *, copies: int = 1) -> int:
+    """Write messages, and all of them so many times, over all partitions as fast as it goes. Returns their number.
+
+    Each record batch is made once and sent as it is: a backlog of millions costs seconds, where a producer that makes
+    every record anew takes minutes. Returns when Kafka has them all.
+    """
+    with contextlib.closing(KafkaConsumer(bootstrap_servers=brokers)) as consumer:
+        partitions = cycle(sorted(consumer.partitions_for_topic(topic)))
+    batches = list(_batches(messages))
+    host, _, port = brokers.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        for _ in range(copies):
+            for _, batch in batches:
+                _produce(connection, topic, next(partitions), batch)
+    return copies * sum(records for records, _ in batches)
+
+
+def _batches(messages: Iterable[str]) -> Iterator[tuple[int, bytes]]:
+    """How many records a batch has, and its bytes."""
+    source = iter(messages)
+    while records := list(islice(source, BATCH_RECORDS)):
+        size = max(1, BATCH_OCTETS // max(map(len, records)))
+        for first in range(0, len(records), size):
+            yield len(records[first : first + size]), _batch(records[first : first + size])
+
+
+def _batch(records: list[str]) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=False,
+        producer_id=NO_PRODUCER,
+        producer_epoch=NO_PRODUCER,
+        base_sequence=NO_PRODUCER,
+        batch_size=BATCH_OCTETS * 2,
     )
+    now_ms = int(time.time() * 1000)
+    for number, record in enumerate(records):
+        builder.append(number, now_ms, None, record.encode(), [])
+    return bytes(builder.build())
+
+
+def _produce(connection: socket.socket, topic: str, partition: int, batch: bytes) -> None:
+    """A Produce request (version 3: no client id, no transaction, acknowledged by the leader) and its response."""
+    name = struct.pack(">h", len(topic)) + topic.encode()
+    body = (
+        struct.pack(">hhihhhii", 0, 3, 0, -1, -1, 1, 30_000, 1) + name + struct.pack(">iii", 1, partition, len(batch))
+    )
+    connection.sendall(struct.pack(">i", len(body) + len(batch)) + body + batch)
+    size: int = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
+    response = connection.recv(size, socket.MSG_WAITALL)
+    error: int = struct.unpack_from(">h", response, 8 + len(name) + 8)[0]
+    if error:
+        raise RuntimeError(f"Kafka refuses a batch for {topic}, partition {partition}: error {error}")
+
+
+def write(brokers: str, topic: str, messages: Iterable[str], *, rate_s: float) -> None:
+    """Produce so many messages a second, each sent at once. Returns when Kafka has them all."""
+    producer = KafkaProducer(bootstrap_servers=brokers, linger_ms=0, max_in_flight_requests_per_connection=5)
     began = time.monotonic()
     try:
         for number, message in enumerate(messages):
-            if rate_s is not None:
-                time.sleep(max(0.0, began + number / rate_s - time.monotonic()))
-            # runs of 200 fill a batch; at a rate every message may stand alone
-            partition = (number // 200 if rate_s is None else number) % PARTITIONS
-            producer.send(topic, message.encode(), partition=partition)
+            time.sleep(max(0.0, began + number / rate_s - time.monotonic()))
+            producer.send(topic, message.encode(), partition=number % PARTITIONS)
         producer.flush(60)
     finally:
         producer.close(10)
 
 
 class Watcher:
-    """Counts and reads the records of one topic, from its present end on, without belonging to a group."""
+    """Counts and reads the records of topics, from their present ends on, without belonging to a group."""
 
-    def __init__(self, brokers: str, topic: str) -> None:
-        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    def __init__(self, brokers: str, *topics: str) -> None:
         self._consumer = KafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False, max_poll_records=5000)
+        self._partitions = [
+            TopicPartition(topic, number) for topic in topics for number in self._consumer.partitions_for_topic(topic)
+        ]
         self._consumer.assign(self._partitions)
-        self._consumer.seek_to_end()
-        self._before: int = sum(self._consumer.position(partition) for partition in self._partitions)
+        self._begins: dict[TopicPartition, int] = self._consumer.end_offsets(self._partitions)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        for partition, offset in self._begins.items():
+            self._consumer.seek(partition, offset)
+
+    def counts(self) -> dict[str, int]:
+        """Records that each topic got since this watcher was made."""
+        counts: dict[str, int] = {}
+        for partition, end in self._consumer.end_offsets(self._partitions).items():
+            counts[partition.topic] = counts.get(partition.topic, 0) + end - self._begins[partition]
+        return counts
 
     def count(self) -> int:
-        """Records that the topic got since this watcher was made."""
-        total: int = sum(self._consumer.end_offsets(self._partitions).values())
-        return total - self._before
+        """Records that all topics together got since this watcher was made."""
+        return sum(self.counts().values())
+
+    def first_ms(self, timeout_s: float = 10) -> int:
+        """Timestamp of the earliest record, which has to be there. What is read() afterwards begins with it."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := self._consumer.poll(timeout_ms=500)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("no record could be read")
+        self._rewind()
+        earliest: int = min(records[0].timestamp for records in found.values())
+        return earliest
 
     def read(self, timeout_s: float = 120) -> Iterator[Message]:
-        """The records that were not read before, up to the present end of the topic."""
+        """The records that were not read before, up to the present end of the topics."""
         ends = self._consumer.end_offsets(self._partitions)
         deadline = time.monotonic() + timeout_s
         while any(self._consumer.position(partition) < end for partition, end in ends.items()):
             if time.monotonic() > deadline:
-                raise RuntimeError("the topic could not be read to its end")
+                raise RuntimeError("the topics could not be read to their end")
             for records in self._consumer.poll(timeout_ms=500).values():
                 for record in records:
                     yield Message(record.timestamp, orjson.loads(record.value))
