@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+from bench.document import markdown
 from bench.goals import GOALS
 from bench.ground import Ground, reference_s
 from bench.measurements import FULL, MEASUREMENTS, ONCE, PROFILED, QUICK, Bench
-from bench.results import Results, document, goal_table, markdown, missed
+from bench.results import Results, document, goal_table, missed
 from bench.throughput import workspace
 
 OUTPUT = Path(__file__).parent / "results.md"

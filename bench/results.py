@@ -10,11 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.daemon import Profile
+from bench.document import Table, markdown
 from bench.goals import GOALS, Goal
 from bench.ground import Stretch
 from bench.throughput import shares_us
-
-Table = list[list[str]]
 
 DRIFT = (
     "The reference loop took {lowest:.0f} to {highest:.0f} ms of CPU: far apart means that other programs disturbed "
@@ -100,13 +99,6 @@ def functions_table(profile: Profile, stretch: Stretch, number: int = 15) -> Tab
     total = max(sum(profile.parts.values()), 1)
     busiest = list(profile.functions.items())[:number]
     return [["function", "us a push"], *([name, f"{count / total * stretch.cpu_us:.1f}"] for name, count in busiest)]
-
-
-def markdown(rows: Table) -> str:
-    """A table whose source is as readable as what is made of it."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in rows]
-    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
 
 
 def machine() -> str:
