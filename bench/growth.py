@@ -175,7 +175,7 @@ def main() -> None:
                 for point in SERIES[name](growth):
                     measured[name].append({key: round(value, 3) for key, value in point.items()})
                     print(name, measured[name][-1], flush=True)
-        DATA.write_text(json.dumps(measured, indent=1) + "\n")
+                DATA.write_text(json.dumps(measured, indent=1) + "\n")
     growth_report.write(measured)
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import orjson
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import NewTopic
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 PARTITIONS = 3
@@ -32,7 +31,8 @@ def create(brokers: str, topics: Iterable[str], partitions: int = PARTITIONS) ->
     """Make topics and wait until they are there."""
     admin = KafkaAdminClient(bootstrap_servers=brokers)
     try:
-        admin.create_topics([NewTopic(name=topic, num_partitions=partitions, replication_factor=1) for topic in topics])
+        shape = {"num_partitions": partitions, "replication_factor": 1}
+        admin.create_topics(dict.fromkeys(topics, shape), wait_for_metadata=True)
     finally:
         admin.close()
 
