@@ -43,10 +43,10 @@ class Work(NamedTuple):
 class Look(NamedTuple):
     """What has been done and used when somebody looked."""
 
-    clock_s: float
     pushes: int
     pushes_of_topic: Mapping[str, int]
     committed: Mapping[tuple[str, int], int]
+    clock_s: float
     pusher_s: float
     provider_s: float
     kafka_s: float
@@ -208,18 +208,21 @@ class Run:
         return seen
 
     def look(self) -> Look:
-        """What is done by now."""
+        """What is done by now. Asking Kafka takes a while: clock and CPU times are the means of before and after."""
+        before = self._times()
         counts = self.feedbacks.counts()
-        return Look(
-            clock_s=time.monotonic(),
-            pushes=sum(counts.values()),
-            pushes_of_topic=counts,
-            pusher_s=sum(daemon.cpu_s() for daemon in self.daemons),
-            provider_s=cpu_s(self._work.provider.pid),
-            kafka_s=cpu_s(self._ground.kafka.pid),
-            bench_s=time.process_time(),
-            committed=self._ground.committed(self._group),
-        )
+        times = {name: (used + before[name]) / 2 for name, used in self._times().items()}
+        committed = self._ground.committed(self._group)
+        return Look(pushes=sum(counts.values()), pushes_of_topic=counts, committed=committed, **times)
+
+    def _times(self) -> dict[str, float]:
+        return {
+            "clock_s": time.monotonic(),
+            "pusher_s": sum(daemon.cpu_s() for daemon in self.daemons),
+            "provider_s": cpu_s(self._work.provider.pid),
+            "kafka_s": cpu_s(self._ground.kafka.pid),
+            "bench_s": time.process_time(),
+        }
 
     def stretch(self, seconds: float) -> Stretch:
         """Let it work for a while."""
