@@ -29,6 +29,9 @@ PARTS = (
     ("/site-packages/", ""),
     ("/pusher/http2/", "http2"),
     ("/pusher/broker/offsets.py", "tracking"),
+    ("/pusher/broker/kafka/records.py", ""),  # read by the consumer, written by the producer
+    ("/pusher/broker/kafka/client.py", ""),
+    ("/pusher/broker/kafka/publisher.py", "kafka out"),
     ("/pusher/broker/", "kafka in"),
     ("/pusher/consuming.py", "kafka in"),
     ("/pusher/message.py", "parse"),
