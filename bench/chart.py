@@ -44,7 +44,7 @@ class _Scale:
             return [10.0**power for power in range(int(self._low), int(self._high) + 1)]
         rough = self._high / 5
         power = 10 ** math.floor(math.log10(rough))
-        step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
+        step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough)
         return [number * step for number in range(int(self._high / step) + 1)]
 
 

@@ -59,14 +59,15 @@ def window_charts(points: Sequence[Point]) -> dict[str, str]:
             lines(lambda point: min(limit_s(point), best_s)),
         ),
         "window-cpu": chart(
-            "CPU a push, by the provider's latency", window, Axis("us a push"), lines(lambda point: point["cpu_us"])
+            "CPU a push, by the provider's latency",
+            window,
+            Axis("us a push", logarithmic=True),
+            lines(lambda point: point["cpu_us"]),
         ),
     }
 
 
-def against(
-    name: str, label: str, title: str, *, logarithmic: bool = True
-) -> Callable[[Sequence[Point]], dict[str, str]]:
+def against(name: str, label: str, title: str, *, logarithmic: bool = True) -> Charts:
     """Charts of CPU time a push against one quantity."""
 
     def charts(points: Sequence[Point]) -> dict[str, str]:
