@@ -20,6 +20,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from pusher.sim.certificate import make_p8
 from tests.faults.ledger import DELIVERED, Ledger, Position, Verdict, token_of
+from tests.faults.pace import Pace
 from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.statsd import StatsD
 from tests.kafka_admin import administration, committed
@@ -65,6 +66,7 @@ class Driver:
         #: The consumer group of the daemons.
         self.group = f"group-of-{apps[0]}"
         self.ledger = Ledger()
+        self.pace = Pace()
         self.statsd = StatsD()
         self.daemons: list[Daemon] = []
         #: What was done, and when: for the report.
@@ -211,6 +213,7 @@ class Driver:
             else:
                 for record in records:
                     self.ledger.found_invalid(dict(record.headers))
+        self.pace.note(self.ledger.settled, time.monotonic(), waiting=self.ledger.waiting > 0)
 
     def run_until(self, condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
         """Reads until the condition holds; AssertionError with the daemons' last words when it never does."""

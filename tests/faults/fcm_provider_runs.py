@@ -25,7 +25,8 @@ from tests.faults.provider_runs import (
     outage_stages,
     transport_stages,
 )
-from tests.faults.runs import Result, kafka
+from tests.faults.result import Result
+from tests.faults.runs import kafka
 from tests.faults.stages import Course, Group, Stage, order
 from tests.faults.surroundings import NAME, Surroundings
 

@@ -9,7 +9,8 @@ from typing import Any
 from tests.faults.driver import Driver, nested, schedule
 from tests.faults.ledger import DELIVERED, FED_BACK, REJECTED, token_of
 from tests.faults.processes import Simulator
-from tests.faults.runs import Result, kafka, restart, timed
+from tests.faults.result import Result, judged
+from tests.faults.runs import kafka, restart, timed
 
 TOPIC = "push-game_gcm-single"
 
@@ -75,7 +76,7 @@ def fcm_kills(directory: Path, seed: int, pushes: int = 20_000, times: int = 5) 
             f"{verdict}; {times} kills, {sum(counts['faults'].values()):,} answers of 429, 500 and 503, "
             f"provider accepted {counts['duplicates']:,} twice, exit status {stopped}, {took_s:.0f} s"
         )
-        return Result(verdict.good and stopped == 0, line, driver.events)
+        return judged(driver, verdict, stopped == 0, line, losses=times)
 
 
 def fcm_memory(directory: Path, seed: int, pushes: int = 100_000) -> Result:
@@ -100,7 +101,7 @@ def fcm_memory(directory: Path, seed: int, pushes: int = 100_000) -> Result:
             f"{verdict}; memory {early:.1f} MB at 10-30 %, {late:.1f} MB at 80-100 %, "
             f"exit status {stopped}, {took_s:.0f} s"
         )
-        return Result(verdict.good and late < early + 8 and stopped == 0, line, driver.events)
+        return judged(driver, verdict, late < early + 8 and stopped == 0, line)
 
 
 RUNS: dict[str, Callable[[Path, int], Result]] = {"fcm-kills": fcm_kills, "fcm-memory": fcm_memory}

@@ -25,6 +25,7 @@ _FAILED_ERRORS = (
     "ConnectionError",
     "Timeout",
 )
+_NUMBER_DIGITS = 60
 #: Messages whose stories are told.
 _STORIES = 5
 
@@ -85,6 +86,13 @@ def of_google(record: dict[str, Any]) -> Feedback:
     return Feedback(record["message_id"], kind, 0, error)
 
 
+class Counts(NamedTuple):
+    """All feedbacks, repeats too."""
+
+    delivered: int
+    not_delivered: int
+
+
 class Verdict(NamedTuple):
     """What became of a run."""
 
@@ -96,6 +104,8 @@ class Verdict(NamedTuple):
     #: Feedbacks beyond the first of each message, and how many of them are not equal in id.
     repeats: int
     distinct_ids: int
+    #: Messages with a feedback at least.
+    fed_back: int
     complaints: list[str]
 
     @property
@@ -133,8 +143,7 @@ class Ledger:
 
     def fed_back(self, record: dict[str, Any]) -> None:
         """A feedback, decoded."""
-        number = record["metadata"].get("number")
-        message = self.messages.get(number)
+        message = self.messages.get(record["metadata"].get("number", _number_in_token(record)))
         if message is None:
             self.strangers.append(f"a feedback of no message: {record}")
             return
@@ -154,6 +163,11 @@ class Ledger:
         if not message.invalid and message.expected == INVALID:
             self.waiting -= 1
         message.invalid.append(headers["error"].decode())
+
+    def counts(self) -> Counts:
+        feedbacks = [feedback for message in self.messages.values() for feedback in message.feedbacks]
+        delivered = sum(1 for feedback in feedbacks if feedback.kind == DELIVERED)
+        return Counts(delivered, len(feedbacks) - delivered)
 
     def verdict(self, tell: dict[str, str] | None = None, requests: list[tuple[str, str, int, str]] = []) -> Verdict:  # noqa: B006
         """The comparison. `tell` are logs by name, `requests` what the provider saw, for stories of what is wrong."""
@@ -175,7 +189,7 @@ class Ledger:
         complaints += self.strangers[:_STORIES]
         feedbacks = sum(len(message.feedbacks) for message in self.messages.values())
         fed_back = sum(1 for message in self.messages.values() if message.feedbacks)
-        return Verdict(len(self.messages), outcomes, self.waiting, feedbacks - fed_back, len(ids), complaints)
+        return Verdict(len(self.messages), outcomes, self.waiting, feedbacks - fed_back, len(ids), fed_back, complaints)
 
 
 def story(message: Message, logs: dict[str, str], requests: list[tuple[str, str, int, str]]) -> str:
@@ -195,4 +209,9 @@ def story(message: Message, logs: dict[str, str], requests: list[tuple[str, str,
 
 def token_of(number: int) -> str:
     """The end of the device token of a message: its number."""
-    return f"{number:060x}"
+    return f"{number:0{_NUMBER_DIGITS}x}"
+
+
+def _number_in_token(record: dict[str, Any]) -> int:
+    """Of a feedback without the producer's metadata."""
+    return int((record.get("DeviceToken") or record["from"])[-_NUMBER_DIGITS:], 16)

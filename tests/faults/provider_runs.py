@@ -11,7 +11,8 @@ from typing import Any
 from tests.faults.driver import Driver
 from tests.faults.ledger import FAILED, FED_BACK
 from tests.faults.processes import Simulator
-from tests.faults.runs import TOPIC, Result, kafka, timed
+from tests.faults.result import Result, judged
+from tests.faults.runs import TOPIC, kafka, timed
 from tests.faults.stages import Course, Group, Stage, order
 from tests.faults.surroundings import NAME, Surroundings, freeze, thaw
 
@@ -218,8 +219,8 @@ def conclude(course: Course, stages: Sequence[Stage], tokens: int = 0) -> Result
         f"{used} tokens, recovered in {course.recovery_s:.1f} s at most, "
         f"exit status {status}, {took_s:.0f} s"
     )
-    good = verdict.good and not verdict.repeats and not complaints and not errors and status == 0
-    return Result(good, "\n".join([line, *complaints, *errors[:5]]), driver.events)
+    good = not complaints and not errors and status == 0
+    return judged(driver, verdict, good, "\n".join([line, *complaints, *errors[:5]]))
 
 
 RUNS: dict[str, Callable[[Path, int], Result]] = {"apns-provider": apns_provider}

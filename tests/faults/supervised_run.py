@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.faults.driver import Driver, Fault
 from tests.faults.processes import wait_until
-from tests.faults.runs import TOPIC, Result, kafka
+from tests.faults.result import Result, judged
+from tests.faults.runs import TOPIC, kafka
 from tests.faults.supervised import Supervised
 
 
@@ -40,7 +41,7 @@ def supervised(directory: Path, seed: int, pushes: int = 50_000, times: int = 6)
             f"{verdict}; {times} kills and a rolling restart, provider accepted {again:,} twice, "
             f"exit status of supervisord {stopped}, {took_s:.0f} s"
         )
-        return Result(verdict.good and stopped == 0, line, driver.events)
+        return judged(driver, verdict, stopped == 0, line, losses=times)
 
 
 def kills(draw: random.Random, daemons: Supervised, pushes: int, times: int) -> list[Fault]:

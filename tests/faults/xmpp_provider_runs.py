@@ -11,7 +11,8 @@ from typing import Any
 from tests.faults.ledger import FAILED, FED_BACK
 from tests.faults.processes import Simulator
 from tests.faults.provider_runs import ANY, RECONNECT, SESSION_TIMEOUT_MS, chosen, conclude, outage_stages
-from tests.faults.runs import Result, kafka
+from tests.faults.result import Result
+from tests.faults.runs import kafka
 from tests.faults.stages import Course, Group, Stage, order
 from tests.faults.surroundings import NAME, Surroundings
 from tests.faults.xmpp_runs import TOPIC, WINDOW, XmppDriver

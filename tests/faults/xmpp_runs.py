@@ -11,7 +11,8 @@ from typing import Any
 from tests.faults.driver import PREFIX, Driver, nested, schedule
 from tests.faults.ledger import DELIVERED, REJECTED, token_of
 from tests.faults.processes import Simulator
-from tests.faults.runs import Result, kafka, restart, timed
+from tests.faults.result import Result, judged
+from tests.faults.runs import kafka, restart, timed
 
 TOPIC = "push-game_gcm-single"
 WINDOW = 100
@@ -86,8 +87,8 @@ def answers_after_a_while(directory: Path, seed: int, pushes: int, actions: Sequ
             f"{logins} logins, {played} faults, accepted again {counts['duplicates']:,}, "
             f"violations {counts['violations']}, exit status {status}"
         )
-        in_order = counts["max_pending"] <= WINDOW and not counts["violations"] and not verdict.repeats
-        return Result(verdict.good and in_order and played == len(actions) and status == 0, line, driver.events)
+        in_order = counts["max_pending"] <= WINDOW and not counts["violations"]
+        return judged(driver, verdict, in_order and played == len(actions) and status == 0, line)
 
 
 def speed(samples: list[tuple[int, float]]) -> float:
@@ -115,7 +116,7 @@ def kills(directory: Path, seed: int, pushes: int = 20_000, times: int = 3) -> R
             f"accepted again {counts['duplicates']:,}, at most {counts['max_pending']} pending, "
             f"exit status {status}, {took_s:.0f} s"
         )
-        return Result(verdict.good and status == 0, line, driver.events)
+        return judged(driver, verdict, status == 0, line, losses=times)
 
 
 def memory(directory: Path, seed: int, pushes: int = 100_000) -> Result:
@@ -147,7 +148,7 @@ def memory(directory: Path, seed: int, pushes: int = 100_000) -> Result:
             f"exit status {status}, {took_s:.0f} s"
         )
         flat = memory_mb[1] < memory_mb[0] + 8 and greenlets[1] <= max(greenlets[0], WINDOW + 50)
-        return Result(verdict.good and flat and status == 0, line, driver.events)
+        return judged(driver, verdict, flat and status == 0, line)
 
 
 RUNS: dict[str, Callable[[Path, int], Result]] = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.fcm_provider_runs import fcm_provider
 from tests.faults.provider_runs import apns_provider
-from tests.faults.runs import Result
+from tests.faults.result import Result
 from tests.faults.xmpp_provider_runs import xmpp_provider
 
 TELLING: dict[Callable[..., Result], tuple[str, ...]] = {
