@@ -184,8 +184,11 @@ class Link:
         self._wake.set()
 
     def tear(self, stream_id: int, answer: Answer, octets: int, then: Callable[[], object]) -> None:
-        """Answers, but only so many octets of the answer go out before `then` is called."""
-        if stream_id not in self._open or self._cut or self._torn is not None:
+        """Answers, but only so many octets of the answer go out before `then` is called; wholly while one is torn."""
+        if stream_id not in self._open or self._cut:
+            return
+        if self._torn is not None:
+            self.respond(stream_id, answer)
             return
         self._drain_h2()
         self.respond(stream_id, answer)

@@ -24,7 +24,7 @@ RECONNECT = {"interval": "100ms", "maxInterval": "1s"}
 SESSION_TIMEOUT_MS = 30_000
 #: Requests at one time.
 AT_ONCE = 300
-TIMEOUT_S = 6
+TIMEOUT_S = 8
 #: Answers in a row that refuse the credentials until only probes go out.
 REFUSALS = 20
 #: A minute between probes and 20 minutes between tokens are too long to watch.
