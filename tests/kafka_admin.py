@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 
@@ -49,9 +50,12 @@ def topics(brokers: str) -> set[str]:
 
 
 def committed(brokers: str, group: str) -> dict[tuple[str, int], OffsetAndMetadata]:
-    """All that a group has committed, by topic and partition."""
+    """All that a group has committed, by topic and partition; nothing where the brokers know no group yet."""
     with administration(brokers) as admin:
-        found = admin.list_group_offsets([group])
+        try:
+            found = admin.list_group_offsets([group])
+        except CoordinatorNotAvailableError:
+            return {}
         return {tuple(partition): offset for partition, offset in found[group].items() if offset.offset >= 0}
 
 

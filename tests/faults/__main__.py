@@ -13,11 +13,24 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from tests.faults import fcm_provider_runs, fcm_runs, provider_runs, runs, xmpp_provider_runs, xmpp_runs  # noqa: E402
+from tests.faults import (  # noqa: E402
+    disk_run,
+    fcm_provider_runs,
+    fcm_runs,
+    group_runs,
+    output_runs,
+    provider_runs,
+    runs,
+    xmpp_provider_runs,
+    xmpp_runs,
+)
 from tests.faults.supervised_run import supervised  # noqa: E402
 
 RUNS = {
     **runs.RUNS,
+    **group_runs.RUNS,
+    **output_runs.RUNS,
+    **disk_run.RUNS,
     **fcm_runs.RUNS,
     **xmpp_runs.RUNS,
     **provider_runs.RUNS,

@@ -1,7 +1,8 @@
 """Runs pusher with a resolver of our own and shorter waits: `altered.py CHANGES [pusher's arguments]`.
 
-CHANGES (JSON) has `hosts`, a file of lines "ADDRESS NAME" that is read at each look-up, so that a name may change its
-addresses, and `constants`, module constants and their values: minutes that a provider asks for become seconds.
+CHANGES (JSON) may have `hosts`, a file of lines "ADDRESS NAME" that is read at each look-up, so that a name may change
+its addresses; `constants`, module constants and their values: minutes that a provider asks for become seconds; `clock`,
+a file with the seconds by which the wall clock is ahead, read again and again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ monkey.patch_all()
 import importlib  # noqa: E402 - gevent patches first
 import json  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -23,7 +26,21 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from pusher.cli import main  # noqa: E402
+#: How often the clock's file is looked at.
+_LOOK_S = 0.1
+
+
+def jumping(path: Path, now: Callable[[], float] = time.time) -> Callable[[], float]:
+    """The wall clock, ahead by as many seconds as the file says."""
+    seen_at = ahead_s = 0.0
+
+    def wall_clock() -> float:
+        nonlocal seen_at, ahead_s
+        if now() - seen_at > _LOOK_S:
+            seen_at, ahead_s = now(), float(path.read_text() or ahead_s)
+        return now() + ahead_s
+
+    return wall_clock
 
 
 class HostsFile(Resolver):
@@ -44,8 +61,13 @@ class HostsFile(Resolver):
 
 def run() -> int:
     changes = json.loads(Path(sys.argv[1]).read_text())
-    gevent.get_hub().resolver = HostsFile(Path(changes["hosts"]))  # type: ignore[assignment]  # as gevent documents
-    for name, value in changes["constants"].items():
+    if "clock" in changes:
+        time.time = jumping(Path(changes["clock"]))
+    if "hosts" in changes:
+        gevent.get_hub().resolver = HostsFile(Path(changes["hosts"]))  # type: ignore[assignment]  # as gevent documents
+    from pusher.cli import main  # only now: some take the clock while they are imported
+
+    for name, value in changes.get("constants", {}).items():
         module, _, constant = name.rpartition(".")
         if not hasattr(importlib.import_module(module), constant):
             raise SystemExit(f"{name} does not exist")

@@ -23,7 +23,7 @@ from tests.faults.ledger import DELIVERED, Ledger, Position, Verdict, token_of
 from tests.faults.pace import Pace
 from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.statsd import StatsD
-from tests.kafka_admin import administration, committed
+from tests.kafka_admin import administration, committed, topics
 
 PREFIX = "test."
 _PARTITIONS: dict[str, Any] = {"num_partitions": 3, "replication_factor": 1}
@@ -172,10 +172,14 @@ class Driver:
         """Any bytes, which get numbers too."""
         if self._producer is None:
             self._producer = KafkaProducer(
-                bootstrap_servers=self.brokers, linger_ms=20, batch_size=1 << 18, max_request_size=1 << 25
+                bootstrap_servers=self.brokers,
+                linger_ms=20,
+                batch_size=1 << 18,
+                max_request_size=1 << 25,
+                metadata_max_age_ms=1000,
             )
             self._cleanup.callback(self._producer.close, 5)
-        partitions = len(self._producer.partitions_for(topic))
+        partitions = self.partitions(topic)
         sent = []
         for n, value in enumerate(values):
             sent.append(self._producer.send(topic, value, partition=n // 50 % partitions))
@@ -184,6 +188,18 @@ class Driver:
             stored = future.get(10)
             self.ledger.produced(self._numbers, expected, Position(stored.topic, stored.partition, stored.offset))
             self._numbers += 1
+
+    def exists(self, topic: str) -> bool:
+        """Whether the brokers know the topic."""
+        return topic in topics(self.brokers)
+
+    def now_ms(self) -> int:
+        """The wall clock here."""
+        return int(time.time() * 1000)
+
+    def partitions(self, topic: str) -> int:
+        """How many a topic has, as the producer of these messages knows."""
+        return len(self._producer.partitions_for(topic))
 
     # --- the run
 
@@ -241,12 +257,8 @@ class Driver:
 
     def all_committed(self) -> bool:
         """Whether the group has committed all that was produced."""
-        ends: dict[tuple[str, int], int] = {}
-        for message in self.ledger.messages.values():
-            topic, partition, offset = message.position
-            ends[topic, partition] = max(ends.get((topic, partition), 0), offset + 1)
         found = committed(self.brokers, self.group)
-        return all(key in found and found[key].offset >= end for key, end in ends.items())
+        return all(key in found and found[key].offset >= end for key, end in self.ledger.ends().items())
 
     # --- inside
 

@@ -136,6 +136,13 @@ class Ledger:
         """Messages that have what was waited for."""
         return len(self.messages) - self.waiting
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The offset after the last message, by topic and partition."""
+        found: dict[tuple[str, int], int] = {}
+        for topic, partition, offset in self._at:
+            found[topic, partition] = max(found.get((topic, partition), 0), offset + 1)
+        return found
+
     def produced(self, number: int, expected: str, position: Position) -> None:
         message = self.messages[number] = self._at[position] = Message(number, expected, position)
         if message.expected not in (EXPIRED, NO_TRACE):

@@ -30,13 +30,15 @@ class Result(NamedTuple):
     standstill_s: float
 
 
-def judged(driver: Driver, verdict: Verdict, good: bool, line: str, losses: int = 0) -> Result:
+def judged(  # all that a result is made of
+    driver: Driver, verdict: Verdict, good: bool, line: str, losses: int = 0, *, counted: bool = True
+) -> Result:
     """``losses``: how often a process lost what it had not committed, by kill -9 or because its group went on alone.
 
-    Without one nothing may repeat, and the metrics must add up.
+    Without one nothing may repeat, and the metrics must add up, unless StatsD has not ``counted`` all.
     """
     bound = losses * int(_IN_FLIGHT + driver.pace.fastest * _UNCOMMITTED_S)
-    complaints = [] if losses else sums(driver, verdict)
+    complaints = sums(driver, verdict) if counted and not losses else []
     if verdict.repeats > bound:
         complaints.append(f"{verdict.repeats:,} repeats, {bound:,} are allowed")
     if verdict.distinct_ids != verdict.fed_back:

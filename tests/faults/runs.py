@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gevent
@@ -189,8 +189,8 @@ RUNS: dict[str, Callable[[Path, int], Result]] = {
 class kafka:  # noqa: N801
     """A private broker while the block runs."""
 
-    def __init__(self, directory: Path) -> None:
-        self._server = KafkaServer(directory / "kafka")
+    def __init__(self, directory: Path, properties: Mapping[str, object] | None = None) -> None:
+        self._server = KafkaServer(directory / "kafka", properties=properties)
 
     def __enter__(self) -> KafkaServer:
         self._server.start()

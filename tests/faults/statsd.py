@@ -30,6 +30,10 @@ class StatsD:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nobody listens any more. May be called again."""
         self._greenlet.kill()
         self._socket.close()
 

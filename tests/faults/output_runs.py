@@ -1,0 +1,102 @@
+"""What befalls the places that outcomes go to, and the clock: feedback topics that refuse, no StatsD, jumps in time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.driver import Driver, schedule
+from tests.faults.ledger import DELIVERED, EXPIRED
+from tests.faults.processes import ROOT, wait_until
+from tests.faults.result import Result, judged
+from tests.faults.runs import TOPIC, kafka
+from tests.kafka_admin import administration, create_topic, delete_topic
+
+FEEDBACKS = "push-game-apns-feedbacks"
+
+
+def refused(directory: Path, seed: int, pushes: int = 3_000) -> Result:
+    """Feedbacks that are too large go without the producer's metadata; a topic that is gone is waited for."""
+    with (
+        kafka(directory, {"auto.create.topics.enable": "false"}) as server,
+        Driver(directory, server.brokers) as driver,
+    ):
+        provider = driver.simulator("--latency-ms", "20")
+        driver.create_topics(TOPIC)
+        narrow(server.brokers, FEEDBACKS, 4_000)
+        driver.produce(TOPIC, pushes // 3)
+        driver.produce(TOPIC, pushes // 3, metadata={"padding": "x" * 3_000})
+        daemon = driver.daemon(driver.settings(provider.port, provider.ca_file, **{"admin.port": 0}))
+        driver.run(timeout_s=120)
+        without = daemon.logs().count("published without the producer's metadata")
+        delete_topic(server.brokers, FEEDBACKS)
+        wait_until(lambda: not driver.exists(FEEDBACKS), "the topic is still there")
+        driver.produce(TOPIC, pushes // 3)
+        daemon.wait_for("feedback topic refuses records", 60)
+        create_topic(server.brokers, FEEDBACKS)
+        driver.watch(FEEDBACKS)
+        driver.run(timeout_s=120)
+        status = daemon.stop()
+        verdict = driver.verdict()
+        line = f"{verdict}; {without:,} feedbacks without metadata, exit status {status}"
+        return judged(driver, verdict, without == pushes // 3 and status == 0, line)
+
+
+def narrow(brokers: str, topic: str, max_bytes: int) -> None:
+    """Lets a topic refuse records above a size, and the batches that hold many."""
+    with administration(brokers) as admin:
+        admin.alter_configs({("TOPIC", topic): {"max.message.bytes": str(max_bytes)}})
+
+
+def no_statsd(directory: Path, seed: int, pushes: int = 5_000) -> Result:
+    """StatsD goes away under load, and the name of another daemon's leads nowhere: no push takes notice."""
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = driver.simulator("--latency-ms", "20")
+        driver.create_topics(TOPIC)
+        driver.produce(TOPIC, pushes)
+        settings = driver.settings(provider.port, provider.ca_file, **{"apns.concurrentWorkers": 20})
+        settings["queue"]["sessionTimeout"] = 20_000
+        nowhere = settings | {"stats": settings["stats"] | {"statsd": {"host": "no-such-host.invalid:8125"}}}
+        daemons = [driver.daemon(settings), driver.daemon(nowhere)]
+        driver.run(schedule(seed, pushes, [("StatsD gone", driver.statsd.close)]), timeout_s=120)
+        said = daemons[1].logs().count("StatsD host cannot be resolved")
+        statuses = [daemon.stop() for daemon in daemons]
+        verdict = driver.verdict()
+        line = f"{verdict}; {said} warnings, exit statuses {statuses}"
+        return judged(driver, verdict, said > 0 and statuses == [0, 0], line, counted=False)
+
+
+def clock(directory: Path, seed: int, pushes: int = 6_000) -> Result:
+    """The wall clock jumps an hour ahead and two hours back, with retries waiting: nothing is lost, nothing hangs."""
+    offset = directory / "offset"
+    with kafka(directory) as server, Driver(directory, server.brokers) as driver:
+        provider = driver.simulator(
+            "--seed", str(seed), "--latency-ms", "20", "--token-updates", "off", "--fault", "503:0.1,retry-after=1,once"
+        )
+        driver.create_topics(TOPIC)
+        driver.produce(TOPIC, pushes)
+        offset.write_text("0")
+        changes = directory / "changes.json"
+        changes.write_text(json.dumps({"clock": str(offset)}))
+        program = (sys.executable, str(ROOT / "tests/faults/altered.py"), str(changes))
+        settings = driver.settings(provider.port, provider.ca_file, **{"apns.concurrentWorkers": 20})
+        daemon = driver.daemon(settings, program=program)
+
+        def ahead() -> None:
+            offset.write_text("3600")
+            # over for a clock that is an hour ahead
+            driver.produce(TOPIC, 100, expected=EXPIRED, push_expiry=driver.now_ms() + 1_800_000)
+
+        jumps = [("the clock jumps an hour ahead", ahead), ("two hours back", lambda: offset.write_text("-3600"))]
+        driver.run(schedule(seed, pushes, jumps), timeout_s=180)
+        driver.produce(TOPIC, 100, expected=DELIVERED, push_expiry=driver.now_ms() + 1_800_000)
+        driver.run(timeout_s=60)
+        wait_until(driver.all_committed, "not everything was committed")
+        status = daemon.stop()
+        verdict = driver.verdict()
+        return judged(driver, verdict, status == 0, f"{verdict}; exit status {status}")
+
+
+RUNS: dict[str, Callable[[Path, int], Result]] = {"refused": refused, "no-statsd": no_statsd, "clock": clock}
