@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check audit bench clean
+.PHONY: setup demo test services services-stop check audit bench faults clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ audit: setup
 bench: setup
 	@scripts/services install
 	@.venv/bin/python -m bench
+
+faults: setup
+	@scripts/services install
+	@.venv/bin/python -m tests.faults all $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results $(RESULTS))
 
 clean:
 	@if [ -d .services ]; then scripts/services clean; fi

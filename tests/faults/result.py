@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import NamedTuple
 
 from tests.faults.driver import PREFIX, Driver
@@ -31,13 +32,21 @@ class Result(NamedTuple):
 
 
 def judged(  # all that a result is made of
-    driver: Driver, verdict: Verdict, good: bool, line: str, losses: int = 0, *, counted: bool = True
+    driver: Driver,
+    verdict: Verdict,
+    good: bool,
+    line: str,
+    losses: int = 0,
+    *,
+    moved: int = 0,
+    counted: bool = True,
 ) -> Result:
     """``losses``: how often a process lost what it had not committed, by kill -9 or because its group went on alone.
 
-    Without one nothing may repeat, and the metrics must add up, unless StatsD has not ``counted`` all.
+    ``moved``: pushes that may have been in flight when their partition went to another member. Without either nothing
+    may repeat. Where no process was killed the metrics must add up, unless StatsD has not ``counted`` all.
     """
-    bound = losses * int(_IN_FLIGHT + driver.pace.fastest * _UNCOMMITTED_S)
+    bound = losses * int(_IN_FLIGHT + driver.pace.fastest * _UNCOMMITTED_S) + moved
     complaints = sums(driver, verdict) if counted and not losses else []
     if verdict.repeats > bound:
         complaints.append(f"{verdict.repeats:,} repeats, {bound:,} are allowed")
@@ -46,6 +55,11 @@ def judged(  # all that a result is made of
     line = f"{line}; longest standstill {driver.pace.standstill_s:.1f} s"
     good = verdict.good and good and not complaints
     return Result(verdict, good, "\n".join([line, *complaints]), driver.events, bound, driver.pace.standstill_s)
+
+
+def failed(error: str) -> Result:
+    """Of a run that came to no end."""
+    return Result(Verdict(0, Counter(), 0, 0, 0, 0, [error]), False, error, [], 0, 0.0)
 
 
 def sums(driver: Driver, verdict: Verdict) -> list[str]:

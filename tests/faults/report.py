@@ -1,0 +1,83 @@
+"""What runs have shown, as rows: kept in a file of JSON lines, printed, and written into docs/reliability.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.document import markdown, rewrite
+from tests.faults.result import Result
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+_HEADINGS = ("run", "what breaks", "seed", "messages", "lost", "repeats (most allowed)", "longest standstill", "")
+
+
+class Row(NamedTuple):
+    """One run."""
+
+    run: str
+    about: str
+    seed: int
+    good: bool
+    messages: int
+    lost: int
+    repeats: int
+    bound: int
+    standstill_s: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text."""
+        return (
+            self.run,
+            self.about,
+            str(self.seed),
+            f"{self.messages:,}",
+            f"{self.lost:,}",
+            f"{self.repeats:,} ({self.bound:,})",
+            f"{self.standstill_s:.1f} s",
+            "" if self.good else "BAD",
+        )
+
+
+def row(run: str, about: str, seed: int, result: Result) -> Row:
+    """Of a result."""
+    verdict = result.verdict
+    return Row(
+        run,
+        about.splitlines()[0],
+        seed,
+        result.good,
+        verdict.messages,
+        verdict.missing,
+        verdict.repeats,
+        result.bound,
+        round(result.standstill_s, 1),
+    )
+
+
+def append(file: Path, added: Row) -> None:
+    """Keeps it."""
+    with file.open("a") as lines:
+        lines.write(json.dumps(added._asdict()) + "\n")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown, without the column that says that something is bad where nothing is."""
+    width = len(_HEADINGS) - all(row.good for row in rows)
+    return markdown([list(line[:width]) for line in (_HEADINGS, *(row.cells() for row in rows))])
+
+
+def main() -> None:
+    """`python -m tests.faults.report FILE...`: writes the table of all rows in the files into the document."""
+    lines = [line for file in sys.argv[1:] for line in Path(file).read_text().splitlines()]
+    rows = [Row(**json.loads(line)) for line in lines]
+    order = list(dict.fromkeys(row.run for row in rows))
+    rows.sort(key=lambda row: (order.index(row.run), row.seed))
+    rewrite(PAGE, "runs", table(rows))
+
+
+if __name__ == "__main__":
+    main()
