@@ -8,8 +8,10 @@ Debian's package is unpacked, not installed, so that no web server begins to run
 import datetime
 import ipaddress
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -43,12 +45,15 @@ http {{
     keepalive_requests {keepalive_requests};
     keepalive_timeout 1h;
     http2_max_concurrent_streams 1000;
+    split_clients "$connection.$connection_requests" $fault {{ {shares} * ""; }}
     server {{
         listen 127.0.0.1:{port} ssl http2;
         ssl_certificate {directory}/certificate.pem;
         ssl_certificate_key {directory}/key.pem;
         location / {{
-            add_header apns-id $http_apns_id;
+            add_header apns-id $http_apns_id always;
+            default_type application/json;
+            {answers}
             {accept}
         }}
         location /v1/projects/ {{
@@ -70,12 +75,18 @@ http {{
 """
 
 
+#: What Apple says with an answer that asks for another try:
+#: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
+_REASONS = {429: "TooManyRequests", 500: "InternalServerError", 503: "ServiceUnavailable"}
+
+
 class Nginx:
     """One nginx at https://localhost:port; certificate is the PEM file to trust.
 
     With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second. Device tokens
     that begin with "dead" are refused as Apple does it. A connection is sent away after keepalive_requests. Apple's
-    answers come after latency_ms; locations are further blocks of nginx's configuration, which may sleep too.
+    answers come after latency_ms; locations are further blocks of nginx's configuration, which may sleep too. faults are
+    per cent of the requests by the status that answers them: 429, 500 or 503, chosen by the number of the request.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class Nginx:
         keepalive_requests: int = 1_000_000_000,
         latency_ms: int = 0,
         locations: str = "",
+        faults: Mapping[int, float] | None = None,
     ) -> None:
         directory.mkdir(parents=True)
         self.port = free_port()
@@ -104,6 +116,11 @@ class Nginx:
             access_log=access_log,
             keepalive_requests=keepalive_requests,
             token="x" * 200,  # about as long as Google's
+            shares=" ".join(f"{share:.2f}% {status};" for status, share in (faults or {}).items()),
+            answers=" ".join(
+                f'if ($fault = {status}) {{ return {status} \'{{"reason":"{_REASONS[status]}"}}\'; }}'
+                for status in faults or ()
+            ),
         )
         (directory / "nginx.conf").write_text(text)
 
@@ -123,6 +140,18 @@ class Nginx:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"nginx does not start: {(self._directory / 'error.log').read_text()}")
             time.sleep(0.02)
+
+    def freeze(self) -> None:
+        """Its connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it and wait for that."""
