@@ -77,7 +77,7 @@ class Soak:
             return "kill -9 of Kafka, and restart", ground.kafka.restart
         return self._draw.choice(list(ground.faults.items()))
 
-    def _watch(self, ground: Ground, disturbing: gevent.Greenlet) -> None:
+    def _watch(self, ground: Ground, disturbing: gevent.Greenlet[[Ground], None]) -> None:
         while (now_s := self._now_s()) < self._minutes * 60:
             gevent.sleep(_PERIOD_S - now_s % _PERIOD_S)
             if disturbing.ready():
@@ -144,9 +144,10 @@ class Soak:
         fed_back = sum(outcomes.get(kind, 0) for kind in _FED_BACK)
         consumed = int(metrics.total("pusher_consumed_total", game=stream.app))
         dropped = int(metrics.total("pusher_dropped_total", game=stream.app))
+        retried = metrics.by("pusher_retried_total", "reason", game=stream.app)
         say(
             f"{stream.name}: {totals}, {written - totals.messages} written twice; the daemon consumed {consumed:,}, "
-            f"outcomes {outcomes}, dropped {dropped}; {found[stream.feedback_topic]:,} feedbacks in Kafka"
+            f"outcomes {outcomes}, dropped {dropped}, retried {retried}; {found[stream.feedback_topic]:,} feedbacks in Kafka"
         )
         self._complain(not totals.good, f"{stream.name}: {totals}, such as {stream.account.missing()}")
         self._complain(consumed != sum(outcomes.values()) + dropped, f"{stream.name}: consumed and outcomes differ")

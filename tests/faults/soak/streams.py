@@ -68,7 +68,7 @@ class Writer:
     def __init__(self, brokers: str, streams: Iterable[Stream]) -> None:
         self._publisher = KafkaPublisher(brokers, buffer_kib=262_144)
         self._due = dict.fromkeys(streams, 0.0)
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
         #: What Kafka refused for good: should stay empty.
         self.refused: list[str] = []
 
