@@ -14,7 +14,7 @@ from bench.nginx import Nginx
 from pusher.sim.certificate import make_p8
 from scripts.kafka.server import KafkaServer, free_port
 from tests.faults.driver import nested
-from tests.faults.processes import Daemon, Simulator
+from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.soak.samples import Watched
 from tests.faults.soak.streams import PARTITIONS, Stream
 from tests.faults.soak.tokens import Tokens
@@ -38,6 +38,8 @@ RETENTION = {
     "log.segment.delete.delay.ms": 1_000,
 }
 _RESTART_S = 0.5
+#: A session of its own for each daemon, as a supervisor gives it: Linux shares processors out by session.
+_IN_SESSION = ("setsid", *PUSHER)
 
 
 class Ground:
@@ -80,7 +82,7 @@ class Ground:
         ):
             port = free_port()
             common = {"admin.port": port, "stats.reporters": []}
-            daemon = Daemon(self._directory, command, nested(settings | common), command)
+            daemon = Daemon(self._directory, command, nested(settings | common), command, _IN_SESSION)
             cleanup.callback(daemon.end)
             daemon.start()
             self.daemons[command] = Watched(daemon, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -18,7 +19,7 @@ from tests.faults.soak.streams import Reader, Stream, Writer, ends
 from tests.faults.soak.tokens import Tokens
 from tests.faults.soak.verdict import flatness
 
-_PERIOD_S = 5.0
+_PERIOD_S = 10.0
 _SETTLE_S = 180.0
 _FED_BACK = ("delivered", "rejected", "failed")
 
@@ -43,11 +44,9 @@ class Soak:
             writer = Writer(ground.kafka.brokers, self._streams)
             reader = Reader(ground.kafka.brokers, self._streams)
             self._began_s = time.monotonic()
-            reader.start()
-            writer.start()
             disturbing = gevent.spawn(self._disturb, ground)
             try:
-                self._watch(ground, disturbing)
+                self._watch(ground, [reader.start(), writer.start(), disturbing])
             finally:
                 disturbing.kill()
                 writer.stop()
@@ -77,11 +76,12 @@ class Soak:
             return "kill -9 of Kafka, and restart", ground.kafka.restart
         return self._draw.choice(list(ground.faults.items()))
 
-    def _watch(self, ground: Ground, disturbing: gevent.Greenlet[[Ground], None]) -> None:
+    def _watch(self, ground: Ground, greenlets: list[gevent.Greenlet[..., Any]]) -> None:
         while (now_s := self._now_s()) < self._minutes * 60:
             gevent.sleep(_PERIOD_S - now_s % _PERIOD_S)
-            if disturbing.ready():
-                disturbing.get()  # raises what ended it
+            for greenlet in greenlets:
+                if greenlet.ready():
+                    greenlet.get()  # raises what ended it
             self._look(ground)
 
     def _look(self, ground: Ground) -> None:
@@ -89,6 +89,7 @@ class Soak:
         sample = {
             "at_s": round(now_s, 1),
             **progress(self._streams),
+            "load": os.getloadavg()[0],
             "daemons": {name: watched.sample(now_s) for name, watched in ground.daemons.items()},
             "latency": dict(latency(self._streams)),
             "events": self._events,
@@ -146,8 +147,9 @@ class Soak:
         dropped = int(metrics.total("pusher_dropped_total", game=stream.app))
         retried = metrics.by("pusher_retried_total", "reason", game=stream.app)
         say(
-            f"{stream.name}: {totals}, {written - totals.messages} written twice; the daemon consumed {consumed:,}, "
-            f"outcomes {outcomes}, dropped {dropped}, retried {retried}; {found[stream.feedback_topic]:,} feedbacks in Kafka"
+            f"{stream.name}: {totals}, {written - totals.messages} written twice, "
+            f"{found[stream.feedback_topic]:,} feedbacks in Kafka; the daemon consumed {consumed:,}, "
+            f"outcomes {outcomes}, dropped {dropped}, retried {retried}"
         )
         self._complain(not totals.good, f"{stream.name}: {totals}, such as {stream.account.missing()}")
         self._complain(consumed != sum(outcomes.values()) + dropped, f"{stream.name}: consumed and outcomes differ")

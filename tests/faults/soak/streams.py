@@ -17,9 +17,11 @@ from tests.faults.soak.account import Account, read_feedback
 PARTITIONS = 3
 #: About 2 % of the tokens are dead.
 DEAD_EVERY = 50
-_TICK_S = 0.02
+_TICK_S = 0.05
 #: What was not written in time, because the broker was away, is left out beyond this.
 _CATCH_UP_S = 1.0
+#: While messages of this many seconds wait for their feedbacks nothing is written: the machine is too busy.
+_MOST_WAITING_S = 5.0
 _APPLE = (
     '{"DeviceToken":"%s","Payload":{"aps":{"alert":"message %d","badge":1,"sound":"default"}},'
     '"metadata":{"number":%d,"at":%d}}'
@@ -68,17 +70,18 @@ class Writer:
     def __init__(self, brokers: str, streams: Iterable[Stream]) -> None:
         self._publisher = KafkaPublisher(brokers, buffer_kib=262_144)
         self._due = dict.fromkeys(streams, 0.0)
-        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._greenlet = gevent.Greenlet(self._run)
         #: What Kafka refused for good: should stay empty.
         self.refused: list[str] = []
 
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
+    def start(self) -> gevent.Greenlet[[], None]:
+        """The greenlet that writes."""
+        self._greenlet.start()
+        return self._greenlet
 
     def stop(self, timeout_s: float = 60) -> None:
         """Ceases to write, and waits until Kafka has it all."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._greenlet.kill()
         self._publisher.flush(timeout_s)
 
     def close(self) -> None:
@@ -96,6 +99,8 @@ class Writer:
     def _write(self, seconds: float) -> None:
         now_ms = int(time.time() * 1000)
         for stream in self._due:
+            if stream.account.produced - stream.account.settled > stream.rate_s * _MOST_WAITING_S:
+                continue
             count, self._due[stream] = divmod(self._due[stream] + stream.rate_s * seconds, 1)
             for _ in range(int(count)):
                 self._publisher.publish(stream.topic, stream.message(now_ms), self._done)
@@ -111,6 +116,7 @@ class Reader:
     def __init__(self, brokers: str, streams: Iterable[Stream]) -> None:
         self._streams = {stream.feedback_topic: stream for stream in streams}
         topics = [*self._streams, *(stream.invalid_topic for stream in streams)]
+        self._greenlet = gevent.Greenlet(self._run)
         #: What should not be there: invalid messages, feedbacks of no message.
         self.strangers: list[str] = []
         self._consumer: Any = KafkaConsumer(
@@ -122,8 +128,10 @@ class Reader:
         )
         self._consumer.assign([TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)])
 
-    def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
+    def start(self) -> gevent.Greenlet[[], None]:
+        """The greenlet that reads."""
+        self._greenlet.start()
+        return self._greenlet
 
     def close(self) -> None:
         self._greenlet.kill()
