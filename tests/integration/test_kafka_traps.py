@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import time
@@ -210,6 +211,23 @@ def test_a_publisher_closes_without_its_broker(tmp_path: Path) -> None:
     publisher.close()
     assert not publisher._producer._sender.is_alive()
     assert publisher.pending == 1
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_refused_connection_leaves_no_descriptor(parts: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even until the garbage collector comes by, which takes long in a process that makes little garbage."""
+    gc.collect()
+    gc.disable()
+    parts.callback(gc.enable)
+    publisher = publisher_of(f"127.0.0.1:{free_port()}", parts)
+    publisher.publish("push-game-apns-feedbacks", b"x", expect_stored)
+    before = descriptors()
+    until(lambda: sum(record.message.startswith("Connection failed") for record in caplog.records) >= 6)
+    # one more: the attempt that is under way
+    assert descriptors() <= before + 1
 
 
 def test_a_publisher_with_records_under_way_closes_without_its_broker(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
 from kafka.structs import MemberState, OffsetAndMetadata
@@ -28,19 +29,39 @@ def connection(brokers: str) -> dict[str, Any]:
     """Settings that every consumer and producer is made with.
 
     ``api_version`` is the newest that the library knows, so that constructors do not wait for a broker: an older broker
-    is recognised when it is connected to, a newer one speaks this version too.
+    is recognised when it is connected to, a newer one speaks this version too. ``proxy_url`` only chooses who makes the
+    sockets: there is no proxy.
     """
     return {
         "bootstrap_servers": [broker.strip() for broker in brokers.split(",")],
         "api_version": max(BROKER_API_VERSIONS),
         "reconnect_backoff_max_ms": _RECONNECT_MAX_MS,
         "metrics_enabled": False,
+        "proxy_url": f"{ClosingSocket.SCHEMES[0]}://",
     }
 
 
 bound_batches()
 
 __all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
+
+
+class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # the library is untyped
+    """Makes sockets, and closes those that do not connect.
+
+    The library leaves them to the garbage collector, which errors and their frames keep them from for long: each
+    attempt while a broker is away costs a descriptor. Subclasses register themselves under their SCHEMES.
+    """
+
+    SCHEMES = ("direct",)
+
+    async def sock_connect(self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None) -> Any:
+        """The connected socket. Raises what the library's own raises."""
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:  # being closed while it waits, too
+            sock.close()
+            raise
 
 
 class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
