@@ -12,9 +12,12 @@ monkey.patch_all()
 
 import argparse  # noqa: E402 - gevent patches first
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
+
+import gevent  # noqa: E402
 
 from tests.faults.soak.run import Soak  # noqa: E402
 from tests.faults.soak.streams import Stream  # noqa: E402
@@ -39,12 +42,20 @@ def main() -> int:
     try:
         with arguments.samples.open("w") as samples:
             soak = Soak(directory, streams, samples, arguments.minutes, arguments.seed, arguments.broker_minutes)
-            return 0 if soak.run() else 1
+            return 0 if _until_told_to_stop(soak) else 1
     finally:
         if arguments.keep:
             sys.stdout.write(f"kept: {directory}\n")
         else:
             shutil.rmtree(directory)
+
+
+def _until_told_to_stop(soak: Soak) -> bool:
+    """Runs it in a greenlet that SIGTERM and SIGINT end in order, so that nothing is left behind."""
+    running = gevent.spawn(soak.run)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, running.kill, block=False)
+    return running.get() is True
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def axis(panel: Panel) -> Axis:
 
 def _linear(most: float) -> Axis:
     step = _round_step(most / 3 or 1)
-    ticks = [step * number for number in range(math.ceil(most / step) + 1)]
+    ticks = [step * number for number in range(max(1, math.ceil(most / step)) + 1)]
     return Axis(lambda value: value / ticks[-1], ticks)
 
 

@@ -23,7 +23,7 @@ TOLERANCES = {
     "rss_mb": Tolerance(1.05, 2, "MB"),
     "blocks": Tolerance(1.05, 10_000, ""),
     "fds": Tolerance(1, 2, ""),
-    "greenlets": Tolerance(1.1, 5, ""),
+    "greenlets": Tolerance(1, 5, ""),
     "p50_ms": Tolerance(1.5, 20, "ms"),
     "p99_ms": Tolerance(1.5, 50, "ms"),
 }
@@ -55,10 +55,10 @@ def flatness(samples: Sequence[Mapping[str, Any]]) -> list[Flatness]:
     early = _series([sample for sample in samples if end_s / 4 < sample["at_s"] <= end_s / 2])
     late = _series([sample for sample in samples if end_s * 3 / 4 < sample["at_s"]])
     found = []
-    for (owner, name), values in sorted(late.items()):
+    for owner, name in sorted(early.keys() & late.keys()):
         before = median(early[owner, name])
         limit = before * TOLERANCES[name].factor + TOLERANCES[name].slack
-        found.append(Flatness(owner, name, before, median(values), limit))
+        found.append(Flatness(owner, name, before, median(late[owner, name]), limit))
     return found
 
 
