@@ -3,6 +3,7 @@ import gc
 import re
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ class Owner:
         chosen: Json = {"host": "localhost", "port": self.port, "sender_id": "123", "api_key": "key"} | settings
         return Link(
             LinkSettings(**chosen),
-            TlsTrust(self.ca_file).context(),
             on_message=self.messages.append,
             on_stanza_error=lambda *error: self.errors.append(error),
             on_down=self.downs.append,
@@ -59,8 +59,11 @@ class Owner:
 
     def opened(self, **settings: Any) -> Link:
         link = self.link(**settings)
-        link.open()
+        link.open(self.tls())
         return link
+
+    def tls(self) -> ssl.SSLContext:
+        return TlsTrust(self.ca_file).context()
 
     def ids(self) -> list[str]:
         return [message["message_id"] for message in self.messages]
@@ -268,15 +271,16 @@ def test_a_server_that_says_nothing(scripted: Scripted) -> None:
     owner = Owner(scripted.port, scripted.ca_file)
     link = owner.link(connect_timeout_s=0.3)
     with pytest.raises(LinkError, match=r"^no login at localhost:\d+ within 0\.3 s$"):
-        link.open()
+        link.open(owner.tls())
     wait_until(lambda: not link._greenlets)
     assert not owner.downs
 
 
 def test_an_opening_that_is_given_up(scripted: Scripted) -> None:
     scripted.serve = scripted.rest
-    link = Owner(scripted.port, scripted.ca_file).link()
-    opening = gevent.spawn(link.open)
+    owner = Owner(scripted.port, scripted.ca_file)
+    link = owner.link()
+    opening = gevent.spawn(link.open, owner.tls())
     wait_until(lambda: "stream" in scripted.received or link._greenlets)
     opening.kill()
     assert isinstance(link.reason, ClosedError)
@@ -460,12 +464,11 @@ def test_an_exception_out_of_a_callback_ends_the_link(simulator: GcmSimulator, o
     error = KeyError("a bug")
     link = Link(
         LinkSettings("localhost", owner.port, "123", "key"),
-        TlsTrust(owner.ca_file).context(),
         on_message=lambda _: raise_(error),
         on_stanza_error=lambda *_: None,
         on_down=owner.downs.append,
     )
-    link.open()
+    link.open(owner.tls())
     push(link, "m1")
     assert owner.down() == "KeyError: 'a bug'"
     assert owner.downs[0].__cause__ is error
@@ -542,6 +545,22 @@ def test_dead_links_leave_nothing_behind(simulator: GcmSimulator, owner: Owner) 
     gc.collect()
     assert not any(isinstance(thing, Engine) for thing in gc.get_objects())
     wait_until(lambda: not simulator.links)
+
+
+def test_a_dead_link_keeps_no_tls_context_until_garbage_is_collected(simulator: GcmSimulator, owner: Owner) -> None:
+    """It is most of what a link weighs."""
+    gc.collect()
+    gc.disable()
+    try:
+        tls = owner.tls()
+        link = owner.link()
+        link.open(tls)
+        alive = weakref.ref(tls)
+        del tls
+        link.close()
+        wait_until(lambda: alive() is None)
+    finally:
+        gc.enable()
 
 
 def test_passwords_and_tokens_are_not_logged(

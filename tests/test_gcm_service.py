@@ -265,8 +265,8 @@ def test_how_messages_of_a_lost_link_end(simulator: GcmSimulator) -> None:
 
     owner = Owner()
     link = LinkSettings("localhost", simulator.port, "123", "key", ping_interval_s=0.2, ping_timeout_s=0.3)
-    window = Window(link, TlsTrust(simulator.ca_file).context(), 2_500, 60, owner)
-    window.open()
+    window = Window(link, 2_500, 60, owner)
+    window.open(TlsTrust(simulator.ca_file).context())
     simulator.command("freeze 60")
     for number in range(2_500):
         message = {"to": "x", "message_id": f"m{number}", "data": {"text": "x" * 3_500}}

@@ -111,6 +111,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
         self.set_stop()
         if self.filesocket is not None:
             self.filesocket.close()
+        self.socket = None
 
     # --- what the library calls ---------------------------------------------------------------------------------------
     def incoming_filter(self, xml: Element) -> Element | None:

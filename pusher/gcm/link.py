@@ -68,7 +68,6 @@ class Link:
     def __init__(
         self,
         settings: LinkSettings,
-        tls: ssl.SSLContext,
         *,
         on_message: Callable[[dict[str, Json]], None],
         on_stanza_error: Callable[[str, str, str], None],
@@ -80,7 +79,6 @@ class Link:
         #: Ids of messages that were not even begun to be written when the link went down, oldest first.
         self.unwritten: list[str] = []
         self.received_at = time.monotonic()
-        self._tls = tls
         self._on_message, self._on_stanza_error, self._on_down = on_message, on_stanza_error, on_down
         self._socket: ssl.SSLSocket | None = None
         self._greenlets = Group()
@@ -101,13 +99,17 @@ class Link:
         return self._opened and self.reason is None
 
     # --- life ---------------------------------------------------------------------------------------------------------
-    def open(self) -> None:
-        """Connects and logs in; waits for it. Raises ``LinkError`` (``AuthError``, ``CertificateError``)."""
+    def open(self, tls: ssl.SSLContext) -> None:
+        """Connects and logs in; waits for it. Raises ``LinkError`` (``AuthError``, ``CertificateError``).
+
+        A dead link does not keep the context, which is most of what it weighs (0.9 MB with Debian's authorities): the
+        rest is in the library's cycles, and lives on until a full garbage collection.
+        """
         where = f"{self.settings.host}:{self.settings.port}"
         limit_s = self.settings.connect_timeout_s
         try:
             with gevent.Timeout(limit_s, LinkError(f"no login at {where} within {limit_s:g} s")):
-                self._socket = self._connect(where)
+                self._socket = self._connect(where, tls)
                 self.spawn(partial(self._write, self._socket))
                 self._engine.start(self._socket)
                 self._settled.wait()
@@ -142,6 +144,7 @@ class Link:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
+            self._socket = None
         self._settled.set()
         self._out_taken.set()
         current = gevent.getcurrent()
@@ -234,12 +237,12 @@ class Link:
         self._on_stanza_error(stanza_id, condition, text)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
-    def _connect(self, where: str) -> ssl.SSLSocket:
+    def _connect(self, where: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
         try:
             plain = self._reached()
             plain.settimeout(None)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._tls.wrap_socket(plain, server_hostname=self.settings.host)
+            return tls.wrap_socket(plain, server_hostname=self.settings.host)
         except ssl.SSLCertVerificationError as error:
             raise CertificateError(f"the certificate of {where} is refused: {error.verify_message}") from None
         except OSError as error:

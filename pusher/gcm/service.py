@@ -161,8 +161,8 @@ class GcmService:
             tls = settings.trust.context()
         except CredentialError as error:
             raise LinkError(str(error)) from None
-        window = Window(settings.link, tls, settings.max_pending, settings.ack_timeout_s, self)
-        window.open()
+        window = Window(settings.link, settings.max_pending, settings.ack_timeout_s, self)
+        window.open(tls)
         log.info("connected", game=self.lane.settings.app, origin=self._where)
         return window
 
@@ -307,13 +307,12 @@ def log_in_once(app: str, settings: GcmSettings) -> None:
     """Logs in and out again. Waits some seconds; raises ``CredentialError`` when refused, else ``LinkError``."""
     link = Link(
         replace(settings.link, connect_timeout_s=_TRIAL_S),
-        settings.trust.context(),
         on_message=lambda message: log.debug("message during the trial login", fields=",".join(message)),
         on_stanza_error=lambda *_: None,
         on_down=lambda _: None,
     )
     try:
-        link.open()
+        link.open(settings.trust.context())
     except AuthError as error:
         raise CredentialError(f"{error}; check gcm.certs.{app}.senderID and .apiKey") from None
     link.close()

@@ -64,9 +64,7 @@ class Owner(Protocol):
 class Window:
     """A link, opened by ``open``, that takes pushes until it has ``left``."""
 
-    def __init__(
-        self, settings: LinkSettings, tls: ssl.SSLContext, max_pending: int, ack_timeout_s: float, owner: Owner
-    ) -> None:
+    def __init__(self, settings: LinkSettings, max_pending: int, ack_timeout_s: float, owner: Owner) -> None:
         #: Set when it takes no more pushes: the link is down, or Google drains it.
         self.left = Event()
         #: Why, in one line.
@@ -79,13 +77,11 @@ class Window:
         self._pool = Pool(max_pending)
         #: By message id, oldest first.
         self._waits: dict[str, AsyncResult[End]] = {}
-        self._link = Link(
-            settings, tls, on_message=self._message, on_stanza_error=self._stanza_error, on_down=self._down
-        )
+        self._link = Link(settings, on_message=self._message, on_stanza_error=self._stanza_error, on_down=self._down)
 
-    def open(self) -> None:
+    def open(self, tls: ssl.SSLContext) -> None:
         """Connects and logs in; waits. Raises ``LinkError``."""
-        self._link.open()
+        self._link.open(tls)
         self.opened_at = time.monotonic()
 
     @property
