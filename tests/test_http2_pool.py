@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,31 @@ def test_in_flight_is_limited_over_all_links(server: Server) -> None:
     assert {len(peer.requests) for peer in server.peers} == {2, 3}
     assert service.pool.close(0) == 5
     assert {exchange.end for exchange in service.ended(5)} == {End.LOST}
+
+
+def test_a_dead_link_keeps_no_tls_context_until_garbage_is_collected(server: Server) -> None:
+    """It is most of what a link weighs."""
+    contexts: list[weakref.ref[ssl.SSLContext]] = []
+
+    def tls() -> ssl.SSLContext:
+        context = server.files.client_context()
+        contexts.append(weakref.ref(context))
+        return context
+
+    gc.collect()
+    gc.disable()
+    service = Service(server, tls=tls)
+    try:
+        for _ in range(3):
+            until(lambda: service.ready() and len(server.peers) == len(contexts))
+            server.peers[-1].cut()
+            until(lambda: not service.ready())
+        until(service.ready)
+        assert len(contexts) == 4
+        until(lambda: sum(context() is not None for context in contexts) == 1)
+    finally:
+        gc.enable()
+        service.pool.close(0)
 
 
 def test_a_link_with_little_room_gets_little(server: Server) -> None:

@@ -133,7 +133,9 @@ class Link:
         self.up.set()
         self._transport.close()
         self._hand_on(self.connection.lost())
-        for greenlet in self._greenlets:
+        # A killed greenlet keeps the frames that it was killed in, which keep the link, which must not keep it.
+        greenlets, self._greenlets = self._greenlets, []
+        for greenlet in greenlets:
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)
         self._on_progress()
