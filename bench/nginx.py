@@ -85,8 +85,8 @@ class Nginx:
 
     With log_arrivals the file arrivals gets a line "time_s path" a request, buffered for up to a second. Device tokens
     that begin with "dead" are refused as Apple does it. A connection is sent away after keepalive_requests. Apple's
-    answers come after latency_ms; locations are further blocks of nginx's configuration, which may sleep too. faults are
-    per cent of the requests by the status that answers them: 429, 500 or 503, chosen by the number of the request.
+    answers come after latency_ms; locations are further blocks of nginx's configuration, which may sleep too. faults
+    are per cent of the requests by the status that answers them: 429, 500 or 503, chosen by the number of the request.
     """
 
     def __init__(

@@ -156,6 +156,7 @@ class Sender:
             for service in self.services.values():
                 service.lane.tick()
             self._readiness.report()
+            self._consuming.count_out_of_range(self._stats)
             if self._skipped and time.monotonic() >= self._set_up_at:
                 self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
                 for app in list(self._skipped):
@@ -258,6 +259,7 @@ class Sender:
         return ""
 
     def _flush_stats(self, _: float) -> str:
+        self._consuming.count_out_of_range(self._stats)
         self._stats.flush()
         return ""
 

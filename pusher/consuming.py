@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import gevent
@@ -11,6 +11,8 @@ from gevent.event import Event
 
 from pusher.broker.interface import Record, Source
 from pusher.broker.offsets import TopicPartition, Tracker
+from pusher.telemetry import metrics
+from pusher.telemetry.stats import Stats
 
 _POLL_S = 1.0
 #: Records that are submitted before others get their turn: at most some 20 ms of work on a busy machine.
@@ -66,6 +68,8 @@ class Consuming:
         self._refresh = False
         self._read_times = ReadTimes()
         self._polled_at = clock()
+        #: Positions out of range, by topic, that the stats know of.
+        self._counted: Counter[str] = Counter()
         self._ending = False
         self._ended = Event()
 
@@ -97,6 +101,12 @@ class Consuming:
         now = self._clock()
         read_at = {key: self._read_times.oldest(tracker) for key, tracker in self.source.assignment.trackers.items()}
         return {key: 0.0 if at is None else now - at for key, at in read_at.items()}
+
+    def count_out_of_range(self, stats: Stats) -> None:
+        """Counts positions that the broker no longer had since the last call. Never waits."""
+        for topic, number in (self.source.out_of_range - self._counted).items():
+            stats.counter(metrics.OFFSET_OUT_OF_RANGE, topic).add(number)
+        self._counted = Counter(self.source.out_of_range)
 
     def refresh(self) -> None:
         """What is wanted has changed. Returns at once."""

@@ -33,7 +33,7 @@ def of_kafka(
             name = name_of(topic) or UNKNOWN
             yield Sample(metric, (name.platform, name.game, topic, str(partition)), value)
     yield Sample(figures.POLL_AGE, (), consuming.poll_age_s)
-    yield Sample(figures.OUT_OF_RANGE, (), consuming.source.out_of_range)
+    yield Sample(figures.OUT_OF_RANGE, (), consuming.source.out_of_range.total())
     for address, pending in publishers.pending().items():
         yield Sample(figures.PUBLISHER_PENDING, (address,), pending)
 

@@ -138,7 +138,7 @@ def test_entities_are_refused_before_they_are_expanded(scripted: Scripted) -> No
 
     scripted.serve = serve
     with pytest.raises(Exception, match="a document type from the server"):
-        Owner(scripted.port, scripted.ca_file).link().open()
+        Owner(scripted.port, scripted.ca_file).opened()
 
 
 # --- Kafka

@@ -65,7 +65,7 @@ def by_oauth(port: int, trust: TlsTrust) -> None:
 def by_xmpp(port: int, trust: TlsTrust) -> None:
     settings = LinkSettings("localhost", port, "1", "key", connect_timeout_s=2.0)
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    Link(settings, trust.context(), on_message=nothing, on_stanza_error=nothing, on_down=nothing).open()
+    Link(settings, on_message=nothing, on_stanza_error=nothing, on_down=nothing).open(trust.context())
 
 
 Way = Callable[[int, TlsTrust], None]

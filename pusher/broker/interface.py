@@ -5,6 +5,7 @@ One contract suite (``tests/contract/``) runs over both implementations.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -126,8 +127,8 @@ class Source(Protocol):
         ...
 
     @property
-    def out_of_range(self) -> int:
-        """How often a position was out of range and set to the earliest offset."""
+    def out_of_range(self) -> Counter[str]:
+        """How often a position of a topic was out of range and set to the earliest offset."""
         ...
 
 

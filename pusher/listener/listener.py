@@ -196,6 +196,7 @@ class Listener:
             gevent.sleep(_TICK_S)
             for deleter in list(self._deleters.values()):
                 deleter.held.tick()
+            self._consuming.count_out_of_range(self._stats)
             self._readiness.report()
 
     def _measure(self) -> None:
@@ -245,6 +246,7 @@ class Listener:
         return ""
 
     def _flush_stats(self, _: float) -> str:
+        self._consuming.count_out_of_range(self._stats)
         self._set_gauges()
         self._stats.flush()
         return ""

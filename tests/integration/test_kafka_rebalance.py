@@ -219,7 +219,7 @@ def test_positions_below_the_log_go_to_its_start(group: Group) -> None:
 
     successor = group.member()
     until(lambda: [record.offset for record in successor.seen] == list(range(25, 30)))
-    assert successor.source.out_of_range == 1
+    assert successor.source.out_of_range.total() == 1
 
 
 def test_positions_above_the_log_go_to_its_start(group: Group) -> None:
@@ -234,7 +234,7 @@ def test_positions_above_the_log_go_to_its_start(group: Group) -> None:
 
     successor = group.member()
     until(lambda: [record.offset for record in successor.seen] == list(range(5)))
-    assert successor.source.out_of_range == 1
+    assert successor.source.out_of_range.total() == 1
     group.write(topic, 1)
     until(lambda: len(successor.seen) == 6)
     until(lambda: group.committed() == {(topic, 0): 6})

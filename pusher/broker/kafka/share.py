@@ -10,6 +10,7 @@ runs in the consuming greenlet.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -32,8 +33,8 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
     def __init__(self, assignment: Assignment, group: str, offset_reset: str, consumer: Consumer) -> None:
         self.assignment = assignment
         self.consumer = consumer
-        #: How often a position was out of range.
-        self.out_of_range = 0
+        #: How often a position was out of range, by topic.
+        self.out_of_range: Counter[str] = Counter()
         #: Assigned partitions whose start is not known yet; they are paused.
         self.unopened: set[TopicPartition] = set()
         #: Opened partitions that are paused.
@@ -154,7 +155,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
             position = self.assignment.trackers[key].next_offset
             where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start.offset}
             log.error("offset out of range, going on at the earliest", group=self._group, **where)
-            self.out_of_range += 1
+            self.out_of_range[key.topic] += 1
             if start.offset < position:
                 self.assignment.assign(key, start.offset)
             self.consumer.seek(Partition(*key), start.offset)

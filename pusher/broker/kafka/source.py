@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import gevent
@@ -139,8 +140,8 @@ class KafkaSource:
         return Health(ready=not reason, reason=reason)
 
     @property
-    def out_of_range(self) -> int:
-        """How often a position was out of range."""
+    def out_of_range(self) -> Counter[str]:
+        """How often a position of a topic was out of range."""
         return self._share.out_of_range
 
     def lag(self) -> dict[TopicPartition, int]:

@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class SqliteSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.assignment = Assignment()
-        self.out_of_range = 0
+        self.out_of_range: Counter[str] = Counter()
         self._store = Store(url)
         self._member = membership.Member(group, f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}")
         topics = list(topics)
@@ -246,7 +247,7 @@ class SqliteSource:
         """Goes on elsewhere: records were removed, or the file was replaced by another one."""
         where = {"topic": tracker.key.topic, "offset": tracker.next_offset, "earliest": offset}
         log.error("offset out of range, going on at the earliest", group=self._member.group, **where)
-        self.out_of_range += 1
+        self.out_of_range[tracker.key.topic] += 1
         return self.assignment.assign(tracker.key, offset) if offset < tracker.next_offset else tracker
 
 
