@@ -28,6 +28,8 @@ from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
 from pusher.broker.sqlite.group import Member, Share, commit, join, leave
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import create_topic, delete_old, topics
+from pusher.consuming import Consuming
+from pusher.telemetry.stats import Stats
 from tests.contract.brokers import (
     SqliteBroker,
     everything,
@@ -569,7 +571,11 @@ def test_removed_records_are_skipped_counted_and_said(
     with opened(broker) as connection:
         connection.execute("DELETE FROM record WHERE value IN (x'32', x'33')")
     assert values(receive(source, 2)) == [b"4", b"5"]
-    assert source.out_of_range.total() == 1
+    stats = Stats("host")
+    consuming = Consuming(source, lambda *_: None, never, commit_interval_s=1.0)
+    for _ in range(2):
+        consuming.count_out_of_range(stats)
+    assert {sample.tags: sample.value for sample in stats.snapshot()} == {(TOPIC,): 1}
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         "offset out of range, going on at the earliest"
     ]
