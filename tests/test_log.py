@@ -161,6 +161,19 @@ def test_what_libraries_call_information_is_debug(written: Written) -> None:
     assert line.endswith(' level=debug msg="chat 1"')
 
 
+def test_what_libraries_call_a_fault_and_is_none_is_debug(written: Written) -> None:
+    def say() -> None:
+        logging.getLogger("kafka.cluster").error("Topic %s not found in cluster metadata", "push-game_apns")
+        logging.getLogger("kafka.net.selector").warning("Task 'x' ran for 0.2s: it is blocking the event loop")
+
+    written("info")
+    say()
+    assert written() == []
+    written("debug")
+    say()
+    assert [line.split()[1] for line in written()] == ["level=debug", "level=debug"]
+
+
 def test_what_libraries_repeat_is_written_once(written: Written) -> None:
     written("info")
     for number in range(5):
