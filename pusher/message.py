@@ -165,7 +165,7 @@ def merge(metadata: dict[str, Json], into: dict[str, Json]) -> None:
 def origin(record: Record) -> str:
     """``topic/partition/offset/timestamp`` of the record sent first: a replayed one keeps that of its source."""
     for name, value in record.headers or ():
-        if name == ORIGIN_HEADER:
+        if name == ORIGIN_HEADER and value:
             return value.decode("utf-8", "replace")
     return f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}"
 

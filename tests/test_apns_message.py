@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pusher.apns.message import ApnsParser, ApnsPush
-from pusher.message import InvalidMessage
+from pusher.message import MAX_DEPTH, InvalidMessage
 from tests.records import record, tracker
 
 TOKEN = "ab" * 32
@@ -34,6 +34,27 @@ def test_a_plain_message() -> None:
 def test_names_have_no_case_and_the_last_spelling_wins(name: str) -> None:
     raw = b'{"DeviceToken":"first","%s":"last"}' % name.encode()
     assert parse(raw).token == "last"
+
+
+def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    return b'{"DeviceToken":"%b","Payload":%b1%b}' % (TOKEN.encode(), opening * levels, closing * levels)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 990, 1_020, 100_000])
+def test_what_is_nested_deeper_than_encoders_go_is_invalid(levels: int) -> None:
+    for brackets in ((b"[", b"]"), (b'{"a":', b"}")):
+        with pytest.raises(InvalidMessage) as invalid:
+            parse(nested(levels, *brackets))
+        assert invalid.value.reason in ("too-deep", "not-json")
+
+
+def test_the_deepest_message_and_brackets_in_its_texts() -> None:
+    assert parse(nested(MAX_DEPTH - 1)).body == b"[" * (MAX_DEPTH - 1) + b"1" + b"]" * (MAX_DEPTH - 1)
+    assert json.loads(parse(message(Payload={"aps": {"alert": "[{" * 200}})).body) == {"aps": {"alert": "[{" * 200}}
+
+
+def test_an_origin_header_without_a_value_says_nothing() -> None:
+    assert parse(message(), headers=[("pusher-origin", b"")]).id == parse(message()).id
 
 
 def test_unknown_fields_and_other_spellings_are_ignored() -> None:
@@ -100,6 +121,7 @@ def test_numbers_keep_their_value(number: str) -> None:
         (message(priority=True), "bad-priority"),
         (message(priority=10.0), "bad-priority"),
         (message(priority=[]), "bad-priority"),
+        (message(push_type="x" * 65), "bad-push-type"),
         (message(push_type="alert\n"), "bad-push-type"),
         (message(push_type=3), "bad-push-type"),
         (message(topic="a b"), "bad-topic"),

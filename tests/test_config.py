@@ -1,12 +1,13 @@
 import re
 from pathlib import Path
 
+import orjson
 import pytest
 
 from pusher import config
 from pusher.config import Address, Config, ConfigError, settings
 from pusher.config.effective import effective
-from pusher.config.schema import Duration, List, Setting, variable
+from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
 
 ROOT = Path(__file__).parents[1]
 
@@ -223,6 +224,60 @@ def test_service_accounts_as_text_or_as_mapping() -> None:
     assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "a") == '{"project_id": "x"}'
     assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "b") == '{"project_id": "ü"}'
     assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "c") == "{}"
+
+
+@pytest.mark.parametrize(
+    ("account", "text"),
+    [
+        ("{project_id: 0123, private_key_id: null, x: [1.50, yes]}",
+         '{"project_id": "0123", "private_key_id": null, "x": ["1.50", "yes"]}'),
+        ("{a: !!int x, b: !!bool x, c: 2001-99-99, d: !!python/none x}",
+         '{"a": "x", "b": "x", "c": "2001-99-99", "d": "x"}'),
+        ("{<<: [{a: 1, b: 1}, {b: 2, c: 2}], a: 3}", '{"b": "1", "c": "2", "a": "3"}'),
+    ],
+)  # fmt: skip
+def test_a_service_account_as_mapping_is_taken_as_written(account: str, text: str) -> None:
+    found = parse(f"gcm: {{apps: a, firebaseCredentials: {{a: {account}}}}}")
+    assert orjson.loads(found.of(settings.GCM_FIREBASE_CREDENTIALS, "a")) == orjson.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gcm: {apps: a, firebaseCredentials: {a: {[1, 2]: x}}}", "config.yaml:1: a key is not text"),
+        ("gcm: {apps: a, firebaseCredentials: {a: &a {a: *a}}}", "config.yaml: nested far deeper than 20 levels"),
+        ("a: &a {<<: *a}", "config.yaml: nested far deeper than 20 levels"),
+        ("a: " + "[" * 2_000 + "]" * 2_000, "config.yaml: nested far deeper than 20 levels"),
+        (r'{"a\nb": 1}', r"config.yaml:1: 'a\nb' has characters that no key has"),
+        (r'apns: {apps: "a\ud800"}', "config.yaml:1: apns.apps expects a list of texts"),
+        (r'apns: {host: "a\0"}', "config.yaml:1: apns.host expects text"),
+    ],
+)
+def test_odd_yaml_is_one_line(text: str, words: str) -> None:
+    assert error(text).startswith(words)
+
+
+def test_anchors_that_multiply_each_other_end_in_one_line() -> None:
+    levels = [f"l{n}: &l{n} {{{', '.join(f'{name}: *l{n - 1}' for name in 'abcdefghij')}}}" for n in range(1, 12)]
+    text = "\n".join(["l0: &l0 {a: 1}", *levels])
+    assert re.search(r"anchors make more than 20000 values of the file; use fewer$", error(text))
+
+
+def test_octets_of_a_variable_that_are_no_text_are_refused() -> None:
+    assert error(APNS_HOST="a\udc80").startswith("variable PUSHER_APNS_HOST: apns.host expects text")
+
+
+def test_what_does_not_print_is_shown_escaped() -> None:
+    found = parse(APNS_HOST="a\rb\x85c", ZZZ="x")
+    (line,) = [line for line in effective(found) if line.startswith("apns.host")]
+    assert r"a\rb\x85c" in line
+
+
+@pytest.mark.parametrize("kind", [Duration("s"), Number()], ids=["duration", "number"])
+def test_long_numbers_that_are_none_cost_no_more_than_their_length(kind: Kind[float]) -> None:
+    """Squared, this one would take minutes."""
+    with pytest.raises(ValueError, match=r"a time such as|a number"):
+        kind.parse("1" * 1_000_000 + "x")
 
 
 def test_settings_of_an_app_that_is_not_served_cost_one_warning() -> None:

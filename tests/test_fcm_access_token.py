@@ -216,12 +216,16 @@ def test_an_endpoint_that_does_not_speak_tls(files: TlsFiles) -> None:
         assert "TLS" in str(failure(endpoint(uri, files)))
 
 
-@pytest.mark.parametrize("reply", [b"SSH-2.0-x\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"])
+@pytest.mark.parametrize(
+    "reply", [b"SSH-2.0-x\r\n", b"x" * 60_000, b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"]
+)
 def test_an_endpoint_that_does_not_speak_http(files: TlsFiles, reply: bytes) -> None:
     context = server_context(files)
     context.set_alpn_protocols(["http/1.1"])
     with raw_server(reply, context) as uri:
-        assert not failure(endpoint(uri, files)).refused
+        failed = failure(endpoint(uri, files))
+    assert not failed.refused
+    assert len(str(failed)) < 300
 
 
 def test_a_certificate_that_is_not_trusted(oauth: OAuth, files: TlsFiles, tmp_path: Path) -> None:

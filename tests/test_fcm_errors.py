@@ -23,6 +23,18 @@ RETRY = {"QUOTA_EXCEEDED", "UNAVAILABLE", "INTERNAL"}
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 
+@pytest.mark.parametrize("place", ["@type", "errorCode", "status", "message", "details"])
+def test_values_of_other_types_say_nothing(place: str) -> None:
+    """However deep they are nested."""
+    detail = {"@type": FCM_ERROR, "errorCode": "UNREGISTERED"}
+    error = {"status": "INTERNAL", "details": [detail]}
+    (error if place in ("status", "message", "details") else detail)[place] = "@"
+    body = json.dumps({"error": error}).replace('"@"', "[" * 1_000 + "]" * 1_000).encode()
+    outcome, _ = read_answer(400, body)
+    assert outcome.reason in ("DEVICE_UNREGISTERED", "INTERNAL_SERVER_ERROR", "UNKNOWN")
+    assert outcome.delete_token == (place in ("status", "message"))
+
+
 def body_of(status: int, rpc_status: str, *details: object, message: str = "words of Google") -> bytes:
     error = {"code": status, "message": message, "status": rpc_status, "details": list(details)}
     return json.dumps({"error": error}).encode()

@@ -13,8 +13,9 @@ import orjson
 import pytest
 from gevent.server import StreamServer
 
-from pusher.gcm.engine import Engine, message_stanza
+from pusher.gcm.engine import MAX_STANZA_BYTES, Engine, message_stanza
 from pusher.gcm.link import (
+    MAX_QUEUED_BYTES,
     MAX_UNWRITTEN_BYTES,
     AuthError,
     CertificateError,
@@ -518,6 +519,58 @@ def test_pings_of_the_server_are_answered(scripted: Scripted) -> None:
     link = Owner(scripted.port, scripted.ca_file).opened()
     wait_until(lambda: 'id="s&amp;1"' in scripted.received)
     assert scripted.received.endswith("""<iq type='result' to="gcm.googleapis.com" id="s&amp;1"/>""")
+    link.kill(ClosedError("the test is over"))
+
+
+def test_requests_of_a_server_that_reads_nothing_do_not_fill_the_memory(scripted: Scripted) -> None:
+    def serve(socket: Any) -> None:
+        scripted.login(socket, say)
+        with contextlib.suppress(OSError):
+            while True:
+                say(socket, f"<iq type='get' id='{'x' * 60_000}'><ping xmlns='urn:xmpp:ping'/></iq>")
+
+    scripted.serve = serve
+    owner = Owner(scripted.port, scripted.ca_file)
+    link = owner.opened()
+    while not owner.downs:
+        assert link._out_bytes <= MAX_QUEUED_BYTES
+        gevent.sleep(0.001)
+    assert owner.down() == "the server asks more than it reads"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (" " * (MAX_STANZA_BYTES + 100_000), f"a stanza of more than {MAX_STANZA_BYTES} bytes from the server"),
+        ("<a>" * 100, "elements nested deeper than 32 from the server"),
+    ],
+)
+def test_stanzas_without_end_end_the_link(scripted: Scripted, content: str, reason: str) -> None:
+    def serve(socket: Any) -> None:
+        scripted.login(socket, say)
+        with contextlib.suppress(OSError):
+            say(socket, content)
+        scripted.rest(socket)
+
+    scripted.serve = serve
+    owner = Owner(scripted.port, scripted.ca_file)
+    owner.opened()
+    assert owner.down() == reason
+
+
+def test_words_of_an_error_are_cut(scripted: Scripted) -> None:
+    def serve(socket: Any) -> None:
+        scripted.login(socket, say)
+        error = "<bad-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
+        words = f"<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>{'w' * 10_000}</text>"
+        say(socket, f"<message id='1' type='error'><error>{error}{words}</error></message>")
+        scripted.rest(socket)
+
+    scripted.serve = serve
+    owner = Owner(scripted.port, scripted.ca_file)
+    link = owner.opened()
+    wait_until(lambda: owner.errors)
+    assert owner.errors == [("1", "bad-request", "w" * 500)]
     link.kill(ClosedError("the test is over"))
 
 

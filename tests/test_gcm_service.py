@@ -424,6 +424,19 @@ def test_what_comes_from_google_is_acknowledged_when_its_feedback_is_stored(simu
     assert feedback["metadata"] == {"game": "game", "hostname": "pod-1", "platform": "gcm"}
 
 
+@pytest.mark.parametrize("message_id", ["\x01", "a\nb", "\ufffe"])
+def test_a_device_cannot_break_the_stream_by_the_id_of_its_message(simulator: GcmSimulator, message_id: str) -> None:
+    with Bed(simulator) as bed:
+        bed.wait_until_ready()
+        window = bed.service._window
+        assert window is not None
+        bed.service.upstream(window, {"message_id": message_id, "from": "device"})
+        wait_until(lambda: simulator.acknowledged == {message_id: 1})
+        bed.submit(2)
+        bed.wait_until_done()
+        assert bed.service._window is window
+
+
 def test_what_could_not_be_stored_is_not_acknowledged(simulator: GcmSimulator) -> None:
     with Bed(simulator) as bed:
         bed.wait_until_ready()

@@ -718,6 +718,18 @@ def test_what_the_peer_must_not_do_fails_the_connection(code: int, frames: bytes
     assert wire.client.lost() == exchanges
 
 
+def test_nothing_follows_our_goaway() -> None:
+    wire = Wire()
+    written, waiting = an_exchange(), an_exchange()
+    wire.send(written)
+    wire.client.request([waiting], 0.0)
+    with pytest.raises(ConnectionFailed):
+        wire.receive(FAILURES["GOAWAY on a stream"][1])
+    assert kinds(wire.out()) == ["GoAwayFrame"]
+    assert wire.client.lost() == [written, waiting]
+    assert (written.end, waiting.end) == (End.LOST, End.UNPROCESSED)
+
+
 def test_the_first_frame_must_be_settings() -> None:
     client = Connection(b"example.com")
     with pytest.raises(ConnectionFailed):

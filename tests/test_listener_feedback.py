@@ -231,3 +231,11 @@ def test_game_and_platform_come_from_the_topic(topic: str, apps: tuple[str, ...]
 )
 def test_other_topics_are_none_of_the_listeners(topic: str) -> None:
     assert topic_name(topic, ()) is None
+
+
+def test_feedbacks_with_ever_new_fields_do_not_stay_in_memory() -> None:
+    sorter = Sorter("apns")
+    for number in range(20):
+        fields = {f"{number}-{n}": 1 for n in range(1_000)} | {"Reason": "Unregistered", "DeviceToken": "AB12"}
+        assert len(sorter.sort(tracker(APNS), [record(fields)]).dead) == 1
+    assert sum(len(name or "") for shape in sorter._shapes for name in shape) < 1_000

@@ -32,6 +32,32 @@ def admitted(tracker: Tracker, offsets: Iterable[int]) -> list[int]:
     return [record.offset for record in tracker.admit(at(*offsets))]
 
 
+def damaged(*parts: str) -> str:
+    return "pusher1:" + ",".join(parts)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        damaged(*["1.4c91"] * 500),  # 500 times 200,000 offsets
+        damaged("1.zzzzzz"),
+        damaged("1y2p0ij32e8e7.1"),  # 2 to the power of 63
+        damaged("+1.1"),
+        damaged(" 1.1"),
+        damaged("1_0.1"),
+        damaged("1.1.1"),
+        damaged("1.0"),
+        damaged("\u0661.1"),
+    ],
+)
+def test_ranges_that_we_cannot_have_written_mean_none(metadata: str) -> None:
+    assert list(decode_ranges(5, metadata)) == []
+
+
+def test_as_many_finished_offsets_as_a_partition_can_have_are_read() -> None:
+    assert list(decode_ranges(5, damaged("1.lfls"))) == list(range(6, 1_000_006))
+
+
 def resumed(tracker: Tracker) -> Tracker:
     """The tracker of the next owner, after this one's commit."""
     commit = tracker.due()

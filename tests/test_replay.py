@@ -22,16 +22,19 @@ import orjson
 import pytest
 
 from pusher import cli
+from pusher.apns.message import ApnsParser
 from pusher.broker.interface import Header, Record
 from pusher.broker.offsets import Commit
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
-from pusher.message import derived_id, origin
+from pusher.message import ORIGIN_HEADER, derived_id, origin
 from pusher.replay import known
 from pusher.replay.copying import Pace, with_expiry
 from pusher.replay.known import DELIVERED, FAILED, WANTED, Finished, Known
+from pusher.replay.message import origin_ms, read_feedback, read_request, source_topic
 from pusher.replay.places import parse_place
 from tests.contract.brokers import receive, until
 from tests.publisher import Clock
+from tests.records import record
 
 ROOT = Path(__file__).parents[1]
 TOPIC, GROUP = "push-game_apns-single", "senders"
@@ -670,3 +673,34 @@ def test_ranges_above_a_commit_are_finished() -> None:
     assert finished.has(2, 4)
     assert not finished.has(1, 0)
     assert finished.starts == {0: 10, 2: 5}
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"ApnsID":%b,"DeviceToken":%b}' % (nested(900), nested(900)),
+        b'{"message_type":"ack","message_id":%b,"from":7}' % nested(900),
+    ],
+)
+def test_ids_and_tokens_of_other_types_are_none(value: bytes) -> None:
+    feedback = read_feedback(value)
+    assert feedback is not None
+    assert (feedback.id, feedback.token) == ("", "")
+
+
+@pytest.mark.parametrize("time_ms", [b"9" * 5_000, b"x", "\u0661".encode()])
+def test_a_time_in_an_origin_that_is_none(time_ms: bytes) -> None:
+    assert origin_ms(record(b"{}", headers=[(ORIGIN_HEADER, b"t/0/1/" + time_ms)])) == -1
+
+
+def test_headers_without_a_value_say_nothing() -> None:
+    headers = [("error", b""), ("source-topic", b""), (ORIGIN_HEADER, b"")]
+    odd = record({"DeviceToken": TOKEN, "Payload": {}}, headers=headers)
+    assert source_topic(odd) == ""
+    message = read_request(odd, TOPIC, ApnsParser(""))
+    assert (message.reasons, message.invalid) == (("",), False)
+    assert message.key == read_request(odd._replace(headers=()), TOPIC, ApnsParser("")).key

@@ -6,6 +6,7 @@ Fields: ``DeviceToken``, ``Payload``, ``metadata``, ``push_expiry`` (ms), ``coll
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from pusher.broker.interface import Record
@@ -43,6 +44,8 @@ _PLACES = {name: place for place, name in enumerate(_FIELDS)} | {"DeviceToken": 
 _PRIORITIES = {1: b"1", 5: b"5", 10: b"10", "1": b"1", "5": b"5", "10": b"10"}
 #: Apple takes 64 bytes and answers BadCollapseId above; this only keeps a header block in bounds.
 _MAX_COLLAPSE_ID_BYTES = 1_024
+#: Apple may have new ones; this only keeps a header in bounds.
+_PUSH_TYPE = re.compile(r"[A-Za-z]{1,64}")
 _TOPIC_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._")
 
 
@@ -93,7 +96,7 @@ class ApnsParser:
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> Kind:
         if push_type is None or push_type == "":
             push_type = _push_type(payload)
-        elif not isinstance(push_type, str) or not (push_type.isascii() and push_type.isalpha()):
+        elif not isinstance(push_type, str) or _PUSH_TYPE.fullmatch(push_type) is None:
             raise InvalidMessage("bad-push-type", "push_type is not one of Apple's")
         if topic is None or topic == "":
             topic = self._topic and self._topic + TOPIC_SUFFIX.get(push_type, "")

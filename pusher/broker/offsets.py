@@ -12,6 +12,7 @@ an answer that arrives late finishes an offset of a tracker nobody commits any m
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -19,8 +20,11 @@ from typing import NamedTuple, Protocol, TypeVar
 #: What a broker stores beside an offset (Kafka's offset.metadata.max.bytes).
 MAX_METADATA_BYTES = 4096
 _FORMAT = "pusher1:"
-#: A longer range is damaged text: it must not make us fill the memory.
-_MAX_RANGE = 10_000_000
+#: More finished offsets are damaged text, which must not make us fill the memory: a partition runs ahead by
+#: ``queue.maxUncommitted``, a million at most, and what was fetched with the last of them.
+_MAX_FINISHED = 2_000_000
+_MAX_OFFSET = 2**63 - 1
+_RANGE = re.compile(r"([0-9a-z]{1,13})\.([0-9a-z]{1,13})")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -207,22 +211,19 @@ def encode_ranges(low: int, done: Iterable[int]) -> tuple[str, bool]:
     return (_FORMAT + ",".join(parts) if parts else ""), True
 
 
-def decode_ranges(low: int, metadata: str) -> Iterable[int]:
+def decode_ranges(low: int, metadata: str) -> Sequence[int]:
     """The offsets that ``encode_ranges`` wrote. Text that it cannot have written, another program's, means none."""
     if not metadata.startswith(_FORMAT):
         return []
     offsets: list[int] = []
     end = low
-    try:
-        for part in metadata[len(_FORMAT) :].split(","):
-            gap, length = (int(number, 36) for number in part.split("."))
-            if gap < 1 or not 1 <= length <= _MAX_RANGE:
-                return []
-            end += gap
-            offsets.extend(range(end, end + length))
-            end += length
-    except ValueError:
-        return []
+    for part in metadata[len(_FORMAT) :].split(","):
+        found = _RANGE.fullmatch(part)
+        gap, length = (int(found[1], 36), int(found[2], 36)) if found else (0, 0)
+        first, end = end + gap, end + gap + length
+        if not gap or not length or end > _MAX_OFFSET or len(offsets) + length > _MAX_FINISHED:
+            return []
+        offsets.extend(range(first, end))
     return offsets
 
 

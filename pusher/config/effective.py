@@ -27,5 +27,6 @@ def _shown(value: Value) -> str:
         return "(no effect)"
     if value.setting.kind.secret:
         return _MASK if value.value else '""'
-    text = value.setting.kind.show(value.value).replace("\n", "\\n")
+    text = value.setting.kind.show(value.value)
+    text = text if text.isprintable() else repr(text)[1:-1]
     return f"{text} {value.setting.kind.unit}".rstrip() or '""'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,6 +16,8 @@ from pusher.config.schema import ITEM_END, ConfigError, json_text
 
 #: Deeper nesting is an anchor that contains itself.
 _DEEPEST = 20
+#: More values are anchors that contain each other many times over.
+_MOST_VALUES = 20_000
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -44,15 +46,16 @@ def read(path: str) -> str:
 def parse(text: str, name: str, whole: Callable[[str], bool]) -> list[Line]:
     """The lines of a file's text; mappings below a key that ``whole`` names are taken as JSON. Raises ConfigError."""
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        root = yaml.SafeLoader(text).get_single_node()
+        if root is None or root.tag == _NULL:
+            return []
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{name}:{root.start_mark.line + 1}: not a mapping; write settings as `key: value`")
+        return _Flattener(name, whole).lines(root)
     except yaml.YAMLError as error:
         raise ConfigError(_syntax_error(error, name)) from None
-    if root is None or root.tag == _NULL:
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{name}:{root.start_mark.line + 1}: not a mapping; write settings as `key: value`")
-    return _Flattener(loader, name, whole).lines(root)
+    except RecursionError:
+        raise ConfigError(f"{name}: nested far deeper than {_DEEPEST} levels; write flat keys") from None
 
 
 def _syntax_error(error: yaml.YAMLError, name: str) -> str:
@@ -65,8 +68,9 @@ def _syntax_error(error: yaml.YAMLError, name: str) -> str:
 class _Flattener:
     """Walks the nodes of one file."""
 
-    def __init__(self, loader: yaml.SafeLoader, name: str, whole: Callable[[str], bool]) -> None:
-        self._loader, self._name, self._whole = loader, name, whole
+    def __init__(self, name: str, whole: Callable[[str], bool]) -> None:
+        self._name, self._whole = name, whole
+        self._values = 0
 
     def lines(self, root: yaml.MappingNode) -> list[Line]:
         seen: dict[str, Line] = {}
@@ -77,6 +81,7 @@ class _Flattener:
         return list(seen.values())
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[Line]:
+        self._count(node)
         if len(path) > _DEEPEST:
             raise self._error(_number(node), f"nested deeper than {_DEEPEST} levels; write flat keys")
         own = [line for key, value in node.value if key.tag != _MERGE for line in self._value(key, value, path)]
@@ -89,25 +94,51 @@ class _Flattener:
 
     def _merged(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[Line]:
         """What ``<<: *anchor`` brings in; the mapping's own keys win over it."""
+        for source in self._sources(node):
+            yield from self._mapping(source, path)
+
+    def _sources(self, node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
         for key, value in node.value:
             if key.tag == _MERGE:
                 for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                     if not isinstance(source, yaml.MappingNode):
                         raise self._error(_number(source), "`<<` expects a mapping; give it one by its anchor")
-                    yield from self._mapping(source, path)
+                    yield source
 
     def _value(self, key: yaml.Node, value: yaml.Node, path: tuple[str, ...]) -> Iterator[Line]:
-        if not isinstance(key, yaml.ScalarNode) or not key.value:
-            raise self._error(_number(key), "a key is not text; write it as `key: value`")
-        here = (*path, key.value)
+        self._count(key)
+        here = (*path, self._key(key))
         dotted = ".".join(here)
         if isinstance(value, yaml.MappingNode):
             if self._whole(dotted):
-                yield Line(dotted, json_text(self._loader.construct_object(value, deep=True)), _number(key))
+                yield Line(dotted, json_text(self._object(value)), _number(key))
             else:
                 yield from self._mapping(value, here)
         elif value.tag != _NULL:
             yield Line(dotted, self._text(value, dotted), _number(key))
+
+    def _object(self, node: yaml.Node) -> Any:
+        """What JSON has in place of a node; numbers stay the file's text."""
+        self._count(node)
+        if isinstance(node, yaml.MappingNode):
+            brought = [self._object(source) for source in self._sources(node)]
+            own = {self._key(key): self._object(value) for key, value in node.value if key.tag != _MERGE}
+            return {name: value for members in (*reversed(brought), own) for name, value in members.items()}
+        if isinstance(node, yaml.SequenceNode):
+            return [self._object(item) for item in node.value]
+        return None if node.tag == _NULL else node.value
+
+    def _key(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode) or not node.value:
+            raise self._error(_number(node), "a key is not text; write it as `key: value`")
+        if not node.value.isprintable():
+            raise self._error(_number(node), f"{node.value!r} has characters that no key has")
+        return str(node.value)
+
+    def _count(self, node: yaml.Node) -> None:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise self._error(_number(node), f"anchors make more than {_MOST_VALUES} values of the file; use fewer")
 
     def _text(self, node: yaml.Node, key: str) -> str:
         if isinstance(node, yaml.ScalarNode):

@@ -47,6 +47,9 @@ class Kind(ABC, Generic[T]):
     def parse(self, text: str) -> T:
         """The value of a text. Raises ValueError, which says what is expected."""
         try:
+            text.encode()  # a variable's odd octets, and what YAML's escapes can make, are not text
+            if "\0" in text:
+                raise ValueError
             return self._value(text)
         except (ValueError, KeyError):
             raise ValueError(self.expects) from None
@@ -159,7 +162,7 @@ class Number(_Range[float]):
     what = "a number"
 
     def _value(self, text: str) -> float:
-        if not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)\s*", text) or not self.within(float(text)):
+        if not re.fullmatch(r"\s*[+-]?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", text) or not self.within(float(text)):
             raise ValueError
         return float(text)
 
@@ -174,7 +177,7 @@ SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 
 class Duration(Kind[float]):
     """A time such as ``1m30s`` or ``250ms``; a bare number counts in the key's unit. The value is in seconds."""
 
-    _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(d|h|ms|us|µs|m|s)")
+    _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(d|h|ms|us|µs|m|s)")
 
     def __init__(self, unit: str, minimum_s: float = 0.0, maximum_s: float = math.inf) -> None:
         self.unit, self.minimum_s, self.maximum_s = unit, minimum_s, maximum_s
@@ -194,7 +197,7 @@ class Duration(Kind[float]):
         return seconds
 
     def _seconds(self, text: str) -> float:
-        if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
+        if re.fullmatch(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+", text):
             return float(text) * SECONDS[self.unit]
         if not re.fullmatch(f"({self._PART.pattern})+", text):
             raise ValueError
@@ -352,4 +355,4 @@ def variable(key: str) -> str:
 
 def json_text(value: object) -> str:
     """A mapping of the file as the text that its kind expects."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False)

@@ -238,7 +238,7 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
         ),
         max_uncommitted=Setting(
             f"{prefix}.maxUncommitted",
-            Int(1, unit="offsets"),
+            Int(1, 1_000_000, unit="offsets"),
             10_000,
             "How far a partition runs ahead of its lowest unfinished message before it is paused.",
         ),

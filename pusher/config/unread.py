@@ -65,5 +65,6 @@ class Unread:
 
     @staticmethod
     def _unread(shown: str, name: str, near: Mapping[str, str]) -> str:
+        shown = shown if shown.isprintable() else repr(shown)
         closest = difflib.get_close_matches(name, near, n=1)
         return f"{shown}: nothing reads it" + (f"; did you mean {near[closest[0]]}?" if closest else "")

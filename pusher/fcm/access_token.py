@@ -97,7 +97,7 @@ class TokenEndpoint:
             except OSError as error:
                 raise TokenFailed(f"no access token, {host}: {describe(error)}") from error
             except http.client.HTTPException as error:
-                raise TokenFailed(f"no access token, {host} does not speak HTTP: {error!r}") from error
+                raise TokenFailed(f"no access token, {host} does not speak HTTP: {_cut(repr(error))}") from error
         now_s = self.wall_clock()
         skew_s = _skew_s(headers["date"], now_s)
         facts = _facts(body)
@@ -270,7 +270,11 @@ def _refusal(facts: dict[str, Json], status: int) -> str:
     """RFC 6749, 5.2, in one line."""
     words = [facts.get("error"), facts.get("error_description")]
     said = ": ".join(word for word in words if isinstance(word, str) and word)
-    return f"HTTP {status} {' '.join(said.split())[:_MAX_DESCRIPTION_CHARACTERS]}".rstrip()
+    return f"HTTP {status} {_cut(' '.join(said.split()))}".rstrip()
+
+
+def _cut(text: str) -> str:
+    return text[:_MAX_DESCRIPTION_CHARACTERS]
 
 
 def _of_clocks(skew_s: float | None) -> str:

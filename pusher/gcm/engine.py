@@ -48,6 +48,9 @@ _READ_BYTES = 65_536
 _DOCTYPE = b"<!DOCTYPE"
 #: Google's stanzas have a few KiB; one that does not end must not fill the memory.
 MAX_STANZA_BYTES = 1 << 20
+_MAX_DEPTH = 32
+#: Of an error's words, which go into feedbacks and logs.
+_MAX_WORDS_CHARACTERS = 500
 
 
 class LinkError(Exception):
@@ -213,7 +216,7 @@ def _error(xml: Element | None, namespace: str) -> tuple[str, str]:
     children = [child for child in xml if child.tag.startswith(namespace)] if xml is not None else []
     condition = next((child.tag for child in children if child.tag != f"{namespace}text"), "undefined-condition")
     text = next((child.text or "" for child in children if child.tag == f"{namespace}text"), "")
-    return condition.removeprefix(namespace), " ".join(text.split())
+    return condition.removeprefix(namespace)[:_MAX_WORDS_CHARACTERS], " ".join(text.split())[:_MAX_WORDS_CHARACTERS]
 
 
 def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, Any]]:
@@ -241,6 +244,8 @@ def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, 
             depth += 1 if event == b"start" else -1
             if depth == 1:
                 unended_bytes = 0
+            if depth > _MAX_DEPTH:
+                raise LinkError(f"elements nested deeper than {_MAX_DEPTH} from the server")
             yield event, element
         if unended_bytes > MAX_STANZA_BYTES:
             raise LinkError(f"a stanza of more than {MAX_STANZA_BYTES} bytes from the server")

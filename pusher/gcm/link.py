@@ -29,6 +29,8 @@ log = logger(__name__)
 
 #: Beyond so many bytes that the peer has not taken, ``send`` waits.
 MAX_UNWRITTEN_BYTES = 1 << 20
+#: Beyond so many, which only answers to a server that does not read them can make up, the link ends.
+MAX_QUEUED_BYTES = 2 << 20
 _STREAM_END = b"</stream:stream>"
 
 
@@ -214,6 +216,8 @@ class Link:
     def write(self, data: bytes) -> None:
         """Queues bytes of the protocol."""
         self._queue("", data)
+        if self._out_bytes > MAX_QUEUED_BYTES:
+            self.kill(LinkError("the server asks more than it reads"))
 
     def logged_in(self) -> None:
         """The stream is open, the resource bound."""

@@ -283,11 +283,13 @@ class GcmService:
         """Feeds back a receipt or a message from a device; Google hears of it when it is stored."""
         message_id, sender = text(message, "message_id"), text(message, "from")
         body = orjson.dumps({"to": sender, "message_id": message_id, "message_type": "ack"})
+        # The stanza's own id serves only errors; a device may have written what XML cannot hold.
+        stanza_id = message_id if message_id.isprintable() else ""
 
         def make(origin: Origin, now_s: int) -> bytes:
             return upstream_feedback(origin, message, now_s)
 
-        self.lane.publish(make, partial(self._acknowledgements.put, (window, message_id, body)))
+        self.lane.publish(make, partial(self._acknowledgements.put, (window, stanza_id, body)))
 
     def died(self, error: BaseException) -> None:
         """A bug: the sender raises it, and the process stops in order."""

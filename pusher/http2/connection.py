@@ -135,6 +135,7 @@ class Connection:
         octets = 0
         while (
             waiting
+            and not self._closed  # nothing follows our GOAWAY
             and octets < OUTPUT_OCTETS
             and outbound.window > 0
             and len(streams) < self._max_streams

@@ -21,6 +21,8 @@ from pusher.topics import TopicName
 
 #: Shapes of feedbacks, as the names of their fields, that are remembered.
 _SHAPES = 1_000
+#: Ours have some 100; what others write must not stay in memory.
+_MAX_SHAPE_CHARACTERS = 500
 _NAME = re.compile(r"push-(.+)[-_](apns|gcm)" + topics.FEEDBACKS, re.DOTALL)
 
 #: Names of fields. None stands for one that is absent: no name in JSON equals it.
@@ -123,7 +125,8 @@ class Sorter:
             rules = self._rules
             lower = {name.lower(): name for name in shape if name is not None}
             names = (lower.get(rules.reason), lower.get(rules.token), lower.get(rules.success[0]))
-            self._shapes[shape] = names
+            if sum(len(name) for name in lower) <= _MAX_SHAPE_CHARACTERS:
+                self._shapes[shape] = names
         return names
 
 

@@ -6,6 +6,7 @@ Requests are read by the parser of the sender that would send them, so that an i
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from pusher.message import SOURCE_TOPIC_HEADER, InvalidMessage, Json, Push, deri
 from pusher.topics import TopicName
 
 Key = bytes
+#: As long as a 64 bit number can be.
+_TIME_MS = re.compile(r"[0-9]{1,19}")
 
 
 class Message(NamedTuple):
@@ -72,7 +75,7 @@ def origin_key_of(record: Record) -> Key:
 def origin_ms(record: Record) -> int:
     """When the record that was sent first was written, milliseconds since the epoch; -1 when nobody knows."""
     time_ms = origin(record).rpartition("/")[2]
-    return int(time_ms) if time_ms.isdecimal() else -1
+    return int(time_ms) if _TIME_MS.fullmatch(time_ms) else -1
 
 
 def parser_of(config: Config, name: TopicName) -> Parse:
@@ -85,7 +88,7 @@ def parser_of(config: Config, name: TopicName) -> Parse:
 def read_request(record: Record, target: str, parse: Parse) -> Message:
     """A record of a topic of requests, or of an invalid topic, whose header says why it is there."""
     origin_key = origin_key_of(record)
-    reason = bytes(dict(record.headers or ()).get("error", b"")).partition(b":")[0].decode("utf-8", "replace").lower()
+    reason = _header(record, "error").partition(":")[0].lower()
     message = Message(origin_key, origin_key, target, reasons=(reason,))
     try:
         push = parse(record, Tracker(TopicPartition(target, record.partition), record.offset))
@@ -104,7 +107,7 @@ def read_held(record: Record, target: str) -> Message:
 
 def source_topic(record: Record) -> str:
     """Where a record of an invalid topic comes from; "" where it does not say."""
-    return bytes(dict(record.headers or ()).get(SOURCE_TOPIC_HEADER, b"")).decode("utf-8", "replace")
+    return _header(record, SOURCE_TOPIC_HEADER)
 
 
 def target_name(config: Config, topic: str) -> TopicName | None:
@@ -125,18 +128,28 @@ def read_feedback(value: bytes | None) -> Feedback | None:
         error = fields.get("Err")
         reasons = _words(fields.get("Reason"), error.get("Key") if isinstance(error, dict) else "")
         return Feedback(
-            str(fields["ApnsID"]), fields.get("Sent") is True, reasons, str(fields.get("DeviceToken")), _is_dead(fields)
+            _text(fields, "ApnsID"), fields.get("Sent") is True, reasons, _text(fields, "DeviceToken"), _is_dead(fields)
         )
     if fields.get("message_type") in ("ack", "nack"):
         delivered = fields["message_type"] == "ack"
         return Feedback(
-            str(fields.get("message_id")),
+            _text(fields, "message_id"),
             delivered,
             _words(fields.get("error")),
-            str(fields.get("from")),
+            _text(fields, "from"),
             _is_dead(fields),
         )
     return None
+
+
+def _header(record: Record, name: str) -> str:
+    """The text of the last header of that name; "" where it has none."""
+    return dict(record.headers or ()).get(name, b"").decode("utf-8", "replace")
+
+
+def _text(fields: dict[str, Json], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _words(*words: Json) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import gevent
 import pytest
+from kafka import KafkaProducer
 
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
 from pusher.broker.kafka.client import Consumer, connection
-from tests.contract.brokers import everything, expect_stored, never, poll_until, receive, until, values
+from tests.contract.brokers import everything, expect_stored, never, poll_until, receive, records, until, values
 from tests.integration.members import Member
 from tests.kafka_admin import create_topic, delete_topic, topics
 from tests.kafka_server import KafkaServer, free_port
@@ -331,8 +332,8 @@ def test_a_partition_that_was_held_goes_on_while_all_others_are_idle(kafka_broke
     seen: Counter[str] = Counter()
 
     def read(*held: str) -> Counter[str]:
-        for tracker, records in source.poll(0.2, lambda topic: topic in held):
-            seen[tracker.key.topic] += len(records)
+        for tracker, fresh in source.poll(0.2, lambda topic: topic in held):
+            seen[tracker.key.topic] += len(fresh)
         return seen
 
     poll_until(source, lambda: len(source.assignment.trackers) == 2, is_full=lambda _: True)
@@ -341,3 +342,32 @@ def test_a_partition_that_was_held_goes_on_while_all_others_are_idle(kafka_broke
     publisher.publish(other, b"one", expect_stored)
     until(lambda: read(busy)[other] == 1)
     until(lambda: read()[busy] == 1_500)
+
+
+class Octets(str):
+    """A header's name that some other client wrote: Kafka takes any octets."""
+
+    __slots__ = ()
+
+    def encode(self, *_encoding: str) -> bytes:
+        return b"trace-\xff"
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_header_whose_name_is_no_text_holds_up_nothing(
+    kafka_brokers: str, parts: ExitStack, compression: str | None
+) -> None:
+    topic = new_topic(kafka_brokers)
+    producer = KafkaProducer(**connection(kafka_brokers), compression_type=compression, linger_ms=1000)
+    for number in range(5):
+        name = Octets("x") if number in (1, 3) else "trace"
+        producer.send(topic, b"%d" % number, headers=[(name, b"v"), ("after", b"w")], partition=0)
+    producer.flush(20)
+    producer.close()
+    found = records(receive(source_of(kafka_brokers, parts, topic), 5))
+    assert [record.value for record in found] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [list(record.headers) for record in found[:3]] == [
+        [("trace", b"v"), ("after", b"w")],
+        [("trace-\ufffd", b"v"), ("after", b"w")],
+        [("trace", b"v"), ("after", b"w")],
+    ]

@@ -95,7 +95,7 @@ def read(key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:
             if position != end:
                 raise CorruptRecordError(f"{topic}/{partition}: a record is longer or shorter than it says")
             yield ConsumedRecord(topic, partition, offset, timestamp, value, headers)
-    except (IndexError, UnicodeDecodeError) as error:
+    except IndexError as error:
         raise CorruptRecordError(f"{topic}/{partition}: a record cannot be read: {error}") from error
     if position != len(octets):
         raise CorruptRecordError(f"{topic}/{partition}: a batch is longer or shorter than its records")
@@ -133,7 +133,8 @@ def _headers(octets: bytes, position: int) -> tuple[Sequence[Header], int]:
     headers = []
     for _ in range(code >> 1):
         length, position = _varint(octets, position)
-        name = octets[position : position + (length >> 1)].decode()
+        # Brokers take any octets as a name; one that is no text must not hold up its partition for ever.
+        name = octets[position : position + (length >> 1)].decode(errors="replace")
         position += length >> 1
         length, position = _varint(octets, position)
         content = b""
