@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check audit bench faults clean
+.PHONY: setup demo test services services-stop check audit bench faults fuzz clean
 
 setup: $(STAMP)
 
@@ -37,8 +37,12 @@ bench: setup
 faults: setup
 	@scripts/services install
 	@.venv/bin/python -m tests.faults all $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results $(RESULTS))
+# SECONDS: of fuzzing in all; see docs/fuzzing.md
+fuzz: SECONDS ?= 600
+fuzz: setup
+	@.venv/bin/python -m tests.fuzz all --seconds $(SECONDS)
 
 clean:
 	@if [ -d .services ]; then scripts/services clean; fi
-	rm -rf .venv .venv-* log .services .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* log .services .demo .fuzz build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
