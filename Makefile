@@ -37,6 +37,7 @@ bench: setup
 faults: setup
 	@scripts/services install
 	@.venv/bin/python -m tests.faults all $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results $(RESULTS))
+
 # SECONDS: of fuzzing in all; see docs/fuzzing.md
 fuzz: SECONDS ?= 600
 fuzz: setup

@@ -56,7 +56,7 @@ class PlainLink(Link):
 
     end: Any
 
-    def _connect(self, where: str) -> ssl.SSLSocket:
+    def _connect(self, where: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
         return self.end  # type: ignore[no-any-return]  # a plain socket: what is read and written is the same
 
     def spawn(self, run: Callable[[], object]) -> None:
@@ -138,7 +138,7 @@ def _session(content: bytes, *, polite: bool) -> None:
     ours, theirs = socket.socketpair()
     server = gevent.spawn(Server(theirs, content, polite=polite).run)
     owner = Owner()
-    window = Window(SETTINGS, TLS, 10, LIMIT_S, owner)
+    window = Window(SETTINGS, 10, LIMIT_S, owner)
     downs: list[LinkError] = []
 
     def down(reason: LinkError) -> None:
@@ -147,7 +147,6 @@ def _session(content: bytes, *, polite: bool) -> None:
 
     link = window._link = PlainLink(
         SETTINGS,
-        TLS,
         on_message=window._message,
         on_stanza_error=window._stanza_error,
         on_down=down,
@@ -156,7 +155,7 @@ def _session(content: bytes, *, polite: bool) -> None:
     link._engine["feature_mechanisms"].unencrypted_plain = True
     pushes = [parse(record({"to": "token", "message_id": name}), tracker()) for name in IDS]
     try:
-        window.open()
+        window.open(TLS)
     except LinkError as error:
         _check_words(error)  # the library is not made for a server that takes the login's steps in another order
         assert not downs
