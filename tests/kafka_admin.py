@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource
 from kafka.errors import CoordinatorNotAvailableError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -42,6 +43,12 @@ def expire_records(brokers: str, topic: str, partition: int, before: int) -> Non
     """Deletes a partition's records below an offset, as retention does."""
     with administration(brokers) as admin:
         admin.delete_records({TopicPartition(topic, partition): before})
+
+
+def limit_records(brokers: str, topic: str, max_bytes: int) -> None:
+    """Lets a topic refuse records above a size."""
+    with administration(brokers) as admin:
+        admin.alter_configs([ConfigResource("TOPIC", topic, {"max.message.bytes": str(max_bytes)})])
 
 
 def topics(brokers: str) -> set[str]:

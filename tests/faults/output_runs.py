@@ -12,7 +12,7 @@ from tests.faults.ledger import DELIVERED, EXPIRED
 from tests.faults.processes import ROOT, wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import TOPIC, kafka
-from tests.kafka_admin import administration, create_topic, delete_topic
+from tests.kafka_admin import create_topic, delete_topic, limit_records
 
 FEEDBACKS = "push-game-apns-feedbacks"
 #: Less than the hour that Apple allows a provider token to be off.
@@ -27,7 +27,7 @@ def refused(directory: Path, seed: int, pushes: int = 3_000) -> Result:
     ):
         provider = driver.simulator("--latency-ms", "20")
         driver.create_topics(TOPIC)
-        narrow(server.brokers, FEEDBACKS, 4_000)
+        limit_records(server.brokers, FEEDBACKS, 4_000)
         driver.produce(TOPIC, pushes // 3)
         driver.produce(TOPIC, pushes // 3, metadata={"padding": "x" * 3_000})
         daemon = driver.daemon(driver.settings(provider.port, provider.ca_file, **{"admin.port": 0}))
@@ -44,12 +44,6 @@ def refused(directory: Path, seed: int, pushes: int = 3_000) -> Result:
         verdict = driver.verdict()
         line = f"{verdict}; {without:,} feedbacks without metadata, exit status {status}"
         return judged(driver, verdict, without == pushes // 3 and status == 0, line)
-
-
-def narrow(brokers: str, topic: str, max_bytes: int) -> None:
-    """Lets a topic refuse records above a size, and the batches that hold many."""
-    with administration(brokers) as admin:
-        admin.alter_configs({("TOPIC", topic): {"max.message.bytes": str(max_bytes)}})
 
 
 def no_statsd(directory: Path, seed: int, pushes: int = 5_000) -> Result:
