@@ -35,6 +35,7 @@ class Bed:
 
     def __init__(self, directory: Path, *faults: str) -> None:
         self.ours, self.apples = Clock(time.time()), Clock(time.time())
+        self.elapsed = Clock(0.0)
         self.apple = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
         self.apple.start()
         (directory / "key.p8").write_bytes(make_p8())
@@ -56,7 +57,7 @@ class Bed:
         self._submitted = 0
 
     def credentials(self, key: Path) -> Credentials:
-        token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours)
+        token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours, elapsed=self.elapsed)
         return Credentials(TlsTrust(self.apple.ca_file, ""), token=token)
 
     def send(self, count: int) -> dict[Kind, int]:
@@ -98,7 +99,8 @@ def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed)
     assert bed.send(10) == {Kind.DELIVERED: 10}
     assert bed.connections == 1
     # Apple's clock is 35 minutes ahead of ours: our token, 30 minutes old, has expired there.
-    bed.ours.now += 30 * MINUTE_S
+    for clock in (bed.ours, bed.elapsed):
+        clock.now += 30 * MINUTE_S
     bed.apples.now += 65 * MINUTE_S
     assert bed.send(50) == {Kind.DELIVERED: 60}
     assert bed.connections == 2
@@ -107,20 +109,37 @@ def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed)
 
 def test_a_token_that_expires_too_early_is_not_renewed_every_minute(bed: Bed) -> None:
     bed.send(1)
-    bed.ours.now += 10 * MINUTE_S
+    for clock in (bed.ours, bed.elapsed):
+        clock.now += 10 * MINUTE_S
     bed.apples.now += 65 * MINUTE_S
     assert bed.send(1) == {Kind.DELIVERED: 1, Kind.REJECTED: 1}
 
 
 def test_a_token_is_renewed_in_time_on_the_same_link(bed: Bed) -> None:
     bed.send(1)
-    for clock in (bed.ours, bed.apples):
+    for clock in (bed.ours, bed.elapsed, bed.apples):
         clock.now += 51 * MINUTE_S
     bed.send(1)
-    for clock in (bed.ours, bed.apples):
+    for clock in (bed.ours, bed.elapsed, bed.apples):
         clock.now += 30 * MINUTE_S
     assert bed.send(1) == {Kind.DELIVERED: 3}
     assert bed.connections == 1
+
+
+@pytest.mark.parametrize("minutes", [60, -60, 600, -600])
+def test_a_token_that_apple_takes_stays_in_use_when_the_wall_clock_is_set_wrongly(bed: Bed, minutes: int) -> None:
+    bed.send(1)
+    bed.ours.now += minutes * MINUTE_S
+    assert bed.send(50) == {Kind.DELIVERED: 51}
+    assert bed.connections == 1
+
+
+@pytest.mark.parametrize("minutes", [120, -120])
+def test_a_token_that_a_wrong_clock_has_dated_is_replaced_once_the_clock_is_right(bed: Bed, minutes: int) -> None:
+    bed.ours.now += minutes * MINUTE_S
+    assert bed.send(1) == {Kind.REJECTED: 1}
+    bed.ours.now -= minutes * MINUTE_S
+    assert bed.send(50) == {Kind.REJECTED: 1, Kind.DELIVERED: 50}
 
 
 def test_new_credentials_use_a_new_link_while_the_old_one_finishes(bed: Bed, tmp_path: Path) -> None:

@@ -31,19 +31,45 @@ from pusher.tls import Files, TlsTrust
 
 RENEW_AFTER_S = 50 * 60
 RENEW_AT_MOST_EVERY_S = 20 * 60
+#: Wall clocks are slewed by less than this in 50 minutes; a larger difference means that the clock was set.
+_SLEWED_AT_MOST_S = 60.0
+
+
+def elapsed_s() -> float:
+    """A clock that is never set, and that goes on while the machine is suspended: for ages."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ProviderToken:
-    """The token of an app, renewed in time and never too often. Shared by all connections of the app."""
+    """The token of an app, renewed in time and never too often. Shared by all connections of the app.
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, key_id: str, team_id: str, clock: Callable[[], float]) -> None:
-        self._key, self._key_id, self._team_id, self._clock = key, key_id, team_id, clock
+    ``clock`` dates a token, ``elapsed`` measures its age: when the wall clock is set, rightly or wrongly, a token that
+    Apple takes stays in use.
+    """
+
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        key_id: str,
+        team_id: str,
+        clock: Callable[[], float],
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._key, self._key_id, self._team_id, self._clock, self._elapsed = key, key_id, team_id, clock, elapsed
         self._signer = (key.public_key().public_numbers(), key_id, team_id)
-        self._issued_at = 0.0
+        #: By both clocks.
+        self._dated, self._issued_at = 0.0, 0.0
         self._token = ""
 
     @classmethod
-    def load(cls, key_path: str, key_id: str, team_id: str, clock: Callable[[], float] = time.time) -> ProviderToken:
+    def load(
+        cls,
+        key_path: str,
+        key_id: str,
+        team_id: str,
+        clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = elapsed_s,
+    ) -> ProviderToken:
         """Reads a ``.p8`` file. Raises ``CredentialError``."""
         try:
             key = load_pem_private_key(Path(key_path).read_bytes(), password=None)
@@ -53,12 +79,17 @@ class ProviderToken:
             raise CredentialError(f"{key_path} is not a PKCS#8 PEM key; Apple's .p8 file is expected") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise CredentialError(f"{key_path} is not a P-256 key; Apple's .p8 file is expected")
-        return cls(key, key_id, team_id, clock)
+        return cls(key, key_id, team_id, clock, elapsed)
 
     @property
     def age_s(self) -> float:
         """Seconds since the token was issued."""
-        return self._clock() - self._issued_at
+        return self._elapsed() - self._issued_at
+
+    @property
+    def misdated(self) -> bool:
+        """Whether the wall clock was set since the token was issued: one of the two times was wrong."""
+        return abs((self._clock() - self._dated) - self.age_s) > _SLEWED_AT_MOST_S
 
     def same_as(self, other: ProviderToken) -> bool:
         """Whether both sign in the same name with the same key."""
@@ -71,20 +102,20 @@ class ProviderToken:
 
     def current(self) -> str:
         """The token to send now."""
-        if not self._token or self.age_s >= RENEW_AFTER_S or self.age_s < 0:
+        if not self._token or self.age_s >= RENEW_AFTER_S:
             self._issue()
         return self._token
 
     def renew(self) -> bool:
-        """A new token before its time; False when the last one is younger than 20 minutes."""
-        if 0 <= self.age_s < RENEW_AT_MOST_EVERY_S:
+        """A new token before its time; False when the last one is younger than 20 minutes and rightly dated."""
+        if self.age_s < RENEW_AT_MOST_EVERY_S and not self.misdated:
             return False
         self._issue()
         return True
 
     def _issue(self) -> None:
-        self._issued_at = self._clock()
-        claims = {"iss": self._team_id, "iat": int(self._issued_at)}
+        self._dated, self._issued_at = self._clock(), self._elapsed()
+        claims = {"iss": self._team_id, "iat": int(self._dated)}
         # An empty "typ" leaves that header out, as Apple's own examples do.
         self._token = jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id, "typ": ""})
 

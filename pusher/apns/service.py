@@ -215,7 +215,10 @@ class ApnsService:
 
     def _refused(self, exchange: Exchange, outcome: Outcome) -> bool:
         """Apple refuses the credentials; true when a newer token makes another try worthwhile."""
-        if outcome.reason == "ExpiredProviderToken" and self._newer_token(exchange):
+        token = self.credentials.token
+        # a token that a wrong clock has dated may be too old for Apple, or of the future
+        outdated = outcome.reason == "ExpiredProviderToken" or (token is not None and token.misdated)
+        if outdated and self._newer_token(exchange):
             return True
         self._dispatcher.credentials_refused()
         _seldom.error(
@@ -233,7 +236,7 @@ class ApnsService:
         if not token.renew():
             return False
         # A connection on which a token expired stays unusable with the new one.
-        self._pool.replace("Apple says that the provider token has expired", opened_before=exchange.sent_at)
+        self._pool.replace("Apple no longer takes the provider token", opened_before=exchange.sent_at)
         return True
 
 

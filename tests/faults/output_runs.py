@@ -15,8 +15,7 @@ from tests.faults.runs import TOPIC, kafka
 from tests.kafka_admin import create_topic, delete_topic, limit_records
 
 FEEDBACKS = "push-game-apns-feedbacks"
-#: Less than the hour that Apple allows a provider token to be off.
-_JUMP_S = 600
+_JUMP_S = 3600
 
 
 def refused(directory: Path, seed: int, pushes: int = 3_000) -> Result:
@@ -65,7 +64,7 @@ def no_statsd(directory: Path, seed: int, pushes: int = 5_000) -> Result:
 
 
 def clock(directory: Path, seed: int, pushes: int = 6_000) -> Result:
-    """The wall clock jumps ten minutes ahead and twenty back, with retries waiting: nothing is lost, nothing hangs."""
+    """The wall clock jumps an hour ahead and two back, with retries waiting: nothing is lost, nothing hangs."""
     offset = directory / "offset"
     with kafka(directory) as server, Driver(directory, server.brokers) as driver:
         provider = driver.simulator(
