@@ -41,6 +41,7 @@ def stops(directory: Path, seed: int, pushes: int = 10_000, times: int = 4) -> R
 
         fault = ("SIGTERM, and a new start", lambda: statuses.append(stop_and_start(daemon)))
         driver.run(schedule(seed, pushes, [fault] * times), timeout_s=300)
+        daemon.wait_until_started()
         statuses.append(daemon.stop())
         verdict = driver.verdict()
         return judged(driver, verdict, set(statuses) == {0}, f"{verdict}; {times} stops, exit statuses {statuses}")
@@ -81,6 +82,7 @@ def storm(directory: Path, seed: int, pushes: int = 10_000, times: int = 6) -> R
         visits = gevent.spawn(come_and_go)
         driver.run(timeout_s=300)
         visits.join()
+        guest.wait_until_started()
         statuses += [daemon.stop() for daemon in (*steady, guest)]
         verdict = driver.verdict()
         line = f"{verdict}; {times} visits, exit statuses {statuses}"
@@ -153,6 +155,8 @@ def mixed(directory: Path, seed: int, pushes: int = 15_000, times: int = 5) -> R
         faults = [(name, play) for name, play, _ in chosen]
         took_s = timed(lambda: driver.run(schedule(seed, pushes, faults), timeout_s=300))
         wait_until(driver.all_committed, "not everything was committed")
+        for daemon in daemons:
+            daemon.wait_until_started()
         statuses = [daemon.stop() for daemon in daemons]
         verdict = driver.verdict()
         losses = sum(lost for _, _, lost in chosen)
