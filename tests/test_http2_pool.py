@@ -128,18 +128,20 @@ def test_a_dead_link_keeps_no_tls_context_until_garbage_is_collected(server: Ser
 
     gc.collect()
     gc.disable()
-    service = Service(server, tls=tls)
+    serving = Service(server, tls=tls)
+
+    def connected(times: int) -> None:
+        until(lambda: serving.ready() and len(server.peers) == times)
+
     try:
-        for _ in range(3):
-            until(lambda: service.ready() and len(server.peers) == len(contexts))
+        for number in range(1, 4):
+            connected(number)
             server.peers[-1].cut()
-            until(lambda: not service.ready())
-        until(service.ready)
-        assert len(contexts) == 4
+        connected(4)
         until(lambda: sum(context() is not None for context in contexts) == 1)
     finally:
         gc.enable()
-        service.pool.close(0)
+        serving.pool.close(0)
 
 
 def test_a_link_with_little_room_gets_little(server: Server) -> None:
