@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check audit bench faults fuzz clean
+.PHONY: setup demo test services services-stop check audit bench faults soak fuzz clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ bench: setup
 faults: setup
 	@scripts/services install
 	@.venv/bin/python -m tests.faults all $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results $(RESULTS))
+
+soak: setup
+	@scripts/services install
+	@.venv/bin/python -m tests.faults.soak
 
 # SECONDS: of fuzzing in all; see docs/fuzzing.md
 fuzz: SECONDS ?= 600
