@@ -158,7 +158,9 @@ class Drawing:
         for tick in scale.ticks:
             y = self._y(scale, top, tick)
             self._parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>')
-            self._label(LEFT - 8, y + 4, f"{tick:,.6g}", extra='text-anchor="end"')
+            self._label(
+                LEFT - 8, y + 4, f"{tick:,.0f}" if tick >= 1 or not tick else f"{tick:.6g}", extra='text-anchor="end"'
+            )
         self._faults(top)
         self._minutes_below(top + PANEL)
         x = WIDTH - RIGHT
