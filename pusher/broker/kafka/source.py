@@ -34,8 +34,9 @@ _HELD_POLL_MS = 20
 _HELD_PAUSE_S = 0.01
 #: Pause after an error, so that errors do not turn into a busy loop.
 _ERROR_PAUSE_S = 0.2
-#: A rebalance waits this long for a member that does not come; it must be longer than any pause between two polls.
-_REBALANCE_TIMEOUT_MS = 60_000
+#: A rebalance waits this long for a member that does not come, after a broker's restart perhaps for what this one was
+#: before; it must be longer than any pause between two polls, some 12 s while positions are looked up in an outage.
+_REBALANCE_TIMEOUT_MS = 20_000
 #: A member that polls and has not joined for this long is built anew.
 _REJOIN_LIMIT_S = 1.5 * _REBALANCE_TIMEOUT_MS / 1000
 #: Being without a coordinator or a share of the partitions for less than this is ordinary.
