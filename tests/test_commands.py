@@ -129,7 +129,7 @@ def test_enqueue_gives_up_when_nothing_is_stored(
     output = capsys.readouterr()
     assert output.out == f"enqueued 0 messages to {TOPIC}\n"
     assert "gave up, nothing stored for 0.3 s" in output.err
-    assert "missing/queue.db: unable to open database file" in output.err
+    assert "missing/queue.db: No such file or directory" in output.err
 
 
 @pytest.mark.parametrize(

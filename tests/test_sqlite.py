@@ -539,7 +539,7 @@ def test_a_file_of_a_newer_format_is_left_alone(broker: SqliteBroker) -> None:
 
 def test_a_missing_directory_is_not_made(tmp_path: Path) -> None:
     with closing(SqlitePublisher(f"sqlite:///{tmp_path}/missing/queue.db")) as publisher:
-        until(lambda: "unable to open database file" in publisher.health().reason)
+        until(lambda: "No such file or directory" in publisher.health().reason)
     assert not (tmp_path / "missing").exists()
 
 
