@@ -113,7 +113,9 @@ def partitions(directory: Path, seed: int, pushes: int = 9_000) -> Result:
         statuses = [daemon.stop() for daemon in daemons]
         verdict = driver.verdict()
         line = f"{verdict}; partitions of the members {members}, exit statuses {statuses}"
-        return judged(driver, verdict, sorted(members) == [3, 3] and statuses == [0, 0], line, moved=2 * 20)
+        # up to three rebalances; as many as are in flight may have their feedback on its way
+        moved = 3 * len(daemons) * 2 * 20
+        return judged(driver, verdict, sorted(members) == [3, 3] and statuses == [0, 0], line, moved=moved)
 
 
 def truncated(directory: Path, seed: int, pushes: int = 6_000) -> Result:

@@ -60,7 +60,7 @@ def no_statsd(directory: Path, seed: int, pushes: int = 5_000) -> Result:
         statuses = [daemon.stop() for daemon in daemons]
         verdict = driver.verdict()
         line = f"{verdict}; {said} warnings, exit statuses {statuses}"
-        return judged(driver, verdict, said > 0 and statuses == [0, 0], line, moved=20, counted=False)
+        return judged(driver, verdict, said > 0 and statuses == [0, 0], line, moved=2 * 2 * 20, counted=False)
 
 
 def clock(directory: Path, seed: int, pushes: int = 6_000) -> Result:

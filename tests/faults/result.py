@@ -43,8 +43,9 @@ def judged(  # all that a result is made of
 ) -> Result:
     """``losses``: how often a process lost what it had not committed, by kill -9 or because its group went on alone.
 
-    ``moved``: pushes that may have been in flight when their partition went to another member. Without either nothing
-    may repeat. Where no process was killed the metrics must add up, unless StatsD has not ``counted`` all.
+    ``moved``: pushes that may have been without a stored outcome when their partition went to another member. Without
+    either nothing may repeat. Where no process was killed the metrics must add up, unless StatsD has not ``counted``
+    everything.
     """
     bound = losses * int(_IN_FLIGHT + driver.pace.fastest * _UNCOMMITTED_S) + moved
     complaints = sums(driver, verdict) if counted and not losses else []
