@@ -74,7 +74,10 @@ def answers_after_a_while(directory: Path, seed: int, pushes: int, actions: Sequ
         lines = [f"{action},times=1,delay={number}" for number, action in enumerate(actions)]
         samples: list[tuple[int, float]] = []
         driver.run(
-            schedule(seed, pushes, [(line, partial(provider.set_faults, line)) for line in lines]),
+            # with those before it, which may not have been played yet
+            schedule(
+                seed, pushes, [(line, partial(provider.set_faults, *lines[: n + 1])) for n, line in enumerate(lines)]
+            ),
             timeout_s=300,
             look=lambda: samples.append((driver.ledger.settled, time.monotonic())),
         )
