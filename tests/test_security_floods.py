@@ -111,7 +111,7 @@ def test_a_header_list_of_many_fields_is_refused() -> None:
     [
         ("<message><gcm xmlns='google:mobile:data'>" + "x" * (MAX_STANZA_BYTES + 200_000), "a stanza of more than"),
         ("<message " + "".join(f"a{n}='{'y' * 90}' " for n in range(15_000)), "a stanza of more than"),
-        ("<message>" + "<a>" * 500_000, "a stanza of more than"),
+        ("<message>" + "<a>" * 500_000, "elements nested deeper than"),
     ],
     ids=["text", "attributes", "depth"],
 )
