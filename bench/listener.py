@@ -111,14 +111,7 @@ class Ground:
 
     def query(self, text: str, *values: object) -> Any:
         """First column of the first row, None where there is none."""
-        connection = psycopg2.connect(host="localhost", port=self.pg_port, user="pusher_user", dbname="push")
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(text, values or None)
-                row = cursor.fetchone() if cursor.description else None
-                return row[0] if row else None
-        finally:
-            connection.close()
+        return query(self.pg_port, text, *values)
 
     def make_table(self, name: str, rows: int) -> None:
         """A table with an index on token, which holds token(0) to token(rows - 1)."""
@@ -182,6 +175,18 @@ class Ground:
                 raise RuntimeError(f"{now} of {goal} and no progress for {PATIENCE_S} s; {daemon().last_words()}")
             daemon().check()
             time.sleep(0.05)
+
+
+def query(port: int, text: str, *values: object) -> Any:
+    """First column of the first row that a private PostgreSQL finds, None where there is none."""
+    connection = psycopg2.connect(host="localhost", port=port, user="pusher_user", dbname="push")
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(text, values or None)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+    finally:
+        connection.close()
 
 
 def judge(ground: Ground, table: str, rows: int, dead: Iterable[int]) -> bool:

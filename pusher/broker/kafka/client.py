@@ -1,6 +1,7 @@
 """kafka-python's consumer and network client as this package uses them.
 
-All use of the library's private parts is in this module and ``batches``, each with its reason; the version is pinned.
+All use of the library's private parts is in this module, ``batches`` and ``records``, each with its reason; the version
+is pinned.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import psycopg2
-
+from bench.listener import query
 from scripts import postgres
 from scripts.kafka.server import free_port
 from tests.faults.ledger import token_of
@@ -43,7 +42,8 @@ class Tokens:
     def left(self) -> dict[str, int]:
         """How many rows of tokens that were refused are still there, by table."""
         return {
-            _table(stream): self._query(
+            _table(stream): query(
+                self.port,
                 f"SELECT count(*) FROM {_table(stream)} WHERE token < %s",
                 "dead" + token_of(stream.account.produced),
             )
@@ -54,25 +54,16 @@ class Tokens:
         """All dead tokens that the stream may come to, and half as many again."""
         last = int(stream.rate_s * self._seconds * 1.5) + 10_000
         table = _table(stream)
-        self._query(f'CREATE TABLE {table} (token text COLLATE "C")')
-        self._query(
+        query(self.port, f'CREATE TABLE {table} (token text COLLATE "C")')
+        query(
+            self.port,
             f"INSERT INTO {table} SELECT 'dead' || lpad(to_hex(n), 60, '0') FROM generate_series(%s::bigint, %s, %s) n",
             DEAD_EVERY - 1,
             last,
             DEAD_EVERY,
         )
-        self._query(f"CREATE INDEX ON {table} (token)")
-        self._query(f"ANALYZE {table}")
-
-    def _query(self, text: str, *values: object) -> Any:
-        connection = psycopg2.connect(host="localhost", port=self.port, user="pusher_user", dbname="push")
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(text, values or None)
-                row = cursor.fetchone() if cursor.description else None
-                return row[0] if row else None
-        finally:
-            connection.close()
+        query(self.port, f"CREATE INDEX ON {table} (token)")
+        query(self.port, f"ANALYZE {table}")
 
 
 def _table(stream: Stream) -> str:
