@@ -3,6 +3,9 @@
 Two greenlets: the sender takes what the lane has, as much as the links have room for, and hands it over in one go; the
 responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
 here; what an answer means, the provider's service says.
+
+A provider that takes nothing is sent little: a batch now and then while all is put off, a single push a minute while it
+refuses the credentials. The rest waits without using up its attempts, and the core is free for other apps.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from pusher.http2.exchange import End, Exchange
 from pusher.http2.pool import Pool
 from pusher.lane import Lane
 from pusher.message import Push
-from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT
-from pusher.retry import parse_retry_after
+from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Outcome
+from pusher.retry import RetryPolicy, parse_retry_after
 
 P = TypeVar("P", bound=Push)
 
@@ -30,6 +33,9 @@ _WAIT_S = 0.5
 #: After so many answers in a row that refuse the credentials, only a probe goes out each minute.
 _HOLD_AFTER_REFUSALS = 20
 _PROBE_EVERY_S = 60.0
+#: After so many ends in a row that put their push off, only a batch goes out in each ``_SLOW_S``.
+_SLOW_AFTER = 2 * _BATCH
+_SLOW_S = 0.2
 
 Answers = SimpleQueue[list[Exchange]]
 
@@ -37,9 +43,9 @@ Answers = SimpleQueue[list[Exchange]]
 class Dispatcher(Generic[P]):
     """Sends a lane's pushes over a pool.
 
-    ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back
-    to the lane. ``ready`` waits up to some seconds until requests can be made, an access token is there say. ``ended``
-    sees every end.
+    ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back:
+    by ``retry`` or ``finish``, or to the lane where it says nothing about the provider. ``ready`` waits up to some
+    seconds until requests can be made, an access token is there say. ``ended`` sees every end.
     """
 
     def __init__(
@@ -60,7 +66,9 @@ class Dispatcher(Generic[P]):
         self.note_end = ended
         #: Answers in a row that refused the credentials.
         self._refusals = 0
-        self._next_probe = 0.0
+        #: Ends in a row that put their push off.
+        self._put_off = 0
+        self._sent_at = 0.0
 
     def loops(self) -> dict[str, Callable[[], None]]:
         """What has to run in a greenlet of its own."""
@@ -86,6 +94,16 @@ class Dispatcher(Generic[P]):
         """An answer shows that they are good, or there are new ones."""
         self._refusals = 0
 
+    def retry(self, exchange: Exchange, failure: Outcome, policy: RetryPolicy | None = None) -> None:
+        """The push is put off: again when the answer says, else after the wait of ``policy``, else of the lane's."""
+        self._put_off += 1
+        self.lane.retry(exchange.subject, failure, _retry_after_s(exchange), policy)
+
+    def finish(self, exchange: Exchange, outcome: Outcome) -> None:
+        """A final answer."""
+        self._put_off = 0
+        self.lane.finish(exchange.subject, outcome)
+
     # --- sending ------------------------------------------------------------------------------------------------------
     def _send(self) -> None:
         while True:
@@ -94,7 +112,7 @@ class Dispatcher(Generic[P]):
                 continue
             pushes = self.lane.take(room, _WAIT_S)
             if pushes:
-                self._next_probe = self._clock() + _PROBE_EVERY_S
+                self._sent_at = self._clock()
                 self.lane.handed_over(pushes)
                 self.pool.send([self._exchange_of(push) for push in pushes])
 
@@ -103,13 +121,17 @@ class Dispatcher(Generic[P]):
         if not self._ready(_WAIT_S):
             return 0
         room = min(self.pool.wait_for_room(_WAIT_S), _BATCH)
-        if not room or not self.held:
-            return room
-        wait_s = self._next_probe - self._clock()
-        if wait_s <= 0:
-            return 1
-        gevent.sleep(min(wait_s, _WAIT_S))
-        return 0
+        wait_s = self._sent_at + self._pause_s() - self._clock()
+        if wait_s > 0:
+            gevent.sleep(min(wait_s, _WAIT_S))
+            return 0
+        return min(room, 1) if self.held else room
+
+    def _pause_s(self) -> float:
+        """How long nothing is sent after a batch."""
+        if self.held:
+            return _PROBE_EVERY_S
+        return _SLOW_S if self._put_off >= _SLOW_AFTER else 0.0
 
     # --- answers ------------------------------------------------------------------------------------------------------
     def _respond(self) -> None:
@@ -124,17 +146,17 @@ class Dispatcher(Generic[P]):
         if self.note_end is not None:
             self.note_end(exchange)
         if exchange.status == 200 and exchange.end is End.RESPONSE:
-            self._refusals = 0
+            self._refusals = self._put_off = 0
             self.lane.finish(push, DELIVERED)
         elif exchange.end is End.RESPONSE:
             self._answered(exchange)
         elif exchange.end is End.UNPROCESSED:
             self.lane.resend(push)
         else:
-            self.lane.retry(push, TIMEOUT if exchange.end is End.TIMEOUT else CONNECTION_ERROR)
+            self.retry(exchange, TIMEOUT if exchange.end is End.TIMEOUT else CONNECTION_ERROR)
 
 
-def retry_after_s(exchange: Exchange) -> float | None:
+def _retry_after_s(exchange: Exchange) -> float | None:
     """How long the answer asks to wait; None where it does not say."""
     value = exchange.header(b"retry-after")
     return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())

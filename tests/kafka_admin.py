@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 
@@ -57,11 +57,11 @@ def topics(brokers: str) -> set[str]:
 
 
 def committed(brokers: str, group: str) -> dict[tuple[str, int], OffsetAndMetadata]:
-    """All that a group has committed, by topic and partition; nothing where the brokers know no group yet."""
+    """All that a group has committed, by topic and partition; nothing where the brokers do not know the group yet."""
     with administration(brokers) as admin:
         try:
             found = admin.list_group_offsets([group])
-        except CoordinatorNotAvailableError:
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
             return {}
         return {tuple(partition): offset for partition, offset in found[group].items() if offset.offset >= 0}
 

@@ -14,7 +14,7 @@ from pusher.apns.message import ApnsPush, Kind
 from pusher.apns.reasons import read_answer
 from pusher.broker.interface import Health
 from pusher.condition import Condition
-from pusher.dispatch import Answers, Dispatcher, retry_after_s
+from pusher.dispatch import Answers, Dispatcher
 from pusher.errors import CredentialError
 from pusher.http2.exchange import Exchange
 from pusher.http2.header_block import Fields
@@ -209,9 +209,9 @@ class ApnsService:
             self.lane.retry(push, outcome, retry_after_s=0.0)
             return
         if meaning.retry:
-            self.lane.retry(push, outcome, retry_after_s(exchange))
+            self._dispatcher.retry(exchange, outcome)
         else:
-            self.lane.finish(push, outcome)
+            self._dispatcher.finish(exchange, outcome)
 
     def _refused(self, exchange: Exchange, outcome: Outcome) -> bool:
         """Apple refuses the credentials; true when a newer token makes another try worthwhile."""

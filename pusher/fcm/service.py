@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pusher.broker.interface import Health
 from pusher.condition import Condition
-from pusher.dispatch import Dispatcher, retry_after_s
+from pusher.dispatch import Dispatcher
 from pusher.fcm.access_token import AccessToken
 from pusher.fcm.errors import QUOTA_WAIT_S, read_answer
 from pusher.fcm.message import FcmPush
@@ -190,12 +190,12 @@ class FcmService:
             self.lane.resend(push)
         elif meaning.credentials:
             self._refused(outcome)
-            self.lane.finish(push, outcome)
+            self._dispatcher.finish(exchange, outcome)
         elif meaning.retry:
-            self.lane.retry(push, outcome, retry_after_s(exchange), self._quota if meaning.quota else None)
+            self._dispatcher.retry(exchange, outcome, self._quota if meaning.quota else None)
         else:
             self._dispatcher.credentials_accepted()
-            self.lane.finish(push, outcome)
+            self._dispatcher.finish(exchange, outcome)
 
     def _refused(self, outcome: Outcome) -> None:
         self._dispatcher.credentials_refused()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,12 @@ from tests.faults.runs import kafka
 from tests.faults.stages import Course, Group, Stage, order
 from tests.faults.surroundings import NAME, Surroundings
 
+#: A token that is refused while it is younger is not asked for anew.
+_YOUNG_S = 0.5
 #: A minute between probes, and until a young token is believed to have been refused, is too long to watch.
 _CONSTANTS = {
     "pusher.dispatch._PROBE_EVERY_S": 1.0,
-    "pusher.fcm.access_token.RENEW_AT_MOST_EVERY_S": 0.5,
+    "pusher.fcm.access_token.RENEW_AT_MOST_EVERY_S": _YOUNG_S,
     "pusher.fcm.service.QUOTA_WAIT_S": 0.5,
 }
 #: The first, one after each revocation, and those that are tried while all are answered 401.
@@ -47,6 +50,8 @@ def token_stages(provider: Simulator, pushes: int) -> list[Stage]:
 
     def revoked(name: str, *faults: str, lasts_s: float = 0.0) -> Stage:
         def begin() -> None:
+            # the stage before may have ended with a new token
+            time.sleep(_YOUNG_S)
             order(provider, "oauth-faults", *faults)
             order(provider, "revoke")
 

@@ -1,0 +1,128 @@
+"""How much a dispatcher sends to a provider that takes nothing, against a real server on a loopback port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent.pool import Group
+
+from pusher.apns.message import ApnsParser, ApnsPush
+from pusher.dispatch import Dispatcher
+from pusher.feedback import apns_feedback
+from pusher.http2 import Exchange, Origin, Pool
+from pusher.http2.header_block import Fields
+from pusher.lane import Lane, LaneSettings
+from pusher.outcome import Kind, Outcome
+from pusher.retry import RetryPolicy
+from pusher.telemetry.stats import Stats
+from tests.faults.processes import wait_until
+from tests.http2_server import Peer, Request, Script, Server, answer_200, make_files
+from tests.publisher import Clock, ListPublisher
+from tests.records import record, tracker
+
+PUSHES = 1_000
+BATCH = 64
+FAILED = Outcome(Kind.FAILED, status=429, reason="TooManyRequests", key="too-many-requests")
+REJECTED = Outcome(Kind.REJECTED, status=410, reason="Unregistered", key="unregistered")
+
+
+class Bed:
+    """A server and, with a clock of its own, a dispatcher that has a thousand pushes to send."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.clock = server, Clock(1_000.0)
+        #: Whether an answer that is not 200 is final.
+        self.final = False
+        self.lane: Lane[ApnsPush] = Lane(
+            LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(interval_s=0.0, max_attempts=1_000)),
+            ApnsParser("com.game"),
+            apns_feedback,
+            ListPublisher(),
+            Stats("test"),
+        )
+        fields = Fields((b"apns-topic", b"com.game"))
+        self.dispatcher = Dispatcher(
+            self.lane,
+            lambda answers: Pool(Origin("localhost", server.port), server.files.client_context, answers),
+            lambda push: Exchange(push, fields, push.path, push.literals, push.body),
+            self._answered,
+            clock=self.clock,
+        )
+        message, source = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}, tracker()
+        self.lane.put([self.lane.parse(record(message, number), source) for number in range(PUSHES)])
+
+    def _answered(self, exchange: Exchange) -> None:
+        if self.final:
+            self.dispatcher.finish(exchange, REJECTED)
+        else:
+            self.dispatcher.retry(exchange, FAILED)
+
+    def outcomes(self) -> dict[Kind, int]:
+        return {kind: n for kind, n in self.lane.totals.outcomes.items() if n}
+
+    def slowed_down(self, script: Script) -> int:
+        """Begins with a server that puts everything off; requests so far, once no more come."""
+        self.server.script = script
+        self.dispatcher.pool.start()
+        self.await_requests(2 * BATCH)
+        return self.at_rest()
+
+    def await_requests(self, number: int) -> None:
+        wait_until(lambda: len(self.server.received) >= number, lambda: f"{len(self.server.received)} requests")
+
+    def at_rest(self) -> int:
+        """Requests so far, once no more come."""
+        seen = -1
+        while seen != len(self.server.received) or self.dispatcher.pool.in_flight:
+            seen = len(self.server.received)
+            gevent.sleep(0.5)
+        return seen
+
+
+def answer_429(peer: Peer, request: Request) -> None:
+    peer.respond(request.stream_id, 429)
+
+
+def reset(peer: Peer, request: Request) -> None:
+    peer.reset(request.stream_id, 2)
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    loops = Group()
+    with Server(make_files(tmp_path)) as server:
+        bed = Bed(server)
+        for loop in bed.dispatcher.loops().values():
+            loops.spawn(loop)
+        yield bed
+        bed.dispatcher.pool.close(0.0)
+        loops.kill()
+    assert server.protocol_errors == []
+
+
+@pytest.mark.parametrize("script", [answer_429, reset])
+def test_a_provider_that_puts_everything_off_gets_a_batch_now_and_then(bed: Bed, script: Script) -> None:
+    seen = bed.slowed_down(script)
+    assert seen < PUSHES
+    for batches in (1, 2, 3):
+        bed.clock.now += 1.0
+        bed.await_requests(seen + batches * BATCH)
+        assert bed.at_rest() == seen + batches * BATCH
+    assert bed.outcomes() == {}
+
+
+def test_the_first_good_answer_ends_the_slowness(bed: Bed) -> None:
+    bed.slowed_down(answer_429)
+    bed.server.script = answer_200
+    bed.clock.now += 1.0
+    wait_until(lambda: bed.outcomes() == {Kind.DELIVERED: PUSHES}, lambda: f"{bed.outcomes()}")
+
+
+def test_final_answers_do_not_slow_an_app_down(bed: Bed) -> None:
+    bed.final = True
+    bed.server.script = answer_429
+    bed.dispatcher.pool.start()
+    wait_until(lambda: bed.outcomes() == {Kind.REJECTED: PUSHES}, lambda: f"{bed.outcomes()}")
