@@ -4,7 +4,7 @@ Two greenlets: the sender takes what the lane has, as much as the links have roo
 responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
 here; what an answer means, the provider's service says.
 
-A provider that takes nothing is sent little: a batch now and then while all is put off, a single push a minute while it
+A provider that takes nothing is sent little: a few pushes now and then while all is put off, one a minute while it
 refuses the credentials. The rest waits without using up its attempts, and the core is free for other apps.
 """
 
@@ -33,9 +33,10 @@ _WAIT_S = 0.5
 #: After so many answers in a row that refuse the credentials, only a probe goes out each minute.
 _HOLD_AFTER_REFUSALS = 20
 _PROBE_EVERY_S = 60.0
-#: After so many ends in a row that put their push off, only a batch goes out in each ``_SLOW_S``.
-_SLOW_AFTER = 2 * _BATCH
-_SLOW_S = 0.2
+#: After so many ends in a row that put their push off, so few go out in each ``_SLOW_S``.
+_SLOW_AFTER = 128
+_SLOW_BATCH = 16
+_SLOW_S = 0.05
 
 Answers = SimpleQueue[list[Exchange]]
 
@@ -120,18 +121,21 @@ class Dispatcher(Generic[P]):
         """How many pushes may be sent now; waits up to ``_WAIT_S`` where there is none."""
         if not self._ready(_WAIT_S):
             return 0
-        room = min(self.pool.wait_for_room(_WAIT_S), _BATCH)
-        wait_s = self._sent_at + self._pause_s() - self._clock()
+        room = self.pool.wait_for_room(_WAIT_S)
+        batch, pause_s = self._pace()
+        wait_s = self._sent_at + pause_s - self._clock()
         if wait_s > 0:
             gevent.sleep(min(wait_s, _WAIT_S))
             return 0
-        return min(room, 1) if self.held else room
+        return min(room, batch)
 
-    def _pause_s(self) -> float:
-        """How long nothing is sent after a batch."""
+    def _pace(self) -> tuple[int, float]:
+        """How many pushes make a batch, and how long nothing is sent after it (s)."""
         if self.held:
-            return _PROBE_EVERY_S
-        return _SLOW_S if self._put_off >= _SLOW_AFTER else 0.0
+            return 1, _PROBE_EVERY_S
+        if self._put_off >= _SLOW_AFTER:
+            return _SLOW_BATCH, _SLOW_S
+        return _BATCH, 0.0
 
     # --- answers ------------------------------------------------------------------------------------------------------
     def _respond(self) -> None:

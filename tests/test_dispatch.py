@@ -24,7 +24,7 @@ from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker
 
 PUSHES = 1_000
-BATCH = 64
+SLOW_AFTER, SLOW_BATCH = 128, 16
 FAILED = Outcome(Kind.FAILED, status=429, reason="TooManyRequests", key="too-many-requests")
 REJECTED = Outcome(Kind.REJECTED, status=410, reason="Unregistered", key="unregistered")
 
@@ -67,7 +67,7 @@ class Bed:
         """Begins with a server that puts everything off; requests so far, once no more come."""
         self.server.script = script
         self.dispatcher.pool.start()
-        self.await_requests(2 * BATCH)
+        self.await_requests(SLOW_AFTER)
         return self.at_rest()
 
     def await_requests(self, number: int) -> None:
@@ -104,13 +104,13 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
 
 
 @pytest.mark.parametrize("script", [answer_429, reset])
-def test_a_provider_that_puts_everything_off_gets_a_batch_now_and_then(bed: Bed, script: Script) -> None:
+def test_a_provider_that_puts_everything_off_gets_few_now_and_then(bed: Bed, script: Script) -> None:
     seen = bed.slowed_down(script)
     assert seen < PUSHES
     for batches in (1, 2, 3):
         bed.clock.now += 1.0
-        bed.await_requests(seen + batches * BATCH)
-        assert bed.at_rest() == seen + batches * BATCH
+        bed.await_requests(seen + batches * SLOW_BATCH)
+        assert bed.at_rest() == seen + batches * SLOW_BATCH
     assert bed.outcomes() == {}
 
 
