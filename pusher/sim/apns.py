@@ -7,15 +7,11 @@ The rules are in `apns_rules`, the script of faults in `faults`, the transport i
 
 import argparse
 import json
-import shutil
-import tempfile
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from h2.settings import SettingCodes
 
@@ -23,11 +19,11 @@ from pusher.sim import command
 from pusher.sim import faults as fault_script
 from pusher.sim.admin import Order
 from pusher.sim.apns_rules import STATUS, USUAL_REASON, Client, Provider, Push, Rules
-from pusher.sim.certificate import load_verification_key, make_p8, server_context, tls_files, write_private
-from pusher.sim.faults import Fault, Faults, play, replacement
+from pusher.sim.certificate import load_verification_key, make_p8, write_private
+from pusher.sim.faults import Fault, replacement
 from pusher.sim.http2_link import Answer, Link, Request
 from pusher.sim.http2_server import Http2Server
-from pusher.sim.ledger import Ledger, Received
+from pusher.sim.simulator import Http2Simulator
 
 Fields = tuple[tuple[bytes, bytes], ...]
 RENEWAL_SCOPES = ("connection", "team", "off")
@@ -39,12 +35,8 @@ ORDERS = """Orders at the admin port, as POST /ORDER
 """
 
 
-class ApnsSimulator:
-    """The simulated service. Start it with start() or `with`; `port` is known from then on.
-
-    `set_faults` changes the script while it runs; `ledger` tells what was received; `server.links` are the connections,
-    to cut or freeze; `names` are host names for the certificate besides loopback's; `now` gives Unix time in seconds.
-    """
+class ApnsSimulator(Http2Simulator):
+    """The simulated service. `now` gives Unix time in seconds."""
 
     def __init__(  # noqa: PLR0913  # options, by keyword
         self,
@@ -64,37 +56,21 @@ class ApnsSimulator:
         ledger_limit: int = 100_000,
         now: Callable[[], float] = time.time,
     ) -> None:
-        directory = tls_dir or tempfile.mkdtemp(prefix="apns-")
-        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        self._files = files = tls_files(directory, names)
-        self.ca_file = files.ca
-        self._tls = server_context(files, client_ca)
-        self.ledger = Ledger(ledger_limit)
-        self.faults = Faults(faults, seed)
-        self.latency_s = latency_ms / 1000
+        super().__init__(
+            "apns", faults, tls_dir=tls_dir, names=names, seed=seed, latency_ms=latency_ms, ledger_limit=ledger_limit
+        )
         self.rules = rules
         self._provider = Provider(rules)
         self._now = now
-        self._seed = seed
         self.server = Http2Server(
             self._serve,
-            self._tls,
+            self._context(client_ca),
             host,
             port,
             max_streams=max_streams,
             first_streams=1 if first_stream_alone else None,
             initial_window=initial_window,
         )
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server.port
-
-    @property
-    def received(self) -> list[Received]:
-        """The requests so far, in order, as the ledger keeps them."""
-        return self.ledger.received
 
     def start(self) -> None:
         """Listens; may follow stop(), on the same port. Raises OSError when the port is taken."""
@@ -104,50 +80,13 @@ class ApnsSimulator:
         """Drops all connections and stops listening; waits some milliseconds."""
         self.server.stop()
 
-    def close(self) -> None:
-        """Stops for good, and removes the certificates unless tls_dir was given."""
-        self.stop()
-        if self._remove_directory is not None:
-            self._remove_directory()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def set_faults(self, script: Sequence[str]) -> None:
-        """Replaces the script of faults. Raises FaultSyntaxError."""
-        self.faults = Faults(script, self._seed)
-
     def orders(self) -> Mapping[str, Order]:
         """What it can be told to do while it runs."""
-        return {
-            "faults": self.set_faults,
-            "cut": lambda _: self.server.cut(),
-            "certificate": lambda _: self.read_certificate(),
-            "expire-tokens": lambda _: self._provider.expire_tokens(self._now()),
-        }
-
-    def read_certificate(self) -> None:
-        """Reads the certificate's files again, for new connections. Raises OSError."""
-        self._tls.load_cert_chain(self._files.certificate, self._files.key)
+        return {**super().orders(), "expire-tokens": lambda _: self._provider.expire_tokens(self._now())}
 
     def counts(self) -> dict[str, Any]:
         """The ledger's counts, and what happened below the requests."""
-        return self.ledger.counts() | {
-            "provider_tokens": self._provider.tokens_seen,
-            "transport": dict(self.server.counts),
-            "open_connections": len(self.server.links),
-            "protocol_errors": list(self.server.protocol_errors),
-        }
-
-    def report(self) -> dict[str, Any]:
-        """counts() and the list of requests, [id, token, status, reason]."""
-        return self.counts() | {"received": self.received}
+        return super().counts() | {"provider_tokens": self._provider.tokens_seen}
 
     def _serve(self, request: Request) -> None:
         push = Push(request.method, request.path, request.headers, request.repeated, request.body)
@@ -163,12 +102,7 @@ class ApnsSimulator:
         fault = self.faults.pick(token, apns_id.decode("latin-1"))
         answer, reason = self._decide(reason, fault, ((b"apns-id", apns_id),))
         self._note(request, apns_id.decode("latin-1"), token, answer.status, reason, fault)
-        if fault is None:
-            self._later(request.link.respond, request.stream_id, answer)
-        elif fault.unprocessed:
-            play(fault, request, answer, self.server.schedule)
-        else:
-            self._later(play, fault, request, answer, self.server.schedule)
+        self._answer(request, answer, fault)
 
     def _client(self, link: Link) -> Client:
         if link.memory is None:
@@ -195,19 +129,6 @@ class ApnsSimulator:
         if status == 410:
             body["timestamp"] = int(self._now() * 1000) if timestamp_ms is None else timestamp_ms
         return json.dumps(body).encode()
-
-    def _note(self, request: Request, apns_id: str, token: str, status: int, reason: str, fault: Fault | None) -> None:
-        if fault is not None:
-            self.ledger.faults[fault.text] += 1
-            if not fault.answers(request) and not fault.delivered:
-                status, reason = 0, fault.action
-        self.ledger.record(apns_id, token, status, reason)
-
-    def _later(self, function: Callable[..., object], *args: Any) -> None:
-        if self.latency_s:
-            self.server.schedule.after(self.latency_s, function, *args)
-        else:
-            function(*args)
 
 
 def certificate_topic(link: Link) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What `simulate apns`, `simulate gcm` and `simulate fcm` share: records, signals, and the line when ready."""
+"""What the commands `simulate apns`, `simulate gcm` and `simulate fcm` share: records, signals, the line when ready."""
 
 import argparse
 import json
@@ -6,28 +6,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import gevent
 from gevent.event import Event
 
 from pusher.sim import admin
-
-
-class Simulator(admin.Simulator, Protocol):
-    """A simulated provider as a command runs it."""
-
-    ca_file: str
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-
-    def start(self) -> None:
-        """Listens. Raises OSError."""
-
-    def close(self) -> None:
-        """Stops for good."""
+from pusher.sim.simulator import Simulator
 
 
 def add_record_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,25 +10,21 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pusher.sim import command
 from pusher.sim import faults as fault_script
 from pusher.sim.admin import Order
-from pusher.sim.certificate import server_context, tls_files, write_private
-from pusher.sim.faults import Fault, Faults, play, replacement
+from pusher.sim.certificate import write_private
+from pusher.sim.faults import Fault, replacement
 from pusher.sim.fcm_oauth import OAuth
 from pusher.sim.fcm_rules import USUAL_CODE, Refusal, error_body, read
 from pusher.sim.http2_link import Answer, Request
 from pusher.sim.http2_server import Http2Server
-from pusher.sim.ledger import Ledger, Received
+from pusher.sim.simulator import Http2Simulator
 
 SEND_PATH = re.compile(rb"/v1/projects/([^/]+)/messages:send\Z")
 JSON_TYPE = (b"content-type", b"application/json; charset=UTF-8")
@@ -43,10 +39,10 @@ ORDERS = """Orders at the admin port, as POST /ORDER
 """
 
 
-class FcmSimulator:
-    """The simulated service. Start it with start() or `with`; `port` and `oauth.port` are known from then on.
+class FcmSimulator(Http2Simulator):
+    """The simulated service, whose token endpoint is at `oauth.port`.
 
-    `ledger` tells what was received. A request's id is the data member named `id_key`, or else a digest of its body: a
+    A request's id is the data member named `id_key`, or else a digest of its body: a
     retry repeats the body. What was sent with validate_only is listed, but does not count as delivered. With
     `write_credentials` (project, path) the first start() makes a service account and writes its JSON there.
     """
@@ -70,19 +66,13 @@ class FcmSimulator:
         ledger_limit: int = 100_000,
         now: Callable[[], float] = time.time,
     ) -> None:
-        directory = tls_dir or tempfile.mkdtemp(prefix="fcm-")
-        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        self._files = files = tls_files(directory, names)
-        self._contexts = (server_context(files), server_context(files))
-        self.ca_file = files.ca
-        self.ledger = Ledger(ledger_limit)
-        self.faults = Faults(faults, seed)
-        self.latency_s = latency_ms / 1000
-        self._seed = seed
+        super().__init__(
+            "fcm", faults, tls_dir=tls_dir, names=names, seed=seed, latency_ms=latency_ms, ledger_limit=ledger_limit
+        )
         self._id_key = id_key
         self._write_credentials = write_credentials
         self.oauth = OAuth(
-            self._contexts[1],
+            self._context(),
             host,
             oauth_port,
             token_lifetime_s=token_lifetime_s,
@@ -90,17 +80,7 @@ class FcmSimulator:
             seed=seed,
             now=now,
         )
-        self.server = Http2Server(self._serve, self._contexts[0], host, port, max_streams=max_streams)
-
-    @property
-    def port(self) -> int:
-        """Where messages:send listens."""
-        return self.server.port
-
-    @property
-    def received(self) -> list[Received]:
-        """The requests so far, in order, as the ledger keeps them."""
-        return self.ledger.received
+        self.server = Http2Server(self._serve, self._context(), host, port, max_streams=max_streams)
 
     def start(self) -> None:
         """Listens; may follow stop(), on the same ports. Raises OSError when a port is taken."""
@@ -116,52 +96,17 @@ class FcmSimulator:
         self.server.stop()
         self.oauth.stop()
 
-    def close(self) -> None:
-        """Stops for good, and removes the certificates unless tls_dir was given."""
-        self.stop()
-        if self._remove_directory is not None:
-            self._remove_directory()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def set_faults(self, script: Sequence[str]) -> None:
-        """Replaces the script of faults of messages:send. Raises FaultSyntaxError."""
-        self.faults = Faults(script, self._seed)
-
     def orders(self) -> Mapping[str, Order]:
         """What it can be told to do while it runs."""
         return {
-            "faults": self.set_faults,
-            "cut": lambda _: self.server.cut(),
-            "certificate": lambda _: self.read_certificate(),
+            **super().orders(),
             "oauth-faults": self.oauth.set_faults,
             "revoke": lambda _: self.oauth.revoke_tokens(),
         }
 
-    def read_certificate(self) -> None:
-        """Reads the certificate's files again, for new connections. Raises OSError."""
-        for context in self._contexts:
-            context.load_cert_chain(self._files.certificate, self._files.key)
-
     def counts(self) -> dict[str, Any]:
         """The ledger's counts, and what happened beside the pushes."""
-        return self.ledger.counts() | {
-            "oauth": dict(self.oauth.counts),
-            "transport": dict(self.server.counts),
-            "open_connections": len(self.server.links),
-            "protocol_errors": list(self.server.protocol_errors),
-        }
-
-    def report(self) -> dict[str, Any]:
-        """counts() and the list of requests, [id, token, status, reason]."""
-        return self.counts() | {"received": self.received}
+        return super().counts() | {"oauth": dict(self.oauth.counts)}
 
     def _serve(self, request: Request) -> None:
         match = SEND_PATH.match(request.path)
@@ -178,12 +123,7 @@ class FcmSimulator:
         if answer.status == 200 and body.get("validate_only"):
             reason = DRY_RUN
         self._note(request, request_id, target, answer.status, reason, fault)
-        if fault is None:
-            self._later(request.link.respond, request.stream_id, answer)
-        elif fault.unprocessed:
-            play(fault, request, answer, self.server.schedule)
-        else:
-            self._later(play, fault, request, answer, self.server.schedule)
+        self._answer(request, answer, fault)
 
     def _unauthorized(self, request: Request, project_id: str) -> Refusal | None:
         scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -200,21 +140,6 @@ class FcmSimulator:
         if not isinstance(request_id, str):
             request_id = hashlib.sha256(body).hexdigest()[:24]
         return target if isinstance(target, str) else "", request_id
-
-    def _note(
-        self, request: Request, request_id: str, target: str, status: int, reason: str, fault: Fault | None
-    ) -> None:
-        if fault is not None:
-            self.ledger.faults[fault.text] += 1
-            if not fault.answers(request) and not fault.delivered:
-                status, reason = 0, fault.action
-        self.ledger.record(request_id, target, status, reason)
-
-    def _later(self, function: Callable[..., object], *args: Any) -> None:
-        if self.latency_s:
-            self.server.schedule.after(self.latency_s, function, *args)
-        else:
-            function(*args)
 
 
 def _decide(refusal: Refusal | None, fault: Fault | None, project_id: str, request_id: str) -> tuple[Answer, str]:

@@ -7,29 +7,20 @@ Direct TLS, SASL PLAIN, resource binding, pings, and at most 100 unanswered mess
 """
 
 import argparse
-import json
 import re
-import shutil
-import sys
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from pusher.sim import gcm_faults
-from pusher.sim.admin import Admin, Order
-from pusher.sim.certificate import server_context, tls_files
-from pusher.sim.command import say, wait_for_signal
+from pusher.sim import command, gcm_faults
+from pusher.sim.admin import Order
 from pusher.sim.faults import Fault, Faults
 from pusher.sim.gcm_link import GcmLink
-from pusher.sim.ledger import Ledger
 from pusher.sim.schedule import Schedule
+from pusher.sim.simulator import Simulator
 
 MAX_PENDING = 100
 ORDERS = """Orders at the admin port, as POST /ORDER
@@ -42,8 +33,8 @@ ORDERS = """Orders at the admin port, as POST /ORDER
 MAX_PAYLOAD_BYTES = 4096
 
 
-class GcmSimulator:
-    """The simulated service. Start it with start() or `with`; `port` is known from then on.
+class GcmSimulator(Simulator):
+    """The simulated service.
 
     `accounts` maps sender ids to API keys; empty: any. The attributes may be changed while it runs.
     """
@@ -61,10 +52,7 @@ class GcmSimulator:
         seed: int = 0,
         ledger_limit: int = 100_000,
     ) -> None:
-        directory = tls_dir or tempfile.mkdtemp(prefix="gcm-")
-        self._remove_directory = None if tls_dir else weakref.finalize(self, shutil.rmtree, directory)
-        self._files = files = tls_files(directory, names)
-        self.ca_file = files.ca
+        super().__init__("gcm", tls_dir, names, ledger_limit)
         self.accounts = dict(accounts or {})
         self.ack_delay_s = ack_delay_ms / 1000
         #: False: pings of clients get no answer.
@@ -75,7 +63,6 @@ class GcmSimulator:
         self.binds = True
         #: The SASL condition with which every login is refused; "": none is for that.
         self.refuses_logins = ""
-        self.ledger = Ledger(ledger_limit)
         #: Arrivals of each message id, whatever became of them.
         self.arrivals: Counter[str] = Counter()
         #: What clients have acknowledged: receipts and upstream messages, by id.
@@ -90,7 +77,7 @@ class GcmSimulator:
         self.schedule = Schedule()
         self._faults = Faults(seed=seed)
         self.set_faults(faults)
-        self._tls = server_context(files)
+        self._tls = self._context()
         self._address = (host, port)
         self._server: StreamServer | None = None
         self._greenlets = Pool()
@@ -115,21 +102,6 @@ class GcmSimulator:
         for link in list(self.links):
             link.cut()
         self._greenlets.kill()
-
-    def close(self) -> None:
-        """Stops for good, and removes the certificates unless tls_dir was given."""
-        self.stop()
-        if self._remove_directory is not None:
-            self._remove_directory()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _accept(self, socket: Any, _address: object) -> None:
         link = GcmLink(self, socket, self._tls)
@@ -156,10 +128,6 @@ class GcmSimulator:
             "refuse-logins": self.refuse_logins,
         }
 
-    def read_certificate(self) -> None:
-        """Reads the certificate's files again, for new connections. Raises OSError."""
-        self._tls.load_cert_chain(self._files.certificate, self._files.key)
-
     def refuse_logins(self, conditions: Sequence[str]) -> None:
         """Refuses logins with this one SASL condition (RFC 6120, 6.5), or with none. Raises ValueError."""
         condition = "".join(conditions)
@@ -184,10 +152,6 @@ class GcmSimulator:
             "open_connections": len(self.links),
             "violations": self.violations[-100:],
         }
-
-    def report(self) -> dict[str, Any]:
-        """counts() and the list of messages, [id, token, status, reason]."""
-        return self.counts() | {"received": self.ledger.received}
 
     # --- what links ask -----------------------------------------------------------------------------------------------
     def knows(self, user: str, password: str) -> bool:
@@ -241,37 +205,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument(
         "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
     )
-    listen.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /ORDER")
     rules = parser.add_argument_group("what it accepts and answers")
     rules.add_argument("--account", action="append", default=[], metavar="SENDER:KEY", help="known account (any)")
     rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
-    script = parser.add_argument_group("faults and records")
-    script.add_argument("--fault", action="append", default=[], metavar="TEXT", help="see below; may be repeated")
-    script.add_argument("--seed", type=int, default=0, help="of the dice (0)")
-    script.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
-    script.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="messages kept (%(default)s)")
-    script.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
+    command.add_record_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGINT or SIGTERM; waits. Returns the exit status."""
-    try:
-        simulator = from_arguments(args)
-        simulator.start()
-    except (OSError, ValueError) as error:
-        print(f"gcm simulator: {error}", file=sys.stderr)  # noqa: T201  # a command speaks to its terminal
-        return 1
-    admin = None if args.admin_port is None else Admin(simulator, args.host, args.admin_port)
-    say(f"gcm simulator listening on {args.host}:{simulator.port}  ca: {simulator.ca_file}")
-    if admin is not None:
-        say(f"gcm simulator admin on http://{args.host}:{admin.start()}")
-    wait_for_signal(args.summary_every, lambda: say(json.dumps(simulator.counts())))
-    if admin is not None:
-        admin.stop()
-    simulator.close()
-    if args.ledger:
-        Path(args.ledger).write_text(json.dumps(simulator.report()))
-    return 0
+    return command.run("gcm", "{host}:{port}", lambda: from_arguments(args), args)
 
 
 def from_arguments(args: argparse.Namespace) -> GcmSimulator:
