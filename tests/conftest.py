@@ -6,8 +6,12 @@ monkey.patch_all()
 
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
+
+from pusher.admin.port import AdminPort
+from tests.admin_client import Process, no_greenlet
 
 #: where `make services` listens, and config/default.yaml points
 KAFKA_BROKERS = os.environ.get("PUSHER_TEST_KAFKA_BROKERS", "localhost:9941")
@@ -38,3 +42,18 @@ def require_listener(service: str, address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         pytest.fail(f"{service} does not answer at {address} ({error}): run `make services` first", pytrace=False)
+
+
+@pytest.fixture
+def process() -> Process:
+    """What the admin port of a daemon is about."""
+    return Process()
+
+
+@pytest.fixture
+def admin(process: Process) -> Iterator[AdminPort]:
+    """The admin port of `process`, at a free port."""
+    port = process.port()
+    port.start(no_greenlet)
+    yield port
+    port.stop(1.0)

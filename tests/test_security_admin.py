@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,9 @@ from pusher.admin.server import PATIENCE_S, TEXT, AdminServer, Answer
 from pusher.broker.sqlite.store import Store
 from pusher.config import settings
 from pusher.telemetry import metrics
-from tests.test_admin import DEADLINE_S, Process, ask, free_port, no_greenlet
+from tests.admin_client import DEADLINE_S, Process, ask, free_port
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\n\\"
-
-
-@pytest.fixture
-def process() -> Process:
-    return Process()
-
-
-@pytest.fixture
-def admin(process: Process) -> Iterator[AdminPort]:
-    port = process.port()
-    port.start(no_greenlet)
-    yield port
-    port.stop(1.0)
 
 
 def test_it_is_open_to_this_machine_alone_and_shows_no_stacks_unless_asked_to() -> None:

@@ -88,6 +88,11 @@ class Driver:
     ) -> None:
         self._cleanup.close()
 
+    @property
+    def single(self) -> str:
+        """The first app's topic for single pushes."""
+        return f"push-{self.apps[0]}_{self.platform}-single"
+
     # --- processes
 
     def simulator(self, *flags: str) -> Simulator:

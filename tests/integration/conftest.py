@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.faults.driver import Driver
 from tests.kafka_server import KafkaServer
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -32,3 +36,20 @@ def breakable_kafka(_breakable_kafka: KafkaServer) -> Iterator[KafkaServer]:
     """A Kafka without auto-creation of topics. A test that kills it starts it again."""
     yield _breakable_kafka
     _breakable_kafka.thaw()
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A broker of the module's own, which tests may kill if they start it again."""
+    server = KafkaServer(tmp_path_factory.mktemp("broker") / "kafka")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def driver(kafka: KafkaServer, tmp_path: Path) -> Iterator[Driver]:
+    """An app of its own for each test, with the topic of its single pushes."""
+    with Driver(tmp_path / "run", kafka.brokers, apps=(f"game{next(_numbers)}",)) as driver:
+        driver.create_topics(driver.single)
+        yield driver

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
 from pusher.sim.certificate import Certificate, make_ca, make_client_certificate
@@ -19,29 +15,6 @@ from tests.faults.ledger import DELIVERED, EXPIRED, FAILED, FED_BACK, INVALID, N
 from tests.faults.processes import Daemon, wait_until
 from tests.kafka_admin import committed, shares
 from tests.kafka_server import KafkaServer
-
-Open = Callable[..., AbstractContextManager[Driver]]
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """A broker of this module's own, which tests may kill if they start it again."""
-    server = KafkaServer(tmp_path_factory.mktemp("broker") / "kafka")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def driver(kafka: KafkaServer, tmp_path: Path) -> Iterator[Driver]:
-    with Driver(tmp_path / "run", kafka.brokers, apps=(f"game{next(_numbers)}",)) as driver:
-        driver.create_topics(single(driver))
-        yield driver
-
-
-def single(driver: Driver) -> str:
-    return f"push-{driver.apps[0]}_apns-single"
 
 
 def faults(*lines: str) -> list[str]:
@@ -60,7 +33,7 @@ def test_outcomes_of_every_kind_add_up(driver: Driver) -> None:
             "prefix=a500:500,once",
         )
     )
-    topic = single(driver)
+    topic = driver.single
     driver.produce(topic, 100)
     for prefix in ("a429", "a503", "a500"):
         driver.produce(topic, 5, prefix)
@@ -106,13 +79,13 @@ def test_bad_input_is_told_counted_and_kept_and_the_process_goes_on(driver: Driv
         "bad-expiry": [json.dumps(good | {"push_expiry": "soon"}).encode()],
     }
     for values in bad.values():
-        driver.produce_raw(single(driver), values, INVALID)
+        driver.produce_raw(driver.single, values, INVALID)
     driver.produce_raw(stranger, [json.dumps(good).encode()] * 3, INVALID)
     huge = json.dumps(good | {"Payload": {"aps": {"alert": "x" * 10_000_000}}}).encode()
     driver.produce_raw(f"push-{game}_apns-massive", [huge] * 5, NO_TRACE)
     for topic in others:
         driver.produce_raw(topic, [b"never read"], NO_TRACE)
-    driver.produce(single(driver), 50)
+    driver.produce(driver.single, 50)
     driver.produce(f"push-{game}_apns-massive", 50, Payload={"aps": {"alert": "x"}, "big": 1 << 70})
     apple = driver.simulator()
     daemon = driver.daemon(
@@ -133,7 +106,7 @@ def test_bad_input_is_told_counted_and_kept_and_the_process_goes_on(driver: Driv
         assert told == (message.expected != DELIVERED and topic not in others)
     kept = [message.invalid[0] for message in driver.ledger.messages.values() if message.invalid]
     assert sorted({error.partition(":")[0] for error in kept}) == sorted([*bad, "unknown-game"])
-    driver.run_until(lambda: committed_topics(driver) == {single(driver), stranger, f"push-{game}_apns-massive"}, log)
+    driver.run_until(lambda: committed_topics(driver) == {driver.single, stranger, f"push-{game}_apns-massive"}, log)
     assert daemon.memory_mb("VmHWM") < 300
     assert daemon.stop() == 0
 
@@ -152,7 +125,7 @@ def test_links_that_break_in_every_way_lose_nothing(driver: Driver) -> None:
             "settings MAX_CONCURRENT_STREAMS 1:1/401,ms=200",
         )
     )
-    driver.produce(single(driver), 2000)
+    driver.produce(driver.single, 2000)
     changes = {
         "apns.concurrentWorkers": 50,
         "apns.requestTimeout": "500ms",
@@ -171,8 +144,8 @@ def test_links_that_break_in_every_way_lose_nothing(driver: Driver) -> None:
 
 def test_a_provider_that_never_answers_ends_in_a_time_out(driver: Driver) -> None:
     apple = driver.simulator(*faults("prefix=51ce:silence"))
-    driver.produce(single(driver), 5, "51ce", FAILED)
-    driver.produce(single(driver), 20)
+    driver.produce(driver.single, 5, "51ce", FAILED)
+    driver.produce(driver.single, 20)
     changes = {"apns.requestTimeout": "300ms", "apns.retry.interval": "50ms"}
     driver.daemon(driver.settings(apple.port, apple.ca_file, **changes))
     driver.settle()
@@ -184,7 +157,7 @@ def test_a_provider_that_never_answers_ends_in_a_time_out(driver: Driver) -> Non
 
 def test_kill_9_loses_nothing(driver: Driver) -> None:
     apple = driver.simulator(*faults("429:0.02,retry-after=1", "500:0.02", "503:0.02"))
-    driver.produce(single(driver), 4000, expected=FED_BACK)
+    driver.produce(driver.single, 4000, expected=FED_BACK)
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file))
 
     def restart() -> None:
@@ -197,7 +170,7 @@ def test_kill_9_loses_nothing(driver: Driver) -> None:
 
 def test_sigterm_drains_and_nothing_is_repeated(driver: Driver) -> None:
     apple = driver.simulator("--latency-ms", "20")
-    driver.produce(single(driver), 3000)
+    driver.produce(driver.single, 3000)
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file))
     driver.run_until(lambda: driver.ledger.settled > 300, "no progress")
     assert daemon.stop() == 0
@@ -211,7 +184,7 @@ def test_sigterm_drains_and_nothing_is_repeated(driver: Driver) -> None:
 
 def test_a_second_signal_exits_at_once(driver: Driver) -> None:
     apple = driver.simulator(*faults("silence"))
-    driver.produce(single(driver), 10)
+    driver.produce(driver.single, 10)
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file))
     wait_until(lambda: apple.counts()["faults"], "nothing was sent")
     daemon.signal(signal.SIGINT)
@@ -245,7 +218,7 @@ def test_two_daemons_share_the_partitions(driver: Driver) -> None:
     for daemon in (first, second):
         daemon.wait_for('msg="partitions"')
     driver.run_until(lambda: sorted(shares(driver.brokers, driver.group)) == [1, 2], "the members do not share")
-    driver.produce(single(driver), 3000)
+    driver.produce(driver.single, 3000)
     driver.settle(schedule(5, 3000, [("kill -9 of one", first.kill)]))
     driver.run_until(lambda: shares(driver.brokers, driver.group) == [3], "the group did not shrink")
     assert second.stop() == 0
@@ -254,7 +227,7 @@ def test_two_daemons_share_the_partitions(driver: Driver) -> None:
 def test_wrong_credentials_hold_the_app_until_they_are_right(driver: Driver, tmp_path: Path) -> None:
     right = tmp_path / "right.p8"
     apple = driver.simulator("--write-key", str(right))
-    driver.produce(single(driver), 100, expected=FED_BACK)
+    driver.produce(driver.single, 100, expected=FED_BACK)
     settings = driver.settings(
         apple.port, apple.ca_file, **{"apns.concurrentWorkers": 1, "gracefulShutdownTimeout": "500ms"}
     )
@@ -329,10 +302,10 @@ def test_a_certificate_that_changes_under_load(kafka: KafkaServer, tmp_path: Pat
     put(make_client_certificate(ca, "com.game"))
     with Driver(tmp_path / "run", kafka.brokers, apps=("renewed",)) as driver:
         apple = driver.simulator("--client-ca", ca_file, "--topic", "com.game", "--latency-ms", "20")
-        driver.create_topics(single(driver))
+        driver.create_topics(driver.single)
         settings = driver.settings(apple.port, apple.ca_file, **{"apns.concurrentWorkers": 10})
         settings["apns"]["certs"] = {"renewed": {"certPath": str(file), "topic": "com.game"}}
-        driver.produce(single(driver), 2000)
+        driver.produce(driver.single, 2000)
         daemon = driver.daemon(settings)
 
         def reload(words: str) -> None:
@@ -358,8 +331,8 @@ def test_a_certificate_that_changes_under_load(kafka: KafkaServer, tmp_path: Pat
 def test_a_provider_that_comes_late_gets_everything_once(driver: Driver) -> None:
     apple = driver.simulator()
     apple.kill()
-    driver.produce(single(driver), 500)
-    driver.produce(single(driver), 5, expected=EXPIRED, push_expiry=int((time.time() + 2) * 1000))
+    driver.produce(driver.single, 500)
+    driver.produce(driver.single, 5, expected=EXPIRED, push_expiry=int((time.time() + 2) * 1000))
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file))
     daemon.wait_for('msg="not ready"')
     daemon.wait_for("push expired")

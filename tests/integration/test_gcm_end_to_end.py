@@ -21,12 +21,8 @@ _numbers = itertools.count()
 @pytest.fixture
 def driver(breakable_kafka: KafkaServer, tmp_path: Path) -> Iterator[XmppDriver]:
     with XmppDriver(tmp_path / "run", breakable_kafka.brokers, apps=(f"gcmgame{next(_numbers)}",)) as driver:
-        driver.create_topics(single(driver))
+        driver.create_topics(driver.single)
         yield driver
-
-
-def single(driver: XmppDriver) -> str:
-    return f"push-{driver.apps[0]}_gcm-single"
 
 
 def test_outcomes_of_every_kind_add_up(driver: XmppDriver) -> None:
@@ -37,7 +33,7 @@ def test_outcomes_of_every_kind_add_up(driver: XmppDriver) -> None:
         *("--fault", "prefix=busy:nack SERVICE_UNAVAILABLE"),
         *("--fault", "prefix=once:nack INTERNAL_SERVER_ERROR,once"),
     )
-    topic = single(driver)
+    topic = driver.single
     driver.produce(topic, 100)
     driver.produce(topic, 5, "once")
     driver.produce(topic, 5, "dead", REJECTED)
@@ -62,7 +58,7 @@ def test_outcomes_of_every_kind_add_up(driver: XmppDriver) -> None:
 
 def test_nothing_is_lost_when_daemon_and_links_die(driver: XmppDriver) -> None:
     google = driver.simulator("--ack-delay-ms", "10", "--seed", "7")
-    driver.produce(single(driver), 3_000)
+    driver.produce(driver.single, 3_000)
     daemon = driver.daemon(driver.settings(google.port, google.ca_file))
 
     def kill() -> None:
@@ -99,7 +95,7 @@ def test_an_app_whose_login_is_refused_is_not_served(driver: XmppDriver) -> None
 def test_a_server_that_comes_later_is_waited_for(driver: XmppDriver) -> None:
     google = driver.simulator()
     google.stop()
-    driver.produce(single(driver), 20)
+    driver.produce(driver.single, 20)
     daemon = driver.daemon(driver.settings(google.port, google.ca_file))
     wait_until(lambda: "first login failed" in daemon.log(), daemon.log)
     google.start()

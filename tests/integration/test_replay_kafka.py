@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from kafka import KafkaProducer
 
 from tests.faults.driver import Driver
@@ -17,28 +13,8 @@ from tests.faults.processes import PUSHER, ROOT, Daemon, wait_until
 from tests.kafka_admin import create_topic
 from tests.kafka_server import KafkaServer
 
-_numbers = itertools.count()
 #: Tokens that Apple cannot serve while it is down.
 LATER = "f503"
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = KafkaServer(tmp_path_factory.mktemp("broker") / "kafka")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def driver(kafka: KafkaServer, tmp_path: Path) -> Iterator[Driver]:
-    with Driver(tmp_path / "run", kafka.brokers, apps=(f"game{next(_numbers)}",)) as driver:
-        driver.create_topics(single(driver))
-        yield driver
-
-
-def single(driver: Driver) -> str:
-    return f"push-{driver.apps[0]}_apns-single"
 
 
 def replay(daemon: Daemon, topic: str, *arguments: str) -> str:
@@ -54,7 +30,7 @@ def changes(**more: Any) -> dict[str, Any]:
 
 
 def test_failures_of_an_outage_are_sent_again_and_nothing_twice(driver: Driver) -> None:
-    topic = single(driver)
+    topic = driver.single
     apple = driver.simulator("--fault", f"prefix={LATER}:503")
     driver.produce(topic, 1000, LATER, expected=FED_BACK)
     driver.produce(topic, 1000)
@@ -87,7 +63,7 @@ def test_failures_of_an_outage_are_sent_again_and_nothing_twice(driver: Driver) 
 
 
 def test_copies_that_wait_are_not_sent_once_more(driver: Driver) -> None:
-    topic = single(driver)
+    topic = driver.single
     apple = driver.simulator("--fault", f"prefix={LATER}:503")
     driver.produce(topic, 300, LATER, expected=FED_BACK)
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file, **changes()))
@@ -103,7 +79,7 @@ def test_copies_that_wait_are_not_sent_once_more(driver: Driver) -> None:
 
 def test_messages_without_their_feedback_are_sent_again(driver: Driver, kafka: KafkaServer) -> None:
     """Feedbacks that went elsewhere stand for lost ones."""
-    topic = single(driver)
+    topic = driver.single
     apple = driver.simulator()
     driver.produce(topic, 500)
     daemon = driver.daemon(driver.settings(apple.port, apple.ca_file, **changes()))
