@@ -40,11 +40,14 @@ UNDISTURBED = "undisturbed"
 
 
 class Seen(NamedTuple):
-    """How "well" fared in one run."""
+    """How "well" fared: what each of its pushes took, sorted, and how many went out in a second."""
 
-    p50_ms: float
-    p99_ms: float
+    latencies_ms: list[float]
     rate_s: float
+
+    def __str__(self) -> str:
+        p50, p99 = percentile(self.latencies_ms, 0.5), percentile(self.latencies_ms, 0.99)
+        return f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, {self.rate_s:,.0f} pushes/s"
 
 
 class Isolation:
@@ -64,6 +67,8 @@ class Isolation:
         ground.create(self.backlog)
         topics.fill(ground.kafka.brokers, self.backlog, self._texts(100_000), copies=5)
         self._runs = 0
+        #: of the texts written last; each has other device tokens
+        self._seed = 100
 
     def _texts(self, number: int, seed: int = 1) -> list[str]:
         return list(messages("apns", number, seed=seed))
@@ -77,22 +82,29 @@ class Isolation:
         time.sleep(SICKENING_S)
         return run
 
-    def steadily(self, treatment: str) -> tuple[float, float]:
-        """Latency of "well" at the steady rate: p50 and p99 in ms."""
+    def steadily(self, treatment: str) -> list[float]:
+        """Latencies of "well" at the steady rate, in ms. The first second, in which all is new, does not count."""
         self._runs += 1
         brokers, source = self.ground.kafka.brokers, APNS.source("well", f"steady-{self._runs}")
         self.ground.create(source)
-        number = int(self.rate_s * self.seconds)
-        with self.run(treatment, source) as run, contextlib.closing(topics.Watcher(brokers, source)) as requests:
-            topics.write(brokers, source, self._texts(number, seed=100 + self._runs), rate_s=self.rate_s)
-            deadline = time.monotonic() + 60
-            while (done := run.feedbacks.counts()[APNS.feedbacks("well")]) < number:
-                run.check()
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{treatment}: {done:,} of {number:,} pushes of the other app in a minute")
-                time.sleep(0.05)
-            accepted = latency(requests, run.feedbacks, self.nginx, APNS).accepted
-        return percentile(accepted, 0.5), percentile(accepted, 0.99)
+        with self.run(treatment, source) as run:
+            self._write(run, source, 1.0)
+            with contextlib.closing(topics.Watcher(brokers, source)) as requests:
+                self._write(run, source, self.seconds)
+                return latency(requests, run.feedbacks, self.nginx, APNS).accepted
+
+    def _write(self, run: Run, source: str, seconds: float) -> None:
+        """Requests at the steady rate, until all are fed back."""
+        number = int(self.rate_s * seconds)
+        goal = run.feedbacks.counts()[APNS.feedbacks("well")] + number
+        self._seed += 1
+        topics.write(self.ground.kafka.brokers, source, self._texts(number, seed=self._seed), rate_s=self.rate_s)
+        deadline = time.monotonic() + 60
+        while (left := goal - run.feedbacks.counts()[APNS.feedbacks("well")]) > 0:
+            run.check()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{left:,} of {number:,} pushes of the other app were not fed back in a minute")
+            time.sleep(0.05)
 
     def at_full_speed(self, treatment: str) -> float:
         """Pushes a second of "well"."""
@@ -103,29 +115,30 @@ class Isolation:
 
     def observe(self, treatment: str) -> Seen:
         """Both ways."""
-        return Seen(*self.steadily(treatment), self.at_full_speed(treatment))
+        return Seen(self.steadily(treatment), self.at_full_speed(treatment))
 
 
-def middle(runs: list[Seen]) -> Seen:
-    """The median of each figure."""
-    return Seen(*map(statistics.median, zip(*runs, strict=True)))
+def together(runs: list[Seen]) -> Seen:
+    """The latencies of all runs, and the median rate."""
+    return Seen(sorted(ms for run in runs for ms in run.latencies_ms), statistics.median(run.rate_s for run in runs))
 
 
 def verdicts(observed: dict[str, list[Seen]]) -> dict[str, tuple[float, float]]:
     """p99 and rate of each treatment as multiples of the undisturbed ones."""
-    base = middle(observed[UNDISTURBED])
-    found = {treatment: middle(runs) for treatment, runs in observed.items()}
-    return {name: (seen.p99_ms / base.p99_ms, seen.rate_s / base.rate_s) for name, seen in found.items()}
+    found = {treatment: together(runs) for treatment, runs in observed.items()}
+    p99_ms = {name: percentile(seen.latencies_ms, 0.99) for name, seen in found.items()}
+    base = found[UNDISTURBED]
+    return {name: (p99_ms[name] / p99_ms[UNDISTURBED], seen.rate_s / base.rate_s) for name, seen in found.items()}
 
 
 def table(observed: dict[str, list[Seen]]) -> Table:
-    """A row for each treatment, medians of the repeats."""
+    """A row for each treatment."""
     rows = [["the other app's provider", "p50, ms", "p99, ms", "of undisturbed", "pushes/s", "of undisturbed"]]
     for name, (p99, rate) in verdicts(observed).items():
-        seen = middle(observed[name])
+        seen = together(observed[name])
         title = TREATMENTS[name][0] if name in TREATMENTS else "has nothing to do"
-        figures = [f"{seen.p50_ms:.1f}", f"{seen.p99_ms:.1f}", f"{p99:.0%}", f"{seen.rate_s:,.0f}", f"{rate:.0%}"]
-        rows.append([title, *figures])
+        latencies = [f"{percentile(seen.latencies_ms, share):.1f}" for share in (0.5, 0.99)]
+        rows.append([title, *latencies, f"{p99:.0%}", f"{seen.rate_s:,.0f}", f"{rate:.0%}"])
     return rows
 
 
@@ -155,9 +168,9 @@ def main() -> int:
             for name, runs in observed.items():
                 references.append(reference_s() * 1000)
                 runs.append(isolation.observe(name))
-                print(f"reference {references[-1]:.0f} ms, {name}: {runs[-1]}", flush=True)
+                print(f"reference {references[-1]:.0f} ms, {name}: {runs[-1]!s}", flush=True)
     how = (
-        f"Medians of {arguments.repeats} repeats at {arguments.rate:g} requests/s for {arguments.seconds:g} s; the "
+        f"{arguments.repeats} repeats at {arguments.rate:g} requests/s for {arguments.seconds:g} s each; the "
         f"reference loop took {min(references):.0f} to {max(references):.0f} ms."
     )
     print(markdown(table(observed)))
