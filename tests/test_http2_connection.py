@@ -24,7 +24,7 @@ from hyperframe.frame import (
 
 from pusher.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
 from pusher.http2.frames import MAX_31_BITS, ErrorCode
-from pusher.http2.header_block import EVICTION_PAUSE, MAX_REMEMBERED, RequestBlocks
+from pusher.http2.header_block import EVICTION_PAUSE, MAX_REMEMBERED, RequestBlocks, ResponseBlocks
 from tests.http2_wire import (
     FIELDS,
     PATH,
@@ -291,7 +291,7 @@ def test_trailers_interim_answers_padding_and_continuation() -> None:
     wire = Wire()
     exchange = an_exchange()
     wire.send(exchange)
-    whole = block((b":status", b"403"), (b"apns-id", b"x"))
+    whole = block((b":status", b"503"), (b"apns-id", b"x"))
     padded = HeadersFrame(1, data=whole[:5], flags=["PADDED"], pad_length=9).serialize()
     assert wire.receive(answer(1, block((b":status", b"103")), ["END_HEADERS"])) == []
     assert wire.receive(padded, ContinuationFrame(1, data=whole[5:9]).serialize()) == []
@@ -299,7 +299,7 @@ def test_trailers_interim_answers_padding_and_continuation() -> None:
     assert wire.receive(DataFrame(1, data=b"rea", flags=["PADDED"], pad_length=200).serialize()) == []
     assert wire.receive(data_frame(1, b""), data_frame(1, b"son")) == []
     assert wire.receive(answer(1, block((b"grpc-status", b"0")))) == [exchange]
-    assert (exchange.status, exchange.header(b"apns-id"), exchange.body_in) == (403, b"x", b"reason")
+    assert (exchange.status, exchange.header(b"apns-id"), exchange.body_in) == (503, b"x", b"reason")
 
 
 def test_a_priority_in_headers_is_skipped() -> None:
@@ -697,7 +697,7 @@ FAILURES: dict[str, tuple[int, bytes]] = {
     "SETTINGS frame size too small": (ErrorCode.PROTOCOL_ERROR, settings({FRAME: 1})),
     "SETTINGS window too large": (ErrorCode.FLOW_CONTROL_ERROR, settings({WINDOW: 2**31})),
     "header block that is no HPACK": (ErrorCode.COMPRESSION_ERROR, answer(1, b"\x40\xff\xff")),
-    "header bomb": (ErrorCode.COMPRESSION_ERROR, answer(1, block((b":status", b"400")) + b"\x9f" * 2000)),
+    "header bomb": (ErrorCode.COMPRESSION_ERROR, answer(1, block((b":status", b"500")) + b"\x9f" * 2000)),
     "reference to an entry that cannot be": (ErrorCode.COMPRESSION_ERROR, answer(1, b"\xbe")),
 }
 
@@ -781,9 +781,47 @@ def test_a_flood_of_pings_that_nobody_reads_the_answers_of_fails() -> None:
 # A peer that indexes though we said no
 
 
+@pytest.mark.parametrize("huffman", [False, True])
+@pytest.mark.parametrize("sensitive", [False, True])
+@pytest.mark.parametrize("resized", [False, True])
+def test_a_status_is_read_the_same_whether_the_block_is_decoded_or_not(
+    *, huffman: bool, sensitive: bool, resized: bool
+) -> None:
+    blocks = ResponseBlocks(indexing=False)
+    told = set()
+    for status in range(100, 600):
+        encoder = hpack.Encoder()
+        encoder.header_table_size = 0
+        size_update = encoder.encode([])
+        fields = [(b":status", str(status).encode(), sensitive), (b"retry-after", b"7", sensitive)]
+        whole = encoder.encode(fields, huffman=huffman)
+        whole = size_update + whole if resized else whole
+        assert blocks.decode(whole)[0] == (b":status", str(status).encode())
+        if found := blocks.status(whole):
+            assert found == status
+            told.add(status)
+    assert told == {200, *range(400, 500)} - {429}
+
+
+@pytest.mark.parametrize("start", [b"", b"\x20", b"\x08", b"\x08\x03", b"\x08\x03\x34\x31", b"\x80", b"\xff"])
+def test_a_block_that_begins_otherwise_says_no_status(start: bytes) -> None:
+    assert ResponseBlocks(indexing=False).status(start) == 0
+
+
+def test_a_refusal_has_its_body_and_no_headers() -> None:
+    pair = Pair()
+    pair.pump()
+    exchange = an_exchange()
+    pair.client.request([exchange], 0.0)
+    pair.pump()
+    pair.respond(1, 410, b'{"reason":"Unregistered"}', (b"apns-id", b"x"))
+    assert pair.pump() == [exchange]
+    assert (exchange.status, exchange.headers, exchange.body_in) == (410, [], b'{"reason":"Unregistered"}')
+
+
 def indexing_answers() -> tuple[bytes, bytes]:
     encoder = hpack.Encoder()
-    headers = [(b":status", b"400"), (b"apns-id", b"x")]
+    headers = [(b":status", b"503"), (b"apns-id", b"x")]
     return encoder.encode(headers), encoder.encode(headers)
 
 

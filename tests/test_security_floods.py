@@ -88,7 +88,7 @@ def test_a_huge_frame_is_refused_before_it_has_come(size: int) -> None:
 def test_a_small_header_block_that_unpacks_to_much_is_refused(indexing: bool) -> None:
     """A kilobyte refers a thousand times to a field of 4 KB."""
     encoder = hpack.Encoder()
-    bomb = b"\x8d" + encoder.encode([(b"x", b"y" * 3_900)]) + b"\xbe" * 1_000
+    bomb = b"\x8e" + encoder.encode([(b"x", b"y" * 3_900)]) + b"\xbe" * 1_000
     wire = Wire(indexing=indexing)
     wire.send(an_exchange())
     with pytest.raises(ConnectionFailed) as failure:
@@ -99,7 +99,7 @@ def test_a_small_header_block_that_unpacks_to_much_is_refused(indexing: bool) ->
 def test_a_header_list_of_many_fields_is_refused() -> None:
     wire = begun("")
     with pytest.raises(ConnectionFailed) as failure:
-        wire.receive(answer(1, b"\x8d" + literal_field(b"a", b"") * 4_000))
+        wire.receive(answer(1, b"\x8e" + literal_field(b"a", b"") * 4_000))
     assert failure.value.code == ErrorCode.COMPRESSION_ERROR
 
 

@@ -63,7 +63,6 @@ OUTPUT_OCTETS: Final = 48 * 1024
 """About how much `take_output` packs at once."""
 
 _WHOLE_ANSWER: Final = END_HEADERS | END_STREAM
-_ONLY_200: Final = [(b":status", b"200")]
 
 
 class Connection:
@@ -325,13 +324,15 @@ class Connection:
         stream_id, flags, block = whole
         exchange = self._streams.get(stream_id)
         first = exchange is not None and not exchange.status
-        headers = _ONLY_200
-        if self._responses.indexing or (first and not self._responses.is_200(block)):
+        headers: list[tuple[bytes, bytes]] = []
+        status = self._responses.status(block) if first else 0
+        if self._responses.indexing or (first and not status):
             headers = self._decode(block)  # with indexing even those of streams that we gave up
+            status = _status(headers)
         if exchange is None:
             return
         if first:
-            self._on_answer(exchange, flags, headers)
+            self._on_answer(exchange, flags, status, headers)
         elif flags & END_STREAM:
             self._respond(exchange)
         else:
@@ -344,12 +345,11 @@ class Connection:
             self.peer_indexes = isinstance(error, PeerIndexes)
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from error
 
-    def _on_answer(self, exchange: Exchange, flags: int, headers: list[tuple[bytes, bytes]]) -> None:
-        name, status = headers[0] if headers else (b"", b"")
-        if name != b":status" or len(status) != 3 or not status.isdigit() or status < b"100":
+    def _on_answer(self, exchange: Exchange, flags: int, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if status < 100:
             self._malformed(exchange)
-        elif status >= b"200":
-            exchange.status = int(status)
+        elif status >= 200:
+            exchange.status = status
             exchange.headers = headers
             if flags & END_STREAM:
                 self._respond(exchange)
@@ -424,6 +424,12 @@ class Connection:
         for exchange in [e for e in self._streams.values() if e.stream_id > last_id]:
             self._end(exchange, End.UNPROCESSED)
         self._return_waiting(keep=0)
+
+
+def _status(headers: list[tuple[bytes, bytes]]) -> int:
+    """Of an answer's fields; 0 where they do not begin with one (RFC 9113, section 8.3.2)."""
+    name, value = headers[0] if headers else (b"", b"")
+    return int(value) if name == b":status" and len(value) == 3 and value.isdigit() else 0
 
 
 __all__ = ["MAX_BODY", "Connection", "ConnectionFailed", "End", "Exchange", "Fields", "literal_field"]

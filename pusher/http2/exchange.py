@@ -33,8 +33,8 @@ class Exchange:
 
     `subject` is whatever the sender attached. The engine sets the rest: `sent_at` (monotonic seconds) is when the
     request was queued, then when its HEADERS were handed to TLS; `headers` is filled whenever the header block was
-    decoded, which is always so when the status is not 200; `body_in` is cut at `connection.MAX_BODY` octets.
-    Raises ValueError for a path with CR, LF or NUL.
+    decoded, which is always so when the status is neither 200 nor, 429 apart, 4xx; `body_in` is cut at
+    `connection.MAX_BODY` octets. Raises ValueError for a path with CR, LF or NUL.
     """
 
     __slots__ = (
