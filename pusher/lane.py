@@ -15,16 +15,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
-from pusher import topics
-from pusher.broker.interface import Publisher, PublishError, Record, RecordTooLarge, TopicRefused
+from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import State, Tracker
 from pusher.feedback import Origin
+from pusher.feedback_topic import FeedbackTopic, MakeFeedback
 from pusher.message import Push
 from pusher.outcome import EXPIRED, Kind, Outcome
 from pusher.retry import RetryPolicy, RetryQueue
@@ -43,8 +42,6 @@ Clock = Callable[[], float]
 _FREE_RESENDS_AT_ONCE = 3
 #: Expired pushes that are finished before others get their turn: some 10 ms of work.
 _SLICE = 250
-#: How often a feedback that its topic refused is tried again.
-_REFUSED_FEEDBACK_RETRY_S = 5.0
 
 
 class Parse(Protocol[P_co]):
@@ -52,16 +49,6 @@ class Parse(Protocol[P_co]):
 
     def __call__(self, record: Record, tracker: Tracker) -> P_co:
         """Never waits."""
-        ...
-
-
-class MakeFeedback(Protocol):
-    """Builds the feedback record of an outcome."""
-
-    def __call__(
-        self, origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
-    ) -> bytes:
-        """``user_metadata=False`` leaves out what the producer attached."""
         ...
 
 
@@ -112,24 +99,21 @@ class Lane(Generic[P]):
         self.parse = parse
         self.totals = Totals()
         self.retries: RetryQueue[P] = RetryQueue()
-        #: Why the app cannot go on, one line; "" while it can.
-        self.blocked = ""
         #: Set at a stop: nothing more is taken for sending.
         self.closed = False
         #: Messages that were submitted and have no outcome yet.
         self.in_hand = 0
         #: Pushes that wait to be taken, retries not counted.
         self.waiting = 0
-        self._make_feedback = make_feedback
-        self._publisher = publisher
         self._clock, self._wall_clock = clock, wall_clock
-        self._origin = Origin(settings.app, settings.platform, settings.hostname)
-        self._feedback_topic = topics.feedback_topic(settings.app, settings.platform)
+        origin = Origin(settings.app, settings.platform, settings.hostname)
+        #: Where outcomes go; nowhere without a publisher.
+        self._feedbacks = (
+            FeedbackTopic(origin, make_feedback, publisher, clock, wall_clock) if publisher is not None else None
+        )
         self._inbox: SimpleQueue[Sequence[P]] = SimpleQueue()
         self._opened: deque[P] = deque()
         self._suspended: list[P] = []
-        self._refused: list[tuple[Publisher, P, Outcome]] = []
-        self._refused_retry_at = 0.0
         tags = (settings.platform, settings.app)
         self._stats, self._tags = stats, tags
         self._sent: dict[str, Counter] = {}
@@ -139,6 +123,11 @@ class Lane(Generic[P]):
         self._send_latency = stats.timing(metrics.SEND_NOTIFICATION_LATENCY, *tags, settings.client)
 
     # --- in -----------------------------------------------------------------------------------------------------------
+    @property
+    def blocked(self) -> str:
+        """Why the app cannot go on, one line; "" while it can."""
+        return self._feedbacks.blocked if self._feedbacks is not None else ""
+
     @property
     def full(self) -> bool:
         """Whether the app's partitions should be paused."""
@@ -237,8 +226,8 @@ class Lane(Generic[P]):
         wanted = outcome.kind is not Kind.EXPIRED and (
             outcome.kind is not Kind.DELIVERED or self.settings.feedback_successes
         )
-        if wanted and self._publisher is not None:
-            self._publish(self._publisher, push, outcome)
+        if wanted and self._feedbacks is not None:
+            self._feedbacks.tell(push, outcome)
         else:
             push.tracker.finish(push.offset)
 
@@ -248,22 +237,17 @@ class Lane(Generic[P]):
         ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot
         be stored now: whoever sent it has to send it again. Never waits.
         """
-        if self._publisher is None:
+        if self._feedbacks is None:
             stored()
-        elif self._publisher.full:
-            _seldom.warning(f"{self._feedback_topic} full", "message not fed back, the publisher's buffer is full")
         else:
-            value = make(self._origin, int(self._wall_clock()))
-            self._publisher.publish(self._feedback_topic, value, partial(self._stored, stored))
+            self._feedbacks.publish(make, stored)
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """About once a second: what expired, and feedbacks whose topic was missing. Others get their turn meanwhile."""
         self.expire()
-        if self._refused and self._clock() >= self._refused_retry_at:
-            refused, self._refused = self._refused, []
-            for publisher, push, outcome in refused:
-                self._publish(publisher, push, outcome)
+        if self._feedbacks is not None:
+            self._feedbacks.try_refused_again()
 
     def leave_late_retries(self, due_after: float) -> None:
         """At a stop: retries that are due after ``due_after`` (monotonic s) are left uncommitted to the next owner."""
@@ -369,45 +353,6 @@ class Lane(Generic[P]):
     def _where(self, push: P) -> dict[str, object]:
         topic, partition = push.tracker.key
         return {"game": self.settings.app, "topic": topic, "partition": partition, "offset": push.offset}
-
-    def _publish(self, publisher: Publisher, push: P, outcome: Outcome, *, user_metadata: bool = True) -> None:
-        value = self._make_feedback(self._origin, push, outcome, int(self._wall_clock()), user_metadata=user_metadata)
-        publisher.publish(
-            self._feedback_topic, value, partial(self._published, publisher, push, outcome, user_metadata)
-        )
-
-    def _published(
-        self, publisher: Publisher, push: P, outcome: Outcome, user_metadata: bool, error: PublishError | None
-    ) -> None:
-        if error is None:
-            self.blocked = ""
-            push.tracker.finish(push.offset)
-        elif isinstance(error, RecordTooLarge) and user_metadata:
-            log.warning("feedback refused for its size, published without the producer's metadata", **self._where(push))
-            self._publish(publisher, push, outcome, user_metadata=False)
-        else:
-            self._hold_feedback(publisher, push, outcome, error)
-
-    def _stored(self, stored: Callable[[], object], error: PublishError | None) -> None:
-        if error is None:
-            stored()
-        else:
-            _seldom.error(
-                f"{self._feedback_topic} refuses", "message not fed back", topic=self._feedback_topic, error=str(error)
-            )
-
-    def _hold_feedback(self, publisher: Publisher, push: P, outcome: Outcome, error: PublishError) -> None:
-        """The topic is missing or forbidden: the app waits until it can be written."""
-        kind = "missing or forbidden" if isinstance(error, TopicRefused) else "refused"
-        self.blocked = f"feedback topic {self._feedback_topic} {kind}: {error}"
-        _seldom.error(
-            self._feedback_topic,
-            "feedback topic refuses records, the app waits: create the topic or allow writing",
-            topic=self._feedback_topic,
-            error=str(error),
-        )
-        self._refused.append((publisher, push, outcome))
-        self._refused_retry_at = self._clock() + _REFUSED_FEEDBACK_RETRY_S
 
     def _sent_counter(self, topic: str) -> Counter:
         counter = self._sent.get(topic)

@@ -22,10 +22,11 @@ from pusher.fcm.credentials import ServiceAccount
 from pusher.fcm.message import FcmParser
 from pusher.fcm.service import FcmService, FcmSettings
 from pusher.feedback import apns_feedback, google_feedback
+from pusher.feedback_topic import MakeFeedback
 from pusher.gcm.message import parse as parse_gcm
 from pusher.http2.pool import BackOff, Policy
 from pusher.http2.transport import Origin
-from pusher.lane import Lane, LaneSettings, MakeFeedback, Parse
+from pusher.lane import Lane, LaneSettings, Parse
 from pusher.message import Push
 from pusher.retry import RetryPolicy
 from pusher.telemetry.log import logger

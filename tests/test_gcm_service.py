@@ -61,16 +61,18 @@ class Bed:
         *,
         retry: RetryPolicy | None = None,
         link: dict[str, Any] | None = None,
+        publisher: StoringPublisher | None = None,
+        feedbacks: bool = True,
         **how: Any,
     ) -> None:
         self.simulator = simulator
         self.pushes: list[GcmPush] = []
-        self.publisher = StoringPublisher()
+        self.publisher = publisher or StoringPublisher()
         self.lane: Lane[GcmPush] = Lane(
             LaneSettings("game", "gcm", "gcm", "pod-1", retry or RetryPolicy(0.01, 5, max_wait_s=0.05)),
             self._parse,
             google_feedback,
-            self.publisher,
+            self.publisher if feedbacks else None,
             Stats("test"),
         )
         self.pipeline = Pipeline("gcm", ("game",), lambda: self.publisher, Stats("test"), "")
@@ -453,8 +455,7 @@ def test_what_could_not_be_stored_is_not_acknowledged(simulator: GcmSimulator) -
 
 
 def test_without_feedbacks_what_comes_from_google_is_acknowledged_at_once(simulator: GcmSimulator) -> None:
-    with Bed(simulator) as bed:
-        bed.lane._publisher = None
+    with Bed(simulator, feedbacks=False) as bed:
         bed.wait_until_ready()
         simulator.command("upstream")
         wait_until(lambda: simulator.acknowledged)
@@ -529,8 +530,7 @@ def test_a_bug_ends_the_sender(simulator: GcmSimulator) -> None:
         def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
             raise Bug
 
-    with Bed(simulator) as bed:
-        bed.lane._publisher = FailingPublisher()
+    with Bed(simulator, publisher=FailingPublisher()) as bed:
         sender = gevent.spawn(bed.service.loops()["sender"])
         bed.submit()
         with pytest.raises(Bug):
