@@ -36,7 +36,7 @@ PARTS = (
     ("/pusher/consuming.py", "kafka in"),
     ("/pusher/message.py", "parse"),
     ("/pusher/topics.py", "parse"),
-    ("/pusher/feedback.py", "feedback"),
+    ("/pusher/feedback", "feedback"),
     ("/pusher/apns/", "apns"),
     ("/pusher/gcm/", "gcm"),
     ("/pusher/fcm/", "fcm"),
