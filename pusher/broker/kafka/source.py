@@ -37,7 +37,8 @@ _ERROR_PAUSE_S = 0.2
 #: A rebalance waits this long for a member that does not come, after a broker's restart perhaps for what this one was
 #: before; it must be longer than any pause between two polls, some 12 s while positions are looked up in an outage.
 _REBALANCE_TIMEOUT_MS = 20_000
-#: A member that polls and has not joined for this long is built anew.
+#: A member that polls and is kept from joining by one and the same thing for this long is built anew. The broker may
+#: answer at the end of a rebalance's time only; to give up before leaves a member behind that the next one waits for.
 _REJOIN_LIMIT_S = 1.5 * _REBALANCE_TIMEOUT_MS / 1000
 #: Being without a coordinator or a share of the partitions for less than this is ordinary.
 _TROUBLE_S = 5.0
@@ -46,6 +47,32 @@ _MAX_RECORDS = 1000
 #: Bytes of one answer to a fetch, of all partitions together: some thousands of requests. It is in memory several times
 #: while it is read.
 _FETCH_MAX_BYTES = 512 * 1024
+
+
+class Trouble:
+    """For how long nothing could be consumed, and for how long by one and the same reason."""
+
+    def __init__(self, now: float) -> None:
+        self._reason = ""
+        self._began = self._changed = self._now = now
+
+    def note(self, reason: str, now: float) -> None:
+        """What is in the way at ``now`` (monotonic s); "" for nothing."""
+        self._now = now
+        if reason != self._reason:
+            self._reason, self._changed = reason, now
+        if not reason:
+            self._began = self._changed = now
+
+    @property
+    def lasts_s(self) -> float:
+        """Since it was last free of trouble."""
+        return self._now - self._began
+
+    @property
+    def unchanged_s(self) -> float:
+        """Since the reason became what it is."""
+        return self._now - self._changed
 
 
 class KafkaSource:
@@ -94,7 +121,7 @@ class KafkaSource:
         #: None until metadata were looked at for the first time.
         self._subscribed: list[str] | None = None
         self._error = ""
-        self._ready_at = clock()
+        self._trouble = Trouble(clock())
         self._consumer = Consumer(**self._settings)
         self._share = Share(self.assignment, group, offset_reset, self._consumer)
         self._begin()
@@ -135,7 +162,7 @@ class KafkaSource:
 
     def health(self) -> Health:
         """Ready while this member has its partitions and knows the group's coordinator. Never waits."""
-        reason = self._trouble()
+        reason = self._obstacle()
         if not reason and not self._subscribed:
             return Health(ready=True, reason="no topic matches")
         return Health(ready=not reason, reason=reason)
@@ -162,7 +189,7 @@ class KafkaSource:
         self._consumer.watch_all_topics()
         self._metadata_changed = False
         self._subscribed = None
-        self._ready_at = self._clock()
+        self._trouble = Trouble(self._clock())
 
     def _note_metadata(self, _cluster: object) -> None:
         self._metadata_changed = True
@@ -181,7 +208,7 @@ class KafkaSource:
         self._consumer = self._share.consumer = Consumer(**self._settings)
         self._begin()
 
-    def _trouble(self) -> str:
+    def _obstacle(self) -> str:
         """Why nothing can be consumed now; "" when it can."""
         if self._error:
             return self._error
@@ -196,14 +223,13 @@ class KafkaSource:
         return "waiting for the start of its partitions" if self._share.unopened else ""
 
     def _watch(self) -> None:
-        reason = self._trouble()
+        reason = self._obstacle()
         now = self._clock()
-        if not reason:
-            self._ready_at = now
-        elif now - self._ready_at > _REJOIN_LIMIT_S and not self._consumer.joined:
+        self._trouble.note(reason, now)
+        if self._trouble.unchanged_s > _REJOIN_LIMIT_S and not self._consumer.joined:
             log.error("did not get into the consumer group, begins anew", group=self._group, reason=reason)
             self._rebuild()
-        elif now - self._ready_at > _TROUBLE_S:
+        elif self._trouble.lasts_s > _TROUBLE_S:
             _seldom.warning(("trouble", self._group), "not consuming", group=self._group, reason=reason)
 
     def _fail(self, error: Exception) -> None:

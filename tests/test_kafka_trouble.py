@@ -1,0 +1,28 @@
+"""For how long a member of a group is kept from consuming, and by what."""
+
+from __future__ import annotations
+
+import pytest
+
+from pusher.broker.kafka.source import Trouble
+
+AWAY, JOINING = "no connection to the coordinator of the group", "joining the group"
+
+#: What is in the way, and when -> how long that lasts, and how long it has been the same.
+COURSES = {
+    "nothing is in the way": ([("", 10), ("", 90)], 0, 0),
+    "it has just begun": ([("", 10), (AWAY, 15)], 5, 0),
+    "one thing": ([("", 10), (AWAY, 11), (AWAY, 45)], 35, 34),
+    "the broker is back after a while": ([("", 10), (AWAY, 11), (AWAY, 35), (JOINING, 36), (JOINING, 50)], 40, 14),
+    "it is over": ([("", 10), (AWAY, 11), (JOINING, 36), ("", 37)], 0, 0),
+    "it comes again": ([("", 10), (AWAY, 11), ("", 37), (AWAY, 40), (AWAY, 44)], 7, 4),
+    "from the start": ([(JOINING, 3), (JOINING, 8)], 8, 5),
+}
+
+
+@pytest.mark.parametrize(("course", "lasts_s", "unchanged_s"), COURSES.values(), ids=COURSES.keys())
+def test_trouble_lasts(course: list[tuple[str, float]], lasts_s: float, unchanged_s: float) -> None:
+    trouble = Trouble(0.0)
+    for reason, now in course:
+        trouble.note(reason, now)
+    assert (trouble.lasts_s, trouble.unchanged_s) == (lasts_s, unchanged_s)
