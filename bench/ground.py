@@ -180,7 +180,8 @@ class Run:
         for daemon in self.daemons:
             daemon.check()
 
-    def _await(self, what: str, condition: Callable[[], bool]) -> None:
+    def await_until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait for a condition. RuntimeError when it does not come true, or a pusher has died."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             self.check()
@@ -190,12 +191,12 @@ class Run:
 
     def first_push_s(self) -> float:
         """Wait for the first feedback. Returns the time from the start of the process to the feedback's timestamp."""
-        self._await("first feedback", lambda: self.feedbacks.count() > 0)
+        self.await_until("first feedback", lambda: self.feedbacks.count() > 0)
         return (self.feedbacks.first_ms() - self._began_ms) / 1000
 
     def await_members(self) -> None:
         """Wait until every process has partitions."""
-        self._await("joining", lambda: self._ground.members(self._group) == self._work.processes)
+        self.await_until("joining", lambda: self._ground.members(self._group) == self._work.processes)
 
     def await_pushes(self, number: int) -> int:
         """Wait for that many feedbacks, or until none came for PATIENCE_S. Returns how many there are."""

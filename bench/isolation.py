@@ -99,12 +99,7 @@ class Isolation:
         goal = run.feedbacks.counts()[APNS.feedbacks("well")] + number
         self._seed += 1
         topics.write(self.ground.kafka.brokers, source, self._texts(number, seed=self._seed), rate_s=self.rate_s)
-        deadline = time.monotonic() + 60
-        while (left := goal - run.feedbacks.counts()[APNS.feedbacks("well")]) > 0:
-            run.check()
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{left:,} of {number:,} pushes of the other app were not fed back in a minute")
-            time.sleep(0.05)
+        run.await_until("all fed back", lambda: run.feedbacks.counts()[APNS.feedbacks("well")] >= goal)
 
     def at_full_speed(self, treatment: str) -> float:
         """Pushes a second of "well"."""
@@ -123,29 +118,27 @@ def together(runs: list[Seen]) -> Seen:
     return Seen(sorted(ms for run in runs for ms in run.latencies_ms), statistics.median(run.rate_s for run in runs))
 
 
-def verdicts(observed: dict[str, list[Seen]]) -> dict[str, tuple[float, float]]:
+def verdicts(found: dict[str, Seen]) -> dict[str, tuple[float, float]]:
     """p99 and rate of each treatment as multiples of the undisturbed ones."""
-    found = {treatment: together(runs) for treatment, runs in observed.items()}
     p99_ms = {name: percentile(seen.latencies_ms, 0.99) for name, seen in found.items()}
     base = found[UNDISTURBED]
     return {name: (p99_ms[name] / p99_ms[UNDISTURBED], seen.rate_s / base.rate_s) for name, seen in found.items()}
 
 
-def table(observed: dict[str, list[Seen]]) -> Table:
+def table(found: dict[str, Seen]) -> Table:
     """A row for each treatment."""
     rows = [["the other app's provider", "p50, ms", "p99, ms", "of undisturbed", "pushes/s", "of undisturbed"]]
-    for name, (p99, rate) in verdicts(observed).items():
-        seen = together(observed[name])
+    for name, (p99, rate) in verdicts(found).items():
+        seen = found[name]
         title = TREATMENTS[name][0] if name in TREATMENTS else "has nothing to do"
         latencies = [f"{percentile(seen.latencies_ms, share):.1f}" for share in (0.5, 0.99)]
         rows.append([title, *latencies, f"{p99:.0%}", f"{seen.rate_s:,.0f}", f"{rate:.0%}"])
     return rows
 
 
-def disturbed(observed: dict[str, list[Seen]]) -> list[str]:
+def disturbed(found: dict[str, Seen]) -> list[str]:
     """Treatments under which the other app came off worse than it may."""
-    found = verdicts(observed).items()
-    return [name for name, (p99, rate) in found if p99 > 1 + TOLERANCE or rate < 1 - TOLERANCE]
+    return [name for name, (p99, rate) in verdicts(found).items() if p99 > 1 + TOLERANCE or rate < 1 - TOLERANCE]
 
 
 def parsed() -> argparse.Namespace:
@@ -168,14 +161,16 @@ def main() -> int:
             for name, runs in observed.items():
                 references.append(reference_s() * 1000)
                 runs.append(isolation.observe(name))
-                print(f"reference {references[-1]:.0f} ms, {name}: {runs[-1]!s}", flush=True)
+                print(f"reference {references[-1]:.0f} ms, {name}: {runs[-1]}", flush=True)
     how = (
         f"{arguments.repeats} repeats at {arguments.rate:g} requests/s for {arguments.seconds:g} s each; the "
         f"reference loop took {min(references):.0f} to {max(references):.0f} ms."
     )
-    print(markdown(table(observed)))
-    rewrite(PAGE, "isolation", f"{how}\n\n{markdown(table(observed))}")
-    if worse := disturbed(observed):
+    found = {name: together(runs) for name, runs in observed.items()}
+    rows = markdown(table(found))
+    print(rows)
+    rewrite(PAGE, "isolation", f"{how}\n\n{rows}")
+    if worse := disturbed(found):
         print(f"disturbed by more than {TOLERANCE:.0%}: {', '.join(worse)}")
     return int(bool(worse))
 

@@ -8,6 +8,7 @@ from pusher import config
 from pusher.admin.port import AdminPort, Watched
 from pusher.admin.server import AdminServer
 from pusher.telemetry.stats import Sample, Stats
+from scripts.kafka.server import free_port
 
 DEADLINE_S = 10.0
 
@@ -28,12 +29,6 @@ class Process:
 
     def samples(self) -> list[Sample]:
         return self.stats.snapshot() + self.figures
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def no_greenlet(_name: str, _run: object) -> None:

@@ -13,7 +13,8 @@ from pusher.admin.prometheus import prometheus_name
 from pusher.admin.server import TEXT, AdminServer, Answer
 from pusher.telemetry import figures, metrics
 from pusher.telemetry.stats import BOUNDS_MS, Sample
-from tests.admin_client import DEADLINE_S, Process, ask, free_port, no_greenlet
+from scripts.kafka.server import free_port
+from tests.admin_client import DEADLINE_S, Process, ask, no_greenlet
 
 
 def scrape(admin: AdminPort) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

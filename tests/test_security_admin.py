@@ -15,7 +15,8 @@ from pusher.admin.server import PATIENCE_S, TEXT, AdminServer, Answer
 from pusher.broker.sqlite.store import Store
 from pusher.config import settings
 from pusher.telemetry import metrics
-from tests.admin_client import DEADLINE_S, Process, ask, free_port
+from scripts.kafka.server import free_port
+from tests.admin_client import DEADLINE_S, Process, ask
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\n\\"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import runs
 from tests.faults.driver import Driver
 from tests.kafka_server import KafkaServer
 
@@ -24,11 +25,8 @@ def parts() -> Iterator[ExitStack]:
 
 @pytest.fixture(scope="session")
 def _breakable_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    directory: Path = tmp_path_factory.mktemp("kafka")
-    server = KafkaServer(directory, properties={"auto.create.topics.enable": "false"})
-    server.start()
-    yield server
-    server.stop()
+    with runs.kafka(tmp_path_factory.mktemp("broker"), {"auto.create.topics.enable": "false"}) as server:
+        yield server
 
 
 @pytest.fixture
@@ -41,10 +39,8 @@ def breakable_kafka(_breakable_kafka: KafkaServer) -> Iterator[KafkaServer]:
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """A broker of the module's own, which tests may kill if they start it again."""
-    server = KafkaServer(tmp_path_factory.mktemp("broker") / "kafka")
-    server.start()
-    yield server
-    server.stop()
+    with runs.kafka(tmp_path_factory.mktemp("broker")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -121,7 +121,6 @@ class KafkaSource:
         #: None until metadata were looked at for the first time.
         self._subscribed: list[str] | None = None
         self._error = ""
-        self._trouble = Trouble(clock())
         self._consumer = Consumer(**self._settings)
         self._share = Share(self.assignment, group, offset_reset, self._consumer)
         self._begin()
