@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
 
 import gevent
 
 from pusher import readings
 from pusher.admin.port import AdminPort, Watched
 from pusher.broker.connect import open_source
-from pusher.broker.interface import Health, Publisher
-from pusher.condition import Condition
+from pusher.broker.interface import Publisher
 from pusher.config import Config, settings
 from pusher.consuming import Consuming
 from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.errors import StartError
-from pusher.lane import Lane, Totals
+from pusher.lane import Totals
 from pusher.outcome import Kind
 from pusher.pipeline import Pipeline
+from pusher.provider import OpenLane, Service, provider
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons
-from pusher.services import OpenLane, build_service, reload_credentials
+from pusher.services import build_service, reload_credentials
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Sample, Stats
@@ -38,37 +37,6 @@ _TICK_S = 1.0
 _SET_UP_AGAIN_S = 60.0
 
 
-class Service(Protocol):
-    """One app's way to its provider."""
-
-    lane: Lane[Any]
-
-    def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own, by name."""
-        ...
-
-    def start(self) -> None:
-        """Connects in the background. Returns at once."""
-        ...
-
-    def close(self, grace_s: float) -> None:
-        """Closes the links; waits up to ``grace_s`` for answers."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Pushes without an answer."""
-        ...
-
-    def health(self) -> Health:
-        """Whether pushes can be sent now."""
-        ...
-
-    def condition(self) -> Condition:
-        """Links and credentials of this moment."""
-        ...
-
-
 class Sender:
     """The commands ``apns`` and ``gcm``."""
 
@@ -77,7 +45,7 @@ class Sender:
         self._config = config
         #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
         self._newest = config
-        self._apps = config[settings.APNS_APPS if platform == "apns" else settings.GCM_APPS]
+        self._apps = config[provider(platform).apps]
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = Stats.from_config(config, self._hostname)
@@ -185,8 +153,7 @@ class Sender:
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
-        interval = settings.APNS_LOG_STATS_INTERVAL if self.platform == "apns" else settings.GCM_LOG_STATS_INTERVAL
-        interval_s = self._config[interval]
+        interval_s = self._config[provider(self.platform).summary_interval]
         before: dict[str, dict[str, int]] = {}
         while True:
             gevent.sleep(interval_s)

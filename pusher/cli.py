@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pusher import __version__, config
+from pusher import __version__, config, platforms
 from pusher.config import Config, settings
 from pusher.config.effective import effective
 from pusher.errors import StartError
@@ -84,8 +84,7 @@ def _simulator(name: str, text: str) -> Command:
 
 
 COMMANDS = (
-    Command("apns", "send pushes to Apple", _send, _add_check),
-    Command("gcm", "send pushes to Google", _send, _add_check),
+    *(Command(word, f"send pushes of the platform {word}", _send, _add_check) for word in platforms.WORDS),
     Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check),
     Command("version", "print the version", _print_version, configured=False),
     Command("settings", "print the settings in force and where each comes from", _print_settings),

@@ -9,21 +9,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
 from gevent.event import Event
 
+from pusher import platforms
 from pusher.broker.interface import Done, Header, Health
 from pusher.broker.offsets import TopicPartition, Tracker
-from pusher.config import Config, settings
+from pusher.config import Config
 from pusher.errors import StartError
 from pusher.greenlets import Greenlets
 from pusher.lane import Lane
-from pusher.message import InvalidMessage, Json
+from pusher.message import InvalidMessage
 from pusher.outcome import Kind
+from pusher.provider import Shown, provider
 from pusher.services import OpenLane, build_service
 from pusher.telemetry.stats import Stats
 
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Sends one push through an app's own settings and prints its feedback. Exit status 0: the provider accepted it."
     )
-    parser.add_argument("platform", choices=sorted(_APPS), help="to Apple or to Google")
+    parser.add_argument("platform", choices=sorted(platforms.WORDS), help="to Apple or to Google")
     parser.add_argument("--app", required=True, help="one of apns.apps or gcm.apps")
     parser.add_argument("--token", required=True, help="of the device; gcm: /topics/NAME too")
     parser.add_argument("--title")
@@ -58,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Waits for the outcome; 0 when the provider has accepted the push. Raises ``StartError``."""
-    apps = config[_APPS[args.platform]]
+    apps = config[provider(args.platform).apps]
     if args.app not in apps:
         raise StartError(f"--app {args.app}: {args.platform}.apps has {', '.join(apps) or 'no app'}")
-    message = orjson.dumps(_MESSAGES[args.platform](args))
+    message = orjson.dumps(provider(args.platform).message(_pushed(args)))
     feedback = _Feedback()
     open_lane = OpenLane(args.app, args.platform, _HOSTNAME, lambda: feedback, Stats(_HOSTNAME), config)
     service = build_service(args.platform, config, args.app, open_lane)
@@ -160,18 +162,5 @@ def _shown(args: argparse.Namespace) -> dict[str, str]:
     return shown
 
 
-def _for_apple(args: argparse.Namespace) -> dict[str, Json]:
-    if args.dry_run:
-        raise StartError("Apple has no dry run: without --dry-run the push is delivered")
-    shown, data = _shown(args), _data(args)
-    aps: dict[str, Json] = {"alert": shown} if shown else {"content-available": 1}
-    return {"DeviceToken": args.token, "Payload": {**data, "aps": aps}}
-
-
-def _for_google(args: argparse.Namespace) -> dict[str, Json]:
-    return {"to": args.token, "notification": _shown(args), "data": _data(args), "dry_run": args.dry_run}
-
-
-_APPS = {"apns": settings.APNS_APPS, "gcm": settings.GCM_APPS}
-#: The message as a producer would write it.
-_MESSAGES: dict[str, Callable[[argparse.Namespace], dict[str, Json]]] = {"apns": _for_apple, "gcm": _for_google}
+def _pushed(args: argparse.Namespace) -> Shown:
+    return Shown(args.token, _shown(args), _data(args), args.dry_run)

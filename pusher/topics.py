@@ -10,10 +10,12 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from pusher import platforms
+
 FEEDBACKS, INVALID, HELD = "-feedbacks", "-invalid", "-held"
 #: Stands for a game or platform that a topic's name does not tell.
 UNKNOWN = "unknown"
-_SPLIT = re.compile(r"(?=[-_](apns|gcm))")
+_SPLIT = re.compile(r"(?=[-_](" + platforms.PATTERN + "))")
 _PREFIX = "push-"
 
 

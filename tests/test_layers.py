@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 
 #: From the bottom up. A name stands for the module or for everything in the package; the longest match decides.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("pusher", "errors"),
+    ("pusher", "errors", "platforms"),
     ("outcome", "topics", "retry", "config", "broker.offsets"),
     (
         "http2.frames",
@@ -34,8 +34,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("broker.kafka", "broker.sqlite", "feedback", "gcm.message"),
     ("broker", "telemetry", "feedback_topic"),
     ("lane",),
+    ("provider",),
     ("dispatch", "rotation", "admin", "pipeline"),
-    ("consuming", "apns", "gcm", "fcm", "publishers", "readiness"),
+    ("consuming", "apns", "fcm", "gcm", "publishers", "readiness"),
+    ("apns.provider", "gcm.provider"),
     ("services", "daemon", "readings"),
     ("check", "send"),
     ("app", "listener", "replay"),

@@ -11,9 +11,10 @@ import pytest
 from pusher.apns.reasons import REASONS
 from pusher.broker.offsets import TopicPartition
 from pusher.feedback import Origin, apns_feedback, google_feedback
-from pusher.listener.feedback import RULES, Sorted, Sorter, topic_name
+from pusher.listener.feedback import Sorted, Sorter, topic_name
 from pusher.message import Push
 from pusher.outcome import DELIVERED, Kind, Outcome
+from pusher.provider import provider
 from pusher.topics import TopicName
 from tests.records import record, tracker
 
@@ -56,7 +57,7 @@ def test_googles_words_for_a_dead_token(error: str) -> None:
 
 
 def test_the_senders_and_the_listener_agree_on_dead_tokens() -> None:
-    assert {name for name, reason in REASONS.items() if reason.delete_token} == set(RULES["apns"].dead)
+    assert {name for name, reason in REASONS.items() if reason.delete_token} == set(provider("apns").rules.dead)
 
 
 def test_what_our_senders_write_is_understood() -> None:

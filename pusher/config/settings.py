@@ -6,9 +6,11 @@ docs/configuration.md. Times come out in seconds, whatever unit the key counts i
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from pusher import platforms
 from pusher.config.schema import (
     Address,
     AppSetting,
@@ -180,7 +182,11 @@ FCM_RETRY_MAX_ELAPSED = Setting(
 )
 
 #: Where the names of apps stand, by the first word of the apps' own keys.
-APPS_OF = {"apns": APNS_APPS, "gcm": GCM_APPS}
+APPS_OF = {"apns": APNS_APPS, "gcm": GCM_APPS} | {
+    word: Setting(f"{word}.apps", List(), (), f"Apps that `{word}` serves.")
+    for word in platforms.WORDS
+    if word not in ("apns", "gcm")
+}
 
 # --- what is consumed
 
@@ -250,9 +256,13 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
 
 
 #: What the senders consume.
-QUEUE = _queue("queue", "^push-.+_(apns|gcm)[_-](single|massive)", "Consumed topics; others' platforms are left out.")
+QUEUE = _queue(
+    "queue", f"^push-.+_({platforms.PATTERN})[_-](single|massive)", "Consumed topics; others' platforms are left out."
+)
 #: What the feedback listener consumes.
-LISTENER_QUEUE = _queue("feedbackListeners.queue", "^push-.+-(apns|gcm)-feedbacks$", "Consumed feedback topics.")
+LISTENER_QUEUE = _queue(
+    "feedbackListeners.queue", f"^push-.+-({platforms.PATTERN})-feedbacks$", "Consumed feedback topics."
+)
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
     Topic(),
@@ -406,6 +416,11 @@ def _declared() -> tuple[Setting[Any], ...]:
             found.append(value)
         elif isinstance(value, QueueSettings):
             found += vars(value).values()
+    for word in platforms.WORDS:
+        if word not in ("apns", "gcm"):
+            found.append(APPS_OF[word])
+            own = vars(importlib.import_module(f"{platforms.PACKAGES[word]}.settings"))
+            found += [value for value in own.values() if isinstance(value, Setting)]
     return (*found, *UNUSED)
 
 

@@ -13,17 +13,18 @@ from typing import NamedTuple
 
 import orjson
 
-from pusher import topics
+from pusher import platforms, topics
 from pusher.broker.interface import Record
 from pusher.broker.offsets import Tracker
 from pusher.message import InvalidMessage, Json
+from pusher.provider import provider
 from pusher.topics import TopicName
 
 #: Shapes of feedbacks, as the names of their fields, that are remembered.
 _SHAPES = 1_000
 #: Ours have some 100; what others write must not stay in memory.
 _MAX_SHAPE_CHARACTERS = 500
-_NAME = re.compile(r"push-(.+)[-_](apns|gcm)" + topics.FEEDBACKS, re.DOTALL)
+_NAME = re.compile(r"push-(.+)[-_](" + platforms.PATTERN + ")" + topics.FEEDBACKS, re.DOTALL)
 
 #: Names of fields. None stands for one that is absent: no name in JSON equals it.
 Shape = tuple[str | None, ...]
@@ -44,39 +45,6 @@ class Dead(NamedTuple):
         self.tracker.finish(self.record.offset)
 
 
-class Rules(NamedTuple):
-    """How a platform's feedback is read. Names of fields in lower case."""
-
-    reason: str
-    token: str
-    #: Field and value that a success has.
-    success: tuple[str, Json]
-    #: Reasons that mean a dead token, and whether they are doubtful.
-    dead: dict[str, bool]
-
-
-RULES = {
-    "apns": Rules(
-        "reason",
-        "devicetoken",
-        ("sent", True),
-        {
-            "Unregistered": False,
-            "ExpiredToken": False,
-            "BadDeviceToken": True,
-            "DeviceTokenNotForTopic": True,
-            "TopicDisallowed": True,
-        },
-    ),
-    "gcm": Rules(
-        "error",
-        "from",
-        ("message_type", "ack"),
-        {"DEVICE_UNREGISTERED": False, "BAD_REGISTRATION": False},
-    ),
-}
-
-
 class Sorted(NamedTuple):
     """Feedbacks of one partition, sorted."""
 
@@ -92,7 +60,7 @@ class Sorter:
     """Reads the feedbacks of one platform."""
 
     def __init__(self, platform: str) -> None:
-        self._rules = RULES[platform]
+        self._rules = provider(platform).rules
         #: The names of a feedback's fields -> those of its reason, token and sign of success; None where it has none.
         self._shapes: dict[Shape, tuple[str | None, str | None, str | None]] = {}
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import gevent
 
-from pusher import readings
+from pusher import platforms, readings
 from pusher.admin.port import AdminPort, Watched
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Publisher, Record
@@ -35,6 +35,7 @@ from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
 from pusher.listener.tokens import Table
 from pusher.message import InvalidMessage
+from pusher.provider import all_apps
 from pusher.publishers import Publishers
 from pusher.readiness import Readiness, reasons
 from pusher.telemetry import figures, metrics, sentry
@@ -55,14 +56,14 @@ class Listener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._hostname = socket.gethostname()
-        self._apps = (*config[settings.APNS_APPS], *config[settings.GCM_APPS])
+        self._apps = all_apps(config)
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], _nothing_to_reload)
         self._stats = Stats.from_config(config, self._hostname)
         self._publishers = Publishers(config)
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
         self._archive = archive_of(config)
         self._names: dict[str, TopicName | None] = {}
-        self._sorters = {platform: Sorter(platform) for platform in ("apns", "gcm")}
+        self._sorters = {platform: Sorter(platform) for platform in platforms.WORDS}
         self._deleters: dict[TopicName, Deleter] = {}
         self._consumed: Counter[TopicName] = Counter()
         self._stopping = False

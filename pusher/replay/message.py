@@ -12,14 +12,12 @@ from typing import NamedTuple
 
 import orjson
 
-from pusher import topics
-from pusher.apns.message import ApnsParser
+from pusher import platforms, topics
 from pusher.broker.interface import Record
 from pusher.broker.offsets import TopicPartition, Tracker
-from pusher.config import Config, settings
-from pusher.fcm.message import parse as parse_fcm
-from pusher.gcm.message import parse as parse_gcm
+from pusher.config import Config
 from pusher.message import SOURCE_TOPIC_HEADER, InvalidMessage, Json, Push, derived_id, origin
+from pusher.provider import all_apps, provider
 from pusher.topics import TopicName
 
 Key = bytes
@@ -80,9 +78,7 @@ def origin_ms(record: Record) -> int:
 
 def parser_of(config: Config, name: TopicName) -> Parse:
     """How the sender of an app reads its requests."""
-    if name.platform == "apns":
-        return ApnsParser(config.of(settings.APNS_TOPIC, name.game))
-    return parse_fcm if config.of(settings.GCM_FIREBASE_CREDENTIALS, name.game) else parse_gcm
+    return provider(name.platform).parser(config, name.game)
 
 
 def read_request(record: Record, target: str, parse: Parse) -> Message:
@@ -112,7 +108,7 @@ def source_topic(record: Record) -> str:
 
 def target_name(config: Config, topic: str) -> TopicName | None:
     """Game and platform of a topic that a sender reads; None for any other."""
-    name = topics.parse(topic, (*config[settings.APNS_APPS], *config[settings.GCM_APPS]))
+    name = topics.parse(topic, all_apps(config))
     return None if topics.is_written_by_pusher(topic) else name
 
 
@@ -124,21 +120,10 @@ def read_feedback(value: bytes | None) -> Feedback | None:
         return None
     if not isinstance(fields, dict):
         return None
-    if "ApnsID" in fields:
-        error = fields.get("Err")
-        reasons = _words(fields.get("Reason"), error.get("Key") if isinstance(error, dict) else "")
-        return Feedback(
-            _text(fields, "ApnsID"), fields.get("Sent") is True, reasons, _text(fields, "DeviceToken"), _is_dead(fields)
-        )
-    if fields.get("message_type") in ("ack", "nack"):
-        delivered = fields["message_type"] == "ack"
-        return Feedback(
-            _text(fields, "message_id"),
-            delivered,
-            _words(fields.get("error")),
-            _text(fields, "from"),
-            _is_dead(fields),
-        )
+    for word in platforms.WORDS:
+        told = provider(word).told(fields)
+        if told is not None:
+            return Feedback(_text(told.id), told.delivered, _words(*told.reasons), _text(told.token), _is_dead(fields))
     return None
 
 
@@ -147,8 +132,7 @@ def _header(record: Record, name: str) -> str:
     return dict(record.headers or ()).get(name, b"").decode("utf-8", "replace")
 
 
-def _text(fields: dict[str, Json], name: str) -> str:
-    value = fields.get(name)
+def _text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 

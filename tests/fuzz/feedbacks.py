@@ -10,7 +10,8 @@ from pusher.broker.offsets import (
     decode_ranges,
     encode_ranges,
 )
-from pusher.listener.feedback import RULES, Sorter, decode
+from pusher.listener.feedback import Sorter, decode
+from pusher.provider import provider
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
 
@@ -31,7 +32,7 @@ def sorter(data: bytes) -> None:
     assert found.successes <= len(found.others)
     for one in found.dead:
         fields = {str(name).lower(): value for name, value in decode(one.record.value).items()}
-        rules = RULES[platform]
+        rules = provider(platform).rules
         assert (fields[rules.token], fields[rules.reason]) == (one.token, one.reason)
         assert rules.dead[one.reason] == one.doubtful
         assert one.token
