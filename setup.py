@@ -26,12 +26,12 @@ setup(
     version=version(),
     description="Sends push notifications from Kafka to Apple and Google and publishes every outcome",
     packages=find_packages(include=["pusher", "pusher.*"]),
-    package_data={"pusher": ["py.typed"], "pusher.admin": ["page.html"]},
+    package_data={"pusher": ["py.typed"], "pusher.daemon.admin": ["page.html"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     # The package index has no sleekxmpp that builds on Python >= 3.10; packaging/sleekxmpp makes a wheel of it. Without
     # it everything runs but GCM over XMPP, which says so.
     extras_require={"xmpp": ["sleekxmpp==1.3.3"]},
-    # not pusher.cli itself: gevent must patch the standard library before that is imported
+    # not pusher.commands.cli itself: gevent must patch the standard library before that is imported
     entry_points={"console_scripts": ["pusher = pusher.__main__:main"]},
 )

@@ -25,8 +25,8 @@ import gevent  # noqa: E402
 from gevent.queue import SimpleQueue  # noqa: E402
 
 from bench.nginx import Nginx  # noqa: E402
-from pusher.http2 import End, Exchange, Fields, Origin, Pool, literal_field  # noqa: E402
-from pusher.tls import TlsTrust  # noqa: E402
+from pusher.providers.http2 import End, Exchange, Fields, Origin, Pool, literal_field  # noqa: E402
+from pusher.providers.tls import TlsTrust  # noqa: E402
 
 ID = b"eabeae54-14a8-11e5-b60b-1697f925ec7b"
 PATH = b"/3/device/740f4707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad"

@@ -10,9 +10,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the declarations stand beside scripts/, not in it
 
-from pusher.admin.prometheus import PROCESS_NAMES, prometheus_name  # noqa: E402
 from pusher.config import Setting, settings  # noqa: E402
 from pusher.config.schema import APP, variable  # noqa: E402
+from pusher.daemon.admin.prometheus import PROCESS_NAMES, prometheus_name  # noqa: E402
 from pusher.telemetry import figures, metrics  # noqa: E402
 from pusher.telemetry.metrics import Metric  # noqa: E402
 

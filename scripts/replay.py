@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from pusher.cli import main
+from pusher.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["replay", *sys.argv[1:]]))

@@ -20,7 +20,7 @@ from pusher.errors import StartError
 from pusher.listener.archive import Archive, Wanted, restoration, summary, writable_columns
 from pusher.listener.database import Address, arguments
 from pusher.listener.tokens import table_of
-from pusher.topics import TopicName
+from pusher.push.topics import TopicName
 
 OK, CANNOT_START = 0, 2
 

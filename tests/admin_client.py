@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 from pusher import config
-from pusher.admin.port import AdminPort, Watched
-from pusher.admin.server import AdminServer
+from pusher.daemon.admin.port import AdminPort, Watched
+from pusher.daemon.admin.server import AdminServer
 from pusher.telemetry.stats import Sample, Stats
 from scripts.kafka.server import free_port
 

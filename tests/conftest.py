@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pusher.admin.port import AdminPort
+from pusher.daemon.admin.port import AdminPort
 from tests.admin_client import Process, no_greenlet
 
 #: where `make services` listens, and config/default.yaml points

@@ -10,7 +10,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset
 from hyperframe.frame import Frame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
-from pusher.http2 import Connection, Exchange, Fields, literal_field
+from pusher.providers.http2 import Connection, Exchange, Fields, literal_field
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FIELDS = Fields((b"authorization", b"bearer abc"), (b"apns-topic", b"com.example.game"))

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pusher.admin import page
-from pusher.admin.history import POINTS, History, quantile
-from pusher.admin.port import AdminPort
-from pusher.admin.prometheus import prometheus_name
-from pusher.admin.server import TEXT, AdminServer, Answer
+from pusher.daemon.admin import page
+from pusher.daemon.admin.history import POINTS, History, quantile
+from pusher.daemon.admin.port import AdminPort
+from pusher.daemon.admin.prometheus import prometheus_name
+from pusher.daemon.admin.server import TEXT, AdminServer, Answer
 from pusher.telemetry import figures, metrics
 from pusher.telemetry.stats import BOUNDS_MS, Sample
 from scripts.kafka.server import free_port

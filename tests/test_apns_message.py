@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pusher.apns.message import ApnsParser, ApnsPush
-from pusher.message import MAX_DEPTH, InvalidMessage
+from pusher.providers.apns.message import ApnsParser, ApnsPush
+from pusher.push.push import MAX_DEPTH, InvalidMessage
 from tests.records import record, tracker
 
 TOKEN = "ab" * 32

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pusher.apns.reasons import REASONS, key_of, read_answer
-from pusher.outcome import Kind
+from pusher.providers.apns.reasons import REASONS, key_of, read_answer
+from pusher.push.outcome import Kind
 
 DELETE = {"BadDeviceToken", "Unregistered", "ExpiredToken", "TopicDisallowed", "DeviceTokenNotForTopic"}
 RETRY = {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "Shutdown"}

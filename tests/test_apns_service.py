@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from gevent.pool import Group
 
-from pusher.apns.credentials import Credentials, ProviderToken
-from pusher.apns.message import ApnsParser, ApnsPush
-from pusher.apns.service import ApnsService, ApnsSettings
-from pusher.feedback import apns_feedback
-from pusher.lane import Lane, LaneSettings
-from pusher.outcome import Kind
-from pusher.pipeline import Pipeline
-from pusher.retry import RetryPolicy
+from pusher.providers.apns.credentials import Credentials, ProviderToken
+from pusher.providers.apns.message import ApnsParser, ApnsPush
+from pusher.providers.apns.service import ApnsService, ApnsSettings
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import apns_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
+from pusher.push.retry import RetryPolicy
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Rules
 from pusher.sim.certificate import make_p8
 from pusher.telemetry.stats import Stats
-from pusher.tls import TlsTrust
 from tests.faults.processes import wait_until
 from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker

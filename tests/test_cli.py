@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pusher import cli
-from pusher.cli import COMMANDS, Command, main
+from pusher.commands import cli
+from pusher.commands.cli import COMMANDS, Command, main
 from pusher.config import Config, settings
 from pusher.errors import StartError
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from pusher import config
-from pusher.broker import commands, load
 from pusher.broker.sqlite import SqliteReader
+from pusher.commands import load
+from pusher.commands import topics as commands
 from tests.contract.brokers import SqliteBroker, until
 
 ROOT = Path(__file__).parents[1]

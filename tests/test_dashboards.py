@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pusher.admin.prometheus import PROCESS_NAMES, series_names
+from pusher.daemon.admin.prometheus import PROCESS_NAMES, series_names
 from pusher.telemetry import figures, metrics
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -11,14 +11,14 @@ from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
 from pusher.listener.database import DatabaseError
 from pusher.listener.deleter import Deleter, FlushPolicy
-from pusher.listener.feedback import Dead
 from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
+from pusher.listener.sorter import Dead
 from pusher.listener.statement import Statement
 from pusher.listener.tokens import Table
+from pusher.push.topics import TopicName
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import Stats
-from pusher.topics import TopicName
 from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker
 

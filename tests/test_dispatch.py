@@ -9,14 +9,14 @@ import gevent
 import pytest
 from gevent.pool import Group
 
-from pusher.apns.message import ApnsParser, ApnsPush
-from pusher.dispatch import Dispatcher
-from pusher.feedback import apns_feedback
-from pusher.http2 import Exchange, Origin, Pool
-from pusher.http2.header_block import Fields
-from pusher.lane import Lane, LaneSettings
-from pusher.outcome import Kind, Outcome
-from pusher.retry import RetryPolicy
+from pusher.providers.apns.message import ApnsParser, ApnsPush
+from pusher.providers.dispatch import Dispatcher
+from pusher.providers.http2 import Exchange, Origin, Pool
+from pusher.providers.http2.header_block import Fields
+from pusher.push.feedback import apns_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import Kind, Outcome
+from pusher.push.retry import RetryPolicy
 from pusher.telemetry.stats import Stats
 from tests.faults.processes import wait_until
 from tests.http2_server import Peer, Request, Script, Server, answer_200, make_files

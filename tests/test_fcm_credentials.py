@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from pusher.errors import CredentialError
-from pusher.fcm.credentials import GOOGLE_TOKEN_URI, SCOPE, ServiceAccount
+from pusher.providers.google.fcm.credentials import GOOGLE_TOKEN_URI, SCOPE, ServiceAccount
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 

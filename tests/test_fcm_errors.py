@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from pusher.fcm.errors import CODES, read_answer
-from pusher.outcome import DELIVERED, Kind
+from pusher.providers.google.fcm.errors import CODES, read_answer
+from pusher.push.outcome import DELIVERED, Kind
 
 NAMES = {
     "INVALID_ARGUMENT": "INVALID_JSON",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import orjson
 import pytest
 
-from pusher.fcm.message import FcmParser, FcmPush, parse
-from pusher.gcm.message import MESSAGE, NOTIFICATION
-from pusher.message import InvalidMessage, Json
+from pusher.providers.google.fcm.message import FcmParser, FcmPush, parse
+from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
+from pusher.push.push import InvalidMessage, Json
 from tests.records import record, tracker
 
 TOPIC = "push-game_gcm-single"

@@ -12,21 +12,21 @@ import pytest
 from gevent.pool import Group
 
 from pusher.broker.interface import Done
-from pusher.fcm.access_token import AccessToken, TokenEndpoint
-from pusher.fcm.credentials import ServiceAccount
-from pusher.fcm.message import FcmParser, FcmPush
-from pusher.fcm.service import FcmService, FcmSettings
-from pusher.feedback import google_feedback
-from pusher.http2.pool import BackOff, Policy
-from pusher.http2.transport import Origin
-from pusher.lane import Lane, LaneSettings
-from pusher.outcome import Kind
-from pusher.pipeline import Pipeline
-from pusher.retry import RetryPolicy
+from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
+from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.fcm.message import FcmParser, FcmPush
+from pusher.providers.google.fcm.service import FcmService, FcmSettings
+from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.transport import Origin
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import google_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
+from pusher.push.retry import RetryPolicy
 from pusher.sim.fcm import FcmSimulator
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import Stats
-from pusher.tls import TlsTrust
 from tests.faults.processes import wait_until
 from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker

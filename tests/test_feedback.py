@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from pusher.apns.message import ApnsParser
-from pusher.apns.reasons import read_answer
-from pusher.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
-from pusher.message import Push
-from pusher.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
+from pusher.providers.apns.message import ApnsParser
+from pusher.providers.apns.reasons import read_answer
+from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
+from pusher.push.push import Push
 from tests.records import record, tracker
 
 ORIGIN = Origin("game", "apns", "pod-1")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pusher.gcm.errors import ERRORS, read_answer, read_error
-from pusher.outcome import DELIVERED, Kind
+from pusher.providers.google.xmpp.errors import ERRORS, read_answer, read_error
+from pusher.push.outcome import DELIVERED, Kind
 
 DEAD = {"DEVICE_UNREGISTERED", "BAD_REGISTRATION"}
 RETRIED = {

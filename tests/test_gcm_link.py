@@ -13,8 +13,8 @@ import orjson
 import pytest
 from gevent.server import StreamServer
 
-from pusher.gcm.engine import MAX_STANZA_BYTES, Engine, message_stanza
-from pusher.gcm.link import (
+from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES, Engine, message_stanza
+from pusher.providers.google.xmpp.link import (
     MAX_QUEUED_BYTES,
     MAX_UNWRITTEN_BYTES,
     AuthError,
@@ -24,9 +24,9 @@ from pusher.gcm.link import (
     LinkError,
     LinkSettings,
 )
+from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.gcm import GcmSimulator
-from pusher.tls import TlsTrust
 from tests.faults.altered import HostsFile
 from tests.faults.surroundings import MUTE, mute
 

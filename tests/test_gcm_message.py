@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from pusher.broker.offsets import TopicPartition, Tracker
-from pusher.gcm.message import GcmPush, parse
-from pusher.message import InvalidMessage
+from pusher.providers.google.xmpp.message import GcmPush, parse
+from pusher.push.push import InvalidMessage
 
 TOKEN = "dFx0-k_A:APA91bG7"
 

@@ -15,20 +15,20 @@ from gevent.pool import Group
 from pusher.broker.interface import Done, Header, Record, TopicRefused
 from pusher.broker.offsets import Tracker
 from pusher.errors import CredentialError
-from pusher.feedback import google_feedback
-from pusher.gcm.errors import Answer
-from pusher.gcm.link import CertificateError, LinkError, LinkSettings
-from pusher.gcm.message import GcmPush, parse
-from pusher.gcm.service import GcmService, GcmSettings, log_in_once
-from pusher.gcm.window import Unanswered, Window
-from pusher.http2.pool import BackOff
-from pusher.lane import Lane, LaneSettings
-from pusher.outcome import Kind
-from pusher.pipeline import Pipeline
-from pusher.retry import RetryPolicy
+from pusher.providers.google.xmpp.errors import Answer
+from pusher.providers.google.xmpp.link import CertificateError, LinkError, LinkSettings
+from pusher.providers.google.xmpp.message import GcmPush, parse
+from pusher.providers.google.xmpp.service import GcmService, GcmSettings, log_in_once
+from pusher.providers.google.xmpp.window import Unanswered, Window
+from pusher.providers.http2.pool import BackOff
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import google_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
+from pusher.push.retry import RetryPolicy
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
-from pusher.tls import TlsTrust
 from tests.publisher import ListPublisher
 from tests.records import record, tracker
 from tests.test_gcm_link import wait_until

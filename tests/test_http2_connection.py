@@ -22,9 +22,9 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from pusher.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
-from pusher.http2.frames import MAX_31_BITS, ErrorCode
-from pusher.http2.header_block import EVICTION_PAUSE, MAX_REMEMBERED, RequestBlocks, ResponseBlocks
+from pusher.providers.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
+from pusher.providers.http2.frames import MAX_31_BITS, ErrorCode
+from pusher.providers.http2.header_block import EVICTION_PAUSE, MAX_REMEMBERED, RequestBlocks, ResponseBlocks
 from tests.http2_wire import (
     FIELDS,
     PATH,

@@ -25,7 +25,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from pusher.http2 import Connection, ConnectionFailed, End, Exchange, Fields, literal_field
+from pusher.providers.http2 import Connection, ConnectionFailed, End, Exchange, Fields, literal_field
 from tests.http2_wire import block, frames_in, window_update
 
 STREAMS, WINDOW = SettingCodes.MAX_CONCURRENT_STREAMS, SettingCodes.INITIAL_WINDOW_SIZE

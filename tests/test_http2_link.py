@@ -12,9 +12,9 @@ from gevent import socket
 from gevent.queue import SimpleQueue
 from h2.settings import SettingCodes
 
-from pusher.http2 import Connection, End, Exchange, Origin, Patience
-from pusher.http2.link import Link
-from pusher.http2.transport import ConnectFailed, connect
+from pusher.providers.http2 import Connection, End, Exchange, Origin, Patience
+from pusher.providers.http2.link import Link
+from pusher.providers.http2.transport import ConnectFailed, connect
 from tests.http2_server import Files, Peer, Request, Server, make_files
 from tests.http2_wire import an_exchange, settings
 

@@ -17,7 +17,7 @@ from gevent.queue import SimpleQueue
 from h2.settings import SettingCodes
 
 from pusher.errors import CredentialError
-from pusher.http2 import BackOff, End, Exchange, Origin, Patience, Policy, Pool, PoolFailed
+from pusher.providers.http2 import BackOff, End, Exchange, Origin, Patience, Policy, Pool, PoolFailed
 from tests.http2_server import Files, Peer, Request, Server, answer_200, make_files
 from tests.http2_wire import an_exchange
 

@@ -8,14 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from pusher.apns.reasons import REASONS
 from pusher.broker.offsets import TopicPartition
-from pusher.feedback import Origin, apns_feedback, google_feedback
-from pusher.listener.feedback import Sorted, Sorter, topic_name
-from pusher.message import Push
-from pusher.outcome import DELIVERED, Kind, Outcome
-from pusher.provider import provider
-from pusher.topics import TopicName
+from pusher.listener.sorter import Sorted, Sorter, topic_name
+from pusher.providers.apns.reasons import REASONS
+from pusher.providers.provider import provider
+from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.outcome import DELIVERED, Kind, Outcome
+from pusher.push.push import Push
+from pusher.push.topics import TopicName
 from tests.records import record, tracker
 
 APNS, GCM = "push-game-apns-feedbacks", "push-game-gcm-feedbacks"

@@ -179,7 +179,7 @@ def test_what_libraries_repeat_is_written_once(written: Written) -> None:
     for number in range(5):
         logging.getLogger("kafka.conn").error("connection %d failed", number)
         logging.getLogger("kafka.conn").warning("something else")
-        logging.getLogger("pusher.http2.pool").warning("%s: no link", number)
+        logging.getLogger("pusher.providers.http2.pool").warning("%s: no link", number)
     lines = written()
     assert sum("connection 0 failed" in line for line in lines) == 1
     assert sum("something else" in line for line in lines) == 1

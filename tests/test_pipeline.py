@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from pusher.apns.message import ApnsParser, ApnsPush
 from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
-from pusher.feedback import apns_feedback
-from pusher.lane import Lane, LaneSettings
-from pusher.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
-from pusher.pipeline import Pipeline
-from pusher.retry import RetryPolicy
+from pusher.providers.apns.message import ApnsParser, ApnsPush
+from pusher.push.feedback import apns_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
+from pusher.push.pipeline import Pipeline
+from pusher.push.retry import RetryPolicy
 from pusher.telemetry.stats import Stats
 from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker

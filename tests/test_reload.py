@@ -18,11 +18,11 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.errors import CredentialError, StartError
-from pusher.lane import Lane
-from pusher.outcome import Kind
-from pusher.pipeline import Pipeline
-from pusher.rotation import Rotation
-from pusher.services import OpenLane, build_service, reload_credentials
+from pusher.providers.rotation import Rotation
+from pusher.providers.services import OpenLane, build_service, reload_credentials
+from pusher.push.lane import Lane
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Provider, Rules
 from pusher.sim.certificate import make_p8

@@ -21,17 +21,17 @@ from typing import Any
 import orjson
 import pytest
 
-from pusher import cli
-from pusher.apns.message import ApnsParser
 from pusher.broker.interface import Header, Record
 from pusher.broker.offsets import Commit
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
-from pusher.message import ORIGIN_HEADER, derived_id, origin
-from pusher.replay import known
-from pusher.replay.copying import Pace, with_expiry
-from pusher.replay.known import DELIVERED, FAILED, WANTED, Finished, Known
-from pusher.replay.message import origin_ms, read_feedback, read_request, source_topic
-from pusher.replay.places import parse_place
+from pusher.commands import cli
+from pusher.commands.replay import known
+from pusher.commands.replay.copying import Pace, with_expiry
+from pusher.commands.replay.known import DELIVERED, FAILED, WANTED, Finished, Known
+from pusher.commands.replay.message import origin_ms, read_feedback, read_request, source_topic
+from pusher.commands.replay.places import parse_place
+from pusher.providers.apns.message import ApnsParser
+from pusher.push.push import ORIGIN_HEADER, derived_id, origin
 from tests.contract.brokers import receive, until
 from tests.publisher import Clock
 from tests.records import record

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pusher.retry import RetryPolicy, RetryQueue, parse_retry_after
+from pusher.push.retry import RetryPolicy, RetryQueue, parse_retry_after
 
 POLICY = RetryPolicy(interval_s=1, max_attempts=4, max_wait_s=60)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pusher import config
-from pusher.admin.page import PAGE
-from pusher.admin.port import AdminPort
-from pusher.admin.server import PATIENCE_S, TEXT, AdminServer, Answer
 from pusher.broker.sqlite.store import Store
 from pusher.config import settings
+from pusher.daemon.admin.page import PAGE
+from pusher.daemon.admin.port import AdminPort
+from pusher.daemon.admin.server import PATIENCE_S, TEXT, AdminServer, Answer
 from pusher.telemetry import metrics
 from scripts.kafka.server import free_port
 from tests.admin_client import DEADLINE_S, Process, ask

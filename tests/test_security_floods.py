@@ -18,10 +18,10 @@ from kafka.record.memory_records import MemoryRecords
 from pusher.broker.kafka import KafkaSource
 from pusher.broker.kafka.batches import MAX_UNPACKED_BYTES
 from pusher.broker.kafka.records import read
-from pusher.gcm.engine import MAX_STANZA_BYTES
-from pusher.http2 import ConnectionFailed, literal_field
-from pusher.http2.connection import MAX_IDLE_FRAMES
-from pusher.http2.frames import ErrorCode
+from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES
+from pusher.providers.http2 import ConnectionFailed, literal_field
+from pusher.providers.http2.connection import MAX_IDLE_FRAMES
+from pusher.providers.http2.frames import ErrorCode
 from tests.http2_wire import Wire, an_exchange, answer, block, window_update
 from tests.test_gcm_link import Owner, Scripted, say, scripted
 

@@ -8,18 +8,18 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from pusher.apns.message import ApnsParser
 from pusher.broker.interface import Record
 from pusher.broker.offsets import Tracker
 from pusher.errors import CredentialError
-from pusher.fcm.credentials import ServiceAccount
-from pusher.fcm.errors import read_answer
-from pusher.fcm.message import parse as parse_fcm
-from pusher.feedback import Origin, apns_feedback, google_feedback
-from pusher.gcm.engine import message_stanza
-from pusher.gcm.message import parse as parse_gcm
-from pusher.message import MAX_DEPTH, InvalidMessage, Push
-from pusher.outcome import DELIVERED
+from pusher.providers.apns.message import ApnsParser
+from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.fcm.errors import read_answer
+from pusher.providers.google.fcm.message import parse as parse_fcm
+from pusher.providers.google.xmpp.engine import message_stanza
+from pusher.providers.google.xmpp.message import parse as parse_gcm
+from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.outcome import DELIVERED
+from pusher.push.push import MAX_DEPTH, InvalidMessage, Push
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import MAX_SERIES, MAX_TAG_CHARACTERS, OTHER, Stats
 from tests.records import record, tracker

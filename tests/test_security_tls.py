@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gevent.server import StreamServer
 
 from pusher.errors import CredentialError
-from pusher.fcm.access_token import TokenEndpoint, TokenFailed
-from pusher.fcm.credentials import ServiceAccount
-from pusher.gcm.link import Link, LinkError, LinkSettings
-from pusher.http2 import Origin
-from pusher.http2.transport import ConnectFailed, connect
+from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
+from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.xmpp.link import Link, LinkError, LinkSettings
+from pusher.providers.http2 import Origin
+from pusher.providers.http2.transport import ConnectFailed, connect
+from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import Certificate, make_ca, make_server_certificate
-from pusher.tls import TlsTrust
 
 V = ssl.TLSVersion
 

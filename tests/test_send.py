@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pusher import config, send
+from pusher import config
+from pusher.commands import send
 from pusher.errors import StartError
 from tests.contract.test_provider_contract import PROVIDERS, Provider
 from tests.faults.driver import nested

@@ -28,7 +28,7 @@ from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
 from pusher.broker.sqlite.group import Member, Share, commit, join, leave
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import create_topic, delete_old, topics
-from pusher.consuming import Consuming
+from pusher.daemon.consuming import Consuming
 from pusher.telemetry.stats import Stats
 from tests.contract.brokers import (
     SqliteBroker,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pusher.apns.credentials import ClientCertificate, Credentials
 from pusher.errors import CredentialError
-from pusher.tls import TlsTrust
+from pusher.providers.apns.credentials import ClientCertificate, Credentials
+from pusher.providers.tls import TlsTrust
 from tests.http2_server import make_files
 
 

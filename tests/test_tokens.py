@@ -9,10 +9,10 @@ import pytest
 from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.listener.archive import Archive, Wanted, restoration, summary
 from pusher.listener.database import arguments
-from pusher.listener.feedback import Dead
+from pusher.listener.sorter import Dead
 from pusher.listener.statement import array, folded, is_text, quoted
 from pusher.listener.tokens import Table, batches, table_of
-from pusher.topics import TopicName
+from pusher.push.topics import TopicName
 from tests.records import record
 
 ODD_GAMES = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pusher import topics
+from pusher.push import topics
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Its setup.py imports the library, and the library's ordered set is a ``collections.MutableSet``, a name that Python
 3.10 took away; upstream is archived. So this PEP 517 backend lets pip fetch the source distribution, check its hash and
 build it, while a ``sitecustomize`` restores that one name in the processes of the build. Nothing of sleekxmpp is kept
-here, and nothing in it is changed; what it needs at run time is in ``pusher/gcm/engine.py``.
+here, and nothing in it is changed; what it needs at run time is in ``pusher/providers/google/xmpp/engine.py``.
 
 The inner pip takes index, proxies and certificates from the environment and pip's configuration files, as the outer one
 does. Options on the outer command line (``pip install -i ...``) do not reach it: use ``PIP_INDEX_URL``.

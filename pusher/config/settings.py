@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from pusher import platforms
+from pusher.config import platforms
 from pusher.config.schema import (
     Address,
     AppSetting,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pusher.listener.statement import Statement, folded, quoted
-from pusher.topics import TopicName
+from pusher.push.topics import TopicName
 
 
 class Archive:

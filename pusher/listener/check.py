@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pusher.broker.connect import check_broker
-from pusher.check import run_checks
+from pusher.commands.check import run_checks
 from pusher.config import Config, settings
 from pusher.errors import StartError
 from pusher.listener.archive import Archive

@@ -17,9 +17,9 @@ from gevent.event import Event
 
 from pusher.broker.offsets import State
 from pusher.listener.database import DatabaseError, wait_s
-from pusher.listener.feedback import Dead
 from pusher.listener.guard import Guard, Seen
 from pusher.listener.held import Held
+from pusher.listener.sorter import Dead
 from pusher.listener.statement import Statement
 from pusher.listener.tokens import Table, batches
 from pusher.telemetry import metrics, sentry

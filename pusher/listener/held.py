@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from pusher import topics
 from pusher.broker.interface import Publisher, PublishError, RecordTooLarge
-from pusher.listener.feedback import Dead
+from pusher.listener.sorter import Dead
+from pusher.push import topics
+from pusher.push.topics import TopicName
 from pusher.telemetry import metrics
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Stats
-from pusher.topics import TopicName
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)

@@ -18,30 +18,30 @@ from collections.abc import Iterator, Sequence
 
 import gevent
 
-from pusher import platforms, readings
-from pusher.admin.port import AdminPort, Watched
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
-from pusher.config import Config, settings
-from pusher.consuming import Consuming
-from pusher.daemon import FLUSH_AT_LEAST_S, Daemon, Step
+from pusher.config import Config, platforms, settings
+from pusher.daemon import readings
+from pusher.daemon.admin.port import AdminPort, Watched
+from pusher.daemon.consuming import Consuming
+from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
+from pusher.daemon.publishers import Publishers
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
 from pusher.listener.deleter import Deleter, FlushPolicy
-from pusher.listener.feedback import Sorter, topic_name
 from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
+from pusher.listener.sorter import Sorter, topic_name
 from pusher.listener.tokens import Table
-from pusher.message import InvalidMessage
-from pusher.provider import all_apps
-from pusher.publishers import Publishers
-from pusher.readiness import Readiness, reasons
+from pusher.providers.provider import all_apps
+from pusher.push.push import InvalidMessage
+from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
 from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.readiness import Readiness, reasons
 from pusher.telemetry.stats import Sample, Stats
-from pusher.topics import TopicName
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pusher.listener.archive import Archive
-from pusher.listener.feedback import Dead
+from pusher.listener.sorter import Dead
 from pusher.listener.statement import Statement, array, folded, is_text, quoted
-from pusher.topics import TopicName
+from pusher.push.topics import TopicName
 
 #: Characters of tokens in one statement; a token alone may have more.
 _MAX_CHARACTERS = 1 << 20

@@ -20,10 +20,10 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.broker.interface import Done, Header
-from pusher.lane import Lane
-from pusher.outcome import Kind, Outcome
-from pusher.pipeline import Pipeline
-from pusher.services import OpenLane, build_service
+from pusher.providers.services import OpenLane, build_service
+from pusher.push.lane import Lane
+from pusher.push.outcome import Kind, Outcome
+from pusher.push.pipeline import Pipeline
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Rules
 from pusher.sim.certificate import make_p8

@@ -65,7 +65,7 @@ def run() -> int:
         time.time = jumping(Path(changes["clock"]))
     if "hosts" in changes:
         gevent.get_hub().resolver = HostsFile(Path(changes["hosts"]))  # type: ignore[assignment]  # as gevent documents
-    from pusher.cli import main  # only now: some take the clock while they are imported
+    from pusher.commands.cli import main  # only now: some take the clock while they are imported
 
     for name, value in changes.get("constants", {}).items():
         module, _, constant = name.rpartition(".")

@@ -35,9 +35,9 @@ from tests.faults.surroundings import NAME, Surroundings
 _YOUNG_S = 0.5
 #: A minute between probes, and until a young token is believed to have been refused, is too long to watch.
 _CONSTANTS = {
-    "pusher.dispatch._PROBE_EVERY_S": 1.0,
-    "pusher.fcm.access_token.RENEW_AT_MOST_EVERY_S": _YOUNG_S,
-    "pusher.fcm.service.QUOTA_WAIT_S": 0.5,
+    "pusher.providers.dispatch._PROBE_EVERY_S": 1.0,
+    "pusher.providers.google.fcm.access_token.RENEW_AT_MOST_EVERY_S": _YOUNG_S,
+    "pusher.providers.google.fcm.service.QUOTA_WAIT_S": 0.5,
 }
 #: The first, one after each revocation, and those that are tried while all are answered 401.
 TOKENS = 1 + 4 + 10

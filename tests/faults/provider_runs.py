@@ -28,7 +28,10 @@ TIMEOUT_S = 8
 #: Answers in a row that refuse the credentials until only probes go out.
 REFUSALS = 20
 #: A minute between probes and 20 minutes between tokens are too long to watch.
-_CONSTANTS = {"pusher.dispatch._PROBE_EVERY_S": 1.0, "pusher.apns.credentials.RENEW_AT_MOST_EVERY_S": 2.0}
+_CONSTANTS = {
+    "pusher.providers.dispatch._PROBE_EVERY_S": 1.0,
+    "pusher.providers.apns.credentials.RENEW_AT_MOST_EVERY_S": 2.0,
+}
 ANY = 1000
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from pusher.cli import main  # noqa: E402
+from pusher.commands.cli import main  # noqa: E402
 
 #: A blocking call shorter than this does not matter.
 LONG_S = 0.05

@@ -14,17 +14,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from pusher.apns import reasons
 from pusher.errors import CredentialError
-from pusher.fcm import errors as fcm_errors
-from pusher.fcm.access_token import TokenEndpoint, TokenFailed
-from pusher.fcm.credentials import ServiceAccount
-from pusher.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
-from pusher.gcm import errors as gcm_errors
-from pusher.listener.feedback import Sorter
-from pusher.message import InvalidMessage, Push, decode_object
-from pusher.outcome import Kind, Outcome
-from pusher.retry import RetryPolicy, parse_retry_after
+from pusher.listener.sorter import Sorter
+from pusher.providers.apns import reasons
+from pusher.providers.google.fcm import errors as fcm_errors
+from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
+from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.xmpp import errors as gcm_errors
+from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.outcome import Kind, Outcome
+from pusher.push.push import InvalidMessage, Push, decode_object
+from pusher.push.retry import RetryPolicy, parse_retry_after
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
 

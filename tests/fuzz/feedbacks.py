@@ -10,8 +10,8 @@ from pusher.broker.offsets import (
     decode_ranges,
     encode_ranges,
 )
-from pusher.listener.feedback import Sorter, decode
-from pusher.provider import provider
+from pusher.listener.sorter import Sorter, decode
+from pusher.providers.provider import provider
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
 

@@ -7,10 +7,10 @@ import struct
 
 from hyperframe.frame import GoAwayFrame
 
-from pusher.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
-from pusher.http2.connection import MAX_FRAME, RECEIVE_WINDOW
-from pusher.http2.frames import HEAD_OCTETS
-from pusher.http2.inbound import MAX_BLOCK
+from pusher.providers.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
+from pusher.providers.http2.connection import MAX_FRAME, RECEIVE_WINDOW
+from pusher.providers.http2.frames import HEAD_OCTETS
+from pusher.providers.http2.inbound import MAX_BLOCK
 from tests.fuzz.draw import Draw
 from tests.http2_wire import frames_in
 

@@ -15,8 +15,8 @@ from h2.events import DataReceived, Event, RequestReceived, SettingsAcknowledged
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame
 
-from pusher.http2 import MAX_BODY, Connection, End, Exchange, Fields, literal_field
-from pusher.http2.frames import HEAD_OCTETS
+from pusher.providers.http2 import MAX_BODY, Connection, End, Exchange, Fields, literal_field
+from pusher.providers.http2.frames import HEAD_OCTETS
 from tests.fuzz.draw import Draw
 from tests.http2_wire import PREFACE, frames_in
 

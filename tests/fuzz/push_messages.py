@@ -14,19 +14,19 @@ from xml.etree import ElementTree
 
 import hpack
 
-from pusher import topics
-from pusher.apns.message import TOPIC_SUFFIX, ApnsParser
 from pusher.broker.interface import Header
-from pusher.fcm.message import parse as parse_fcm
-from pusher.feedback import Origin, apns_feedback, google_feedback
-from pusher.gcm.engine import PAYLOAD_NAMESPACE, message_stanza
-from pusher.gcm.message import MESSAGE, NOTIFICATION
-from pusher.gcm.message import parse as parse_gcm
-from pusher.listener.feedback import topic_name
-from pusher.message import MAX_BODY_BYTES, InvalidMessage, Push
-from pusher.outcome import CONNECTION_ERROR, DELIVERED, Outcome
-from pusher.outcome import Kind as OutcomeKind
-from pusher.replay.message import origin_ms, read_feedback, read_held, read_request, source_topic
+from pusher.commands.replay.message import origin_ms, read_feedback, read_held, read_request, source_topic
+from pusher.listener.sorter import topic_name
+from pusher.providers.apns.message import TOPIC_SUFFIX, ApnsParser
+from pusher.providers.google.fcm.message import parse as parse_fcm
+from pusher.providers.google.xmpp.engine import PAYLOAD_NAMESPACE, message_stanza
+from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
+from pusher.providers.google.xmpp.message import parse as parse_gcm
+from pusher.push import topics
+from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Outcome
+from pusher.push.outcome import Kind as OutcomeKind
+from pusher.push.push import MAX_BODY_BYTES, InvalidMessage, Push
 from tests.fuzz.draw import Draw
 from tests.records import FakeRecord, record, tracker
 

@@ -36,30 +36,56 @@ class Target:
     calls: int = 10_000
 
 
-HTTP2 = ("pusher.http2.connection", "pusher.http2.inbound", "pusher.http2.outbound", "pusher.http2.header_block")
+HTTP2 = (
+    "pusher.providers.http2.connection",
+    "pusher.providers.http2.inbound",
+    "pusher.providers.http2.outbound",
+    "pusher.providers.http2.header_block",
+)
 JSON = json_mutations.mutate
 JSON_AFTER_OCTET = json_mutations.mutate_after_octet
 
 TARGETS: Mapping[str, Target] = {
-    "apns-message": Target(push_messages.apns, ("pusher.apns.message", "pusher.message"), 3, mutate=JSON_AFTER_OCTET),
-    "gcm-message": Target(push_messages.gcm, ("pusher.gcm.message", "pusher.message"), 2, mutate=JSON_AFTER_OCTET),
-    "fcm-message": Target(push_messages.fcm, ("pusher.fcm.message", "pusher.gcm.message"), 3, mutate=JSON_AFTER_OCTET),
-    "replay": Target(push_messages.replay, ("pusher.replay.message",), mutate=JSON_AFTER_OCTET),
-    "topics": Target(push_messages.names, ("pusher.topics",), max_octets=300),
-    "feedback": Target(feedbacks.sorter, ("pusher.listener.feedback",), 2, mutate=JSON_AFTER_OCTET),
+    "apns-message": Target(
+        push_messages.apns, ("pusher.providers.apns.message", "pusher.push.push"), 3, mutate=JSON_AFTER_OCTET
+    ),
+    "gcm-message": Target(
+        push_messages.gcm, ("pusher.providers.google.xmpp.message", "pusher.push.push"), 2, mutate=JSON_AFTER_OCTET
+    ),
+    "fcm-message": Target(
+        push_messages.fcm,
+        ("pusher.providers.google.fcm.message", "pusher.providers.google.xmpp.message"),
+        3,
+        mutate=JSON_AFTER_OCTET,
+    ),
+    "replay": Target(push_messages.replay, ("pusher.commands.replay.message",), mutate=JSON_AFTER_OCTET),
+    "topics": Target(push_messages.names, ("pusher.push.topics",), max_octets=300),
+    "feedback": Target(feedbacks.sorter, ("pusher.listener.sorter",), 2, mutate=JSON_AFTER_OCTET),
     "commit": Target(feedbacks.ranges, ("pusher.broker.offsets",)),
     "partition": Target(feedbacks.partition, ("pusher.broker.offsets",), 2, 1_024),
-    "apns-answer": Target(answers.apns, ("pusher.apns.reasons", "pusher.feedback"), mutate=JSON_AFTER_OCTET),
-    "fcm-answer": Target(answers.fcm, ("pusher.fcm.errors", "pusher.feedback"), mutate=JSON_AFTER_OCTET),
-    "gcm-answer": Target(answers.xmpp, ("pusher.gcm.errors", "pusher.feedback"), mutate=JSON),
-    "retry-after": Target(answers.retry_after, ("pusher.retry",), max_octets=200),
-    "token-answer": Target(answers.token, ("pusher.fcm.access_token",)),
-    "account": Target(answers.account, ("pusher.fcm.credentials",), mutate=JSON),
+    "apns-answer": Target(
+        answers.apns, ("pusher.providers.apns.reasons", "pusher.push.feedback"), mutate=JSON_AFTER_OCTET
+    ),
+    "fcm-answer": Target(
+        answers.fcm, ("pusher.providers.google.fcm.errors", "pusher.push.feedback"), mutate=JSON_AFTER_OCTET
+    ),
+    "gcm-answer": Target(answers.xmpp, ("pusher.providers.google.xmpp.errors", "pusher.push.feedback"), mutate=JSON),
+    "retry-after": Target(answers.retry_after, ("pusher.push.retry",), max_octets=200),
+    "token-answer": Target(answers.token, ("pusher.providers.google.fcm.access_token",)),
+    "account": Target(answers.account, ("pusher.providers.google.fcm.credentials",), mutate=JSON),
     "http2-octets": Target(http2_hostile.octets, HTTP2, 4, mutate=http2_hostile.mutate, calls=40_000),
     "http2-frames": Target(http2_hostile.frames, HTTP2, 4, calls=400_000),
     "http2-legal": Target(http2_legal.meeting, HTTP2, 4, calls=150_000),
     "xmpp": Target(
-        xmpp.session, ("pusher.gcm.engine", "pusher.gcm.link", "pusher.gcm.window"), 3, 16_384, calls=60_000
+        xmpp.session,
+        (
+            "pusher.providers.google.xmpp.engine",
+            "pusher.providers.google.xmpp.link",
+            "pusher.providers.google.xmpp.window",
+        ),
+        3,
+        16_384,
+        calls=60_000,
     ),
     "config-file": Target(configuration.text, ("pusher.config.file", "pusher.config.loader"), 2, calls=300_000),
     "config-values": Target(configuration.values, ("pusher.config.schema", "pusher.config.unread"), 2, calls=300_000),

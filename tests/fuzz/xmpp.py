@@ -14,10 +14,10 @@ from typing import Any
 import gevent
 import orjson
 
-from pusher.gcm.link import Link, LinkError, LinkSettings
-from pusher.gcm.message import GcmPush, parse
-from pusher.gcm.window import End, Window
-from pusher.message import Json
+from pusher.providers.google.xmpp.link import Link, LinkError, LinkSettings
+from pusher.providers.google.xmpp.message import GcmPush, parse
+from pusher.providers.google.xmpp.window import End, Window
+from pusher.push.push import Json
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
 

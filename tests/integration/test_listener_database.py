@@ -16,8 +16,8 @@ from pusher.listener.archive import Archive, Wanted, restoration, writable_colum
 from pusher.listener.database import Address, Database, DatabaseError, arguments, let_others_run
 from pusher.listener.statement import Statement
 from pusher.listener.tokens import Table, table_of
+from pusher.push.topics import TopicName
 from pusher.sim.certificate import make_ca, make_server_certificate
-from pusher.topics import TopicName
 from scripts import postgres
 from scripts.kafka.server import free_port
 from tests.integration.listening import Database as Ground

@@ -1,0 +1,232 @@
+"""The commands: one row each in ``COMMANDS``. A command's module is imported only when the command is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pusher import __version__, config
+from pusher.config import Config, platforms, settings
+from pusher.config.effective import effective
+from pusher.errors import StartError
+from pusher.telemetry import log as logging_setup
+
+#: Exit codes.
+OK, FAILED, CANNOT_START = 0, 1, 2
+#: As shells report a process that a signal has ended.
+INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+
+_SETTING_FLAG = re.compile(r"--[^=\s]+=", re.ASCII)
+
+_EPILOG = (
+    "Every setting of docs/configuration.md can be given in the file, as the variable PUSHER_<KEY WITH _ FOR .>, or as "
+    "--key=value; the later in this list wins."
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. Functions are named ``module:function``; ``run`` is called with the arguments and the settings."""
+
+    name: str
+    text: str
+    run: str | Callable[..., int] = ""
+    arguments: str | Callable[[argparse.ArgumentParser], None] | None = None
+    #: Without settings ``run`` is called with the arguments alone.
+    configured: bool = True
+    #: Commands of their own below this one.
+    commands: tuple[Command, ...] = ()
+
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _send(args: argparse.Namespace, config: Config) -> int:
+    work = _load("pusher.commands.check:check_sender" if args.check else "pusher.sender.sender:run_sender")
+    return int(work(args.command, config))
+
+
+def _listen(args: argparse.Namespace, config: Config) -> int:
+    work = _load("pusher.listener.check:check_listener" if args.check else "pusher.listener.listener:run_listener")
+    return int(work(config))
+
+
+def _print_settings(_: argparse.Namespace, config: Config) -> int:
+    for line in effective(config):
+        _say(line)
+    return OK
+
+
+def _print_version(_: argparse.Namespace) -> int:
+    _say(__version__)
+    return OK
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help="verify settings, credentials and connections, then exit with 0 or 2"
+    )
+
+
+def _simulator(name: str, text: str) -> Command:
+    module = f"pusher.sim.{name}"
+    return Command(name, text, f"{module}:run", f"{module}:add_arguments", configured=False)
+
+
+COMMANDS = (
+    *(Command(word, f"send pushes of the platform {word}", _send, _add_check) for word in platforms.WORDS),
+    Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check),
+    Command("version", "print the version", _print_version, configured=False),
+    Command("settings", "print the settings in force and where each comes from", _print_settings),
+    Command(
+        "send",
+        "send one push to one device and print its outcome",
+        "pusher.commands.send:run",
+        "pusher.commands.send:add_arguments",
+    ),
+    Command(
+        "enqueue",
+        "put messages into a topic",
+        "pusher.commands.topics:run_enqueue",
+        "pusher.commands.topics:add_enqueue_arguments",
+    ),
+    Command(
+        "tail",
+        "print the messages of a topic",
+        "pusher.commands.topics:run_tail",
+        "pusher.commands.topics:add_tail_arguments",
+    ),
+    Command(
+        "replay",
+        "send a range of messages again",
+        "pusher.commands.replay.command:run_replay",
+        "pusher.commands.replay.command:add_arguments",
+    ),
+    Command(
+        "simulate",
+        "play a provider, to try things without one",
+        commands=(
+            _simulator("apns", "Apple's APNs"),
+            _simulator("gcm", "Google's XMPP service"),
+            _simulator("fcm", "Google's FCM HTTP v1"),
+        ),
+    ),
+)
+
+
+def _help(prog: str) -> argparse.HelpFormatter:
+    """Room for the longest command's name."""
+    return argparse.HelpFormatter(prog, max_help_position=30)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes its arguments from its command, and only when it is used."""
+
+    def __init__(self, *, command: Command | None = None, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_help, **options)
+        self._pending = command
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's."""
+        command, self._pending = self._pending, None
+        if command is not None and command.arguments is not None:
+            add = _load(command.arguments) if isinstance(command.arguments, str) else command.arguments
+            add(self)
+        return super().parse_known_args(args, namespace)
+
+
+def _parser(rows: Sequence[Command]) -> _Parser:
+    parser = _Parser(
+        prog="pusher", description="Sends push notifications from Kafka to Apple and Google.", epilog=_EPILOG
+    )
+    _add_flags(parser)
+    commands = _add_commands(parser, rows, "command", required=False)
+    commands.add_parser("help", help="print this text", add_help=False)
+    for command in rows:
+        _add_flags(commands.choices[command.name], suppress=True)
+    return parser
+
+
+def _add_commands(
+    parser: argparse.ArgumentParser, rows: Sequence[Command], dest: str, *, required: bool
+) -> argparse._SubParsersAction[_Parser]:
+    commands = parser.add_subparsers(
+        dest=dest, metavar="COMMAND", title="commands", required=required, parser_class=_Parser
+    )
+    for row in rows:
+        below = commands.add_parser(row.name, help=row.text, description=row.text, command=row)
+        below.set_defaults(row=row)
+        if row.commands:
+            _add_commands(below, row.commands, "which", required=True)
+    return commands
+
+
+def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> None:
+    """The flags that may stand before or after the command; after it, one that is absent must not undo one before."""
+
+    def default(value: object) -> object:
+        return argparse.SUPPRESS if suppress else value
+
+    flags = parser.add_argument_group("flags")
+    path = config.DEFAULT_PATH
+    flags.add_argument("--config", metavar="FILE", default=default(path), help=f"configuration file ({path})")
+    for short, long, text in (
+        ("-d", "--debug", "log level debug"),
+        ("-j", "--json", "JSON log lines instead of text"),
+        ("-p", "--production", "production addresses of the providers"),
+    ):
+        flags.add_argument(short, long, action="store_true", default=default(value=False), help=text)
+
+
+def main(arguments: Sequence[str] | None = None, rows: Sequence[Command] = COMMANDS) -> int:
+    """Runs the command line and returns the exit code; SystemExit for a usage error or --help."""
+    parser = _parser(rows)
+    args, extra = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    row: Command | None = getattr(args, "row", None)
+    strangers = [text for text in extra if row is None or not row.configured or not _SETTING_FLAG.match(text)]
+    if strangers:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if row is None:
+        parser.print_help()
+        return OK
+    return _run(row, args, extra)
+
+
+def _run(row: Command, args: argparse.Namespace, flags: Sequence[str]) -> int:
+    run = _load(row.run) if isinstance(row.run, str) else row.run
+    try:
+        result = int(run(args, _configure(args, flags))) if row.configured else int(run(args))
+        sys.stdout.flush()
+        return result
+    except StartError as error:
+        sys.stderr.write(f"pusher: {error}\n")
+        return CANNOT_START
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; Python must not find that out again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _configure(args: argparse.Namespace, flags: Sequence[str]) -> Config:
+    """Reads the settings and sets logging up by them."""
+    found = config.load(args.config, os.environ, flags, production=args.production)
+    logging_setup.setup("debug" if args.debug else found[settings.LOG_LEVEL], as_json=args.json)
+    for warning in found.warnings:
+        logging_setup.logger(__name__).warning(warning)
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")

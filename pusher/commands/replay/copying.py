@@ -1,0 +1,68 @@
+"""Copies: each carries the origin of the first, so that it has the same id wherever it is sent again.
+
+What was sent is nowhere noted but in the copies themselves.  A replay that was interrupted, even by kill -9, goes on
+where it was when the same command is given again, for it finds its copies in the target topic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+
+from pusher.broker.interface import Header, Record
+from pusher.commands.replay.job import Source
+from pusher.push.push import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, InvalidMessage, decode_object, encode, origin
+
+_EXPIRY = "push_expiry"
+
+
+class Pace:
+    """No more than so many in a second; 0: as fast as they go."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = 1 / rate if rate else 0.0
+        self._clock = clock
+        self._next = clock()
+
+    @property
+    def wait_s(self) -> float:
+        """How long the next one has to wait."""
+        return max(0.0, self._next - self._clock())
+
+    def wait(self) -> None:
+        """Waits until the next one may go."""
+        if self.wait_s:
+            gevent.sleep(self.wait_s)
+
+    def take(self) -> None:
+        """One goes. After a pause the others do not go all at once."""
+        self._next = max(self._next, self._clock()) + self._interval_s
+
+
+def copy_of(record: Record, source: Source, expires_ms: int) -> tuple[bytes, list[Header]]:
+    """Value and headers of a copy. ``expires_ms`` is its new expiry, 0: it keeps its own."""
+    value = record.value or b""
+    return with_expiry(value, expires_ms) if expires_ms else value, headers_of(record, source)
+
+
+def headers_of(record: Record, source: Source) -> list[Header]:
+    """Headers of a copy: the producer's, and the origin.
+
+    Those of an invalid topic stay there, but for the source topic: what is invalid again must not come back there.
+    """
+    found = [(name, value) for name, value in record.headers or () if name != ORIGIN_HEADER]
+    if source is Source.INVALID:
+        found = [(name, value) for name, value in found if name == SOURCE_TOPIC_HEADER]
+    return [*found, (ORIGIN_HEADER, origin(record).encode())]
+
+
+def with_expiry(value: bytes, expires_ms: int) -> bytes:
+    """A request with another expiry. What is no request stays as it is."""
+    try:
+        fields = decode_object(value)
+    except InvalidMessage:
+        return value
+    kept = {name: field for name, field in fields.items() if name.lower() != _EXPIRY}
+    return encode({**kept, _EXPIRY: expires_ms})

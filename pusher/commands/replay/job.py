@@ -1,0 +1,177 @@
+"""What is asked for, checked against the settings: where it comes from, where it goes, which facts decide.
+
+Three kinds of topics are replayed: requests, what an invalid topic holds (back to the topics it came from), and what
+the listener's guard has held (back to the feedbacks).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+
+from pusher.broker.interface import Record
+from pusher.commands.replay.message import (
+    Look,
+    Message,
+    Parse,
+    parser_of,
+    read_held,
+    read_request,
+    source_topic,
+    target_name,
+)
+from pusher.commands.replay.places import Range
+from pusher.config import Config, settings
+from pusher.config.settings import QueueSettings
+from pusher.errors import StartError
+from pusher.push import topics
+from pusher.push.topics import TopicName
+
+
+class Source(enum.Enum):
+    """What kind of topic is replayed."""
+
+    REQUESTS = "requests"
+    INVALID = "invalid messages"
+    HELD = "held feedbacks"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which messages of the range."""
+
+    failed: bool = False
+    #: In lower case; none: any.
+    reasons: frozenset[str] = frozenset()
+    missing_feedback: bool = False
+    token_prefix: str = ""
+    #: Also those that were replayed before.
+    again: bool = False
+
+    @property
+    def by_feedback(self) -> bool:
+        """Whether the outcome decides."""
+        return self.failed or self.missing_feedback or bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A replay. ``brokers``, ``feedback_brokers`` and ``group`` are those of the settings unless they are given."""
+
+    config: Config
+    range: Range
+    source: Source
+    filters: Filters
+    group: str
+    feedback_brokers: str
+    to_topic: str = ""
+    #: The new expiry, from the moment of sending; None: messages keep theirs.
+    expiry_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``StartError`` where something cannot be done or must not."""
+        self._check_target()
+        if self.source is not Source.REQUESTS and (self.filters.failed or self.filters.missing_feedback):
+            raise StartError(
+                f"{self.range.topic} holds {self.source.value}: only --reason and --token-prefix choose there"
+            )
+        if self.source is Source.HELD and self.expiry_s is not None:
+            raise StartError("--expiry-seconds: a feedback does not expire")
+        if self.needs_feedbacks and not self.config[settings.FEEDBACK_REPORTERS]:
+            raise StartError("feedback.reporters is empty: no feedback tells what became of a message")
+        if self.filters.missing_feedback and not self.config[settings.FEEDBACK_SUCCESSES]:
+            raise StartError("feedback.successes is false: a message without feedback may well have been delivered")
+
+    @property
+    def needs_feedbacks(self) -> bool:
+        """Whether the feedback topic is to be read; elsewhere the record itself says what its reason is."""
+        return self.source is Source.REQUESTS and self.filters.by_feedback
+
+    @cached_property
+    def look(self) -> Look:
+        """Reads a record of the range."""
+        target = self.to_topic or self.range.topic
+        if self.source is Source.HELD:
+            held_target = self.to_topic or self.range.topic.removesuffix(topics.HELD) + topics.FEEDBACKS
+            return lambda record: read_held(record, held_target)
+        if self.source is Source.REQUESTS:
+            parse = self._parser(target)
+            return lambda record: read_request(record, target, parse)
+        return _InvalidLook(self)
+
+    @property
+    def feedback_topic(self) -> str:
+        """Where the outcomes of the range's messages are."""
+        return topics.feedback_topic(*self._name(self.range.topic))
+
+    @property
+    def invalid_topic(self) -> str:
+        """Where those are that can never be sent; "" for nowhere."""
+        return topics.fill(self.config[settings.QUEUE_INVALID_TOPIC], self._name(self.range.topic))
+
+    def expires_ms(self, now_ms: float) -> int:
+        """The new expiry of what is sent now; 0: messages keep theirs."""
+        return 0 if self.expiry_s is None else int(now_ms + self.expiry_s * 1000)
+
+    def feedback_tells(self, target: str) -> bool:
+        """Whether the outcome of a copy decides about sending it once more: else one copy is enough for ever."""
+        if self.filters.again:
+            return True
+        same = self.needs_feedbacks and self._name(target) == self._name(self.range.topic)
+        return same and self.config[settings.FEEDBACK_SUCCESSES]
+
+    def _check_target(self) -> None:
+        if self.source is Source.HELD:
+            if self.to_topic and not self.to_topic.endswith(topics.FEEDBACKS):
+                raise StartError(f"--to-topic {self.to_topic}: held feedbacks go to a topic of feedbacks")
+        elif self.to_topic or self.source is Source.REQUESTS:
+            target = self._name(self.to_topic or self.range.topic)
+            came_from = target_name(self.config, self.range.topic)
+            if came_from and came_from.platform != target.platform:
+                raise StartError(f"--to-topic {self.to_topic}: the messages are for {came_from.platform}")
+
+    def _name(self, topic: str) -> TopicName:
+        name = target_name(self.config, topic)
+        if name is None:
+            raise StartError(f"{topic} is no topic of requests: push-<game>_<apns or gcm>...")
+        return name
+
+    def _parser(self, target: str) -> Parse:
+        return parser_of(self.config, self._name(target))
+
+
+class _InvalidLook:
+    """Reads records of an invalid topic, each with the parser of the topic that it came from."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._parsers: dict[str, Parse | None] = {}
+
+    def __call__(self, record: Record) -> Message:
+        """A record whose source topic no sender reads has no target."""
+        target = self._job.to_topic or source_topic(record)
+        if target not in self._parsers:
+            name = target_name(self._job.config, target)
+            self._parsers[target] = parser_of(self._job.config, name) if name else None
+        parse = self._parsers[target]
+        if parse is None:
+            return Message(b"", b"", "")
+        return read_request(record, target, parse)
+
+
+def source_of(config: Config, topic: str) -> Source:
+    """What a topic holds. Raises ``StartError`` for what is never replayed."""
+    template = config[settings.QUEUE_INVALID_TOPIC]
+    if topic.endswith(topics.HELD):
+        return Source.HELD
+    if topic.endswith(topics.INVALID) or topic == template:
+        return Source.INVALID
+    if topic.endswith(topics.FEEDBACKS):
+        raise StartError(f"{topic} holds outcomes, and these are not sent again: replay the topic of their requests")
+    return Source.REQUESTS
+
+
+def queue_of(source: Source) -> QueueSettings:
+    """Who reads the targets."""
+    return settings.LISTENER_QUEUE if source is Source.HELD else settings.QUEUE

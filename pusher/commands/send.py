@@ -1,0 +1,165 @@
+"""``send``: one push from the command line to a device, its outcome printed as the feedback that it would have been.
+
+It takes the app's own way, lane, service and all, so that what it shows is what the daemon would do. No broker is
+needed: the push never was a record, and its feedback goes to the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import orjson
+from gevent.event import Event
+
+from pusher.broker.interface import Done, Header, Health
+from pusher.broker.offsets import TopicPartition, Tracker
+from pusher.config import Config, platforms
+from pusher.daemon.greenlets import Greenlets
+from pusher.errors import StartError
+from pusher.providers.provider import Shown, provider
+from pusher.providers.services import OpenLane, build_service
+from pusher.push.lane import Lane
+from pusher.push.outcome import Kind
+from pusher.push.push import InvalidMessage
+from pusher.telemetry.stats import Stats
+
+DELIVERED, NOT_DELIVERED = 0, 1
+_TIMEOUT_S = 60.0
+_CLOSE_S = 1.0
+_HOSTNAME = "command-line"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``send``."""
+    parser.description = (
+        "Sends one push through an app's own settings and prints its feedback. Exit status 0: the provider accepted it."
+    )
+    parser.add_argument("platform", choices=sorted(platforms.WORDS), help="to Apple or to Google")
+    parser.add_argument("--app", required=True, help="one of apns.apps or gcm.apps")
+    parser.add_argument("--token", required=True, help="of the device; gcm: /topics/NAME too")
+    parser.add_argument("--title")
+    parser.add_argument("--body")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="KEY=VALUE", help="for the app itself; may be repeated"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="gcm: Google checks the push and delivers nothing; Apple has no such thing",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=_TIMEOUT_S, metavar="S", help="how long to wait for an outcome (%(default)g s)"
+    )
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Waits for the outcome; 0 when the provider has accepted the push. Raises ``StartError``."""
+    apps = config[provider(args.platform).apps]
+    if args.app not in apps:
+        raise StartError(f"--app {args.app}: {args.platform}.apps has {', '.join(apps) or 'no app'}")
+    message = orjson.dumps(provider(args.platform).message(_pushed(args)))
+    feedback = _Feedback()
+    open_lane = OpenLane(args.app, args.platform, _HOSTNAME, lambda: feedback, Stats(_HOSTNAME), config)
+    service = build_service(args.platform, config, args.app, open_lane)
+    service.lane.settings = replace(service.lane.settings, feedback_successes=True)
+    _put(service.lane, f"push-{args.app}_{args.platform}-single", message)
+    trouble = _wait(service, feedback.stored, args.timeout)
+    if trouble:
+        sys.stderr.write(f"pusher: no outcome: {trouble}\n")
+    else:
+        sys.stdout.write(f"{feedback.value.decode()}\n")
+    return DELIVERED if service.lane.totals.outcomes[Kind.DELIVERED] else NOT_DELIVERED
+
+
+def _put(lane: Lane[Any], topic: str, message: bytes) -> None:
+    """Into the lane, as the pipeline would. Raises ``StartError`` for what can never be sent."""
+    tracker = Tracker(TopicPartition(topic, 0), 0)
+    record = _Record(topic, 0, 0, int(time.time() * 1000), message, ())
+    tracker.admit([record])
+    try:
+        push = lane.parse(record, tracker)
+    except InvalidMessage as error:
+        raise StartError(f"{error.reason}: {error.detail}") from None
+    lane.in_hand += 1
+    lane.put([push])
+
+
+def _wait(service: Any, over: Event, timeout_s: float) -> str:
+    """Runs the service until it is over; returns why it is not, or ""."""
+    greenlets = Greenlets(over.set)
+    for name, loop in service.loops().items():
+        greenlets.spawn(name, loop)
+    service.start()
+    ended = over.wait(timeout_s)
+    trouble = greenlets.failure
+    if not ended:
+        trouble = (
+            f"{timeout_s:g} s were not enough; {service.health().reason or 'the push waits for its answer or a retry'}"
+        )
+    service.close(_CLOSE_S)
+    greenlets.stop(_CLOSE_S)
+    return trouble
+
+
+class _Record(NamedTuple):
+    """The push as a broker would hand it on."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes
+    headers: Sequence[Header]
+
+
+class _Feedback:
+    """Takes the one feedback in a broker's place."""
+
+    full = False
+    pending = 0
+
+    def __init__(self) -> None:
+        self.value = b""
+        self.stored = Event()
+
+    def publish(self, _topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:  # noqa: ARG002
+        """Stores at once."""
+        self.value = value
+        done(None)
+        self.stored.set()
+
+    def flush(self, _timeout_s: float) -> int:
+        """Nothing waits."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def health(self) -> Health:
+        """Always ready."""
+        return Health(True)
+
+
+def _data(args: argparse.Namespace) -> dict[str, str]:
+    """``--data``. Raises ``StartError``."""
+    pairs = [text.partition("=") for text in args.data]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise StartError("--data is KEY=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _shown(args: argparse.Namespace) -> dict[str, str]:
+    """What the device shows. Raises ``StartError`` for a push of nothing at all."""
+    shown = {name: value for name, value in (("title", args.title), ("body", args.body)) if value}
+    if not (shown or args.data):
+        raise StartError("a push of nothing: give --title, --body or --data")
+    return shown
+
+
+def _pushed(args: argparse.Namespace) -> Shown:
+    return Shown(args.token, _shown(args), _data(args), args.dry_run)

@@ -1,0 +1,160 @@
+"""The commands ``enqueue`` and ``tail``: messages into a topic and out of it, by hand, on either broker."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, NoReturn
+
+import gevent
+from gevent.os import tp_read
+from tqdm import tqdm
+
+from pusher.broker.connect import open_publisher, open_reader
+from pusher.broker.interface import Reader, Record
+from pusher.commands.load import Load, Stuck
+from pusher.config import Config, settings
+from pusher.errors import StartError
+from pusher.push import topics
+
+_OK, _FAILED = 0, 1
+_READ_BYTES = 65_536
+_POLL_S = 1.0
+_STDIN = "-"
+
+
+def add_enqueue_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``enqueue``."""
+    _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
+    parser.add_argument(
+        "file", nargs="?", default=_STDIN, metavar="FILE", help="one message a line; - or nothing: standard input"
+    )
+
+
+def add_tail_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``tail``."""
+    _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
+    parser.add_argument("--from-start", action="store_true", help="begin at the first message, not at the next one")
+    parser.add_argument("-n", "--number", type=_count, metavar="N", help="end after N messages")
+
+
+def run_enqueue(args: argparse.Namespace, config: Config) -> int:
+    """Puts each line that is not blank into the topic, its bytes as they are. 0 when all are stored."""
+    with (
+        _open_input(args.file) as source,
+        closing(open_publisher(config, _brokers(args, config))) as publisher,
+        quiet_interrupt(),
+    ):
+        tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
+        with tqdm(total=_size(source), unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            load = Load(publisher, bar.update)
+            failure = _put(load, args.topic, _lines(source), bar)
+    sys.stdout.write(f"enqueued {load.stored} {'message' if load.stored == 1 else 'messages'} to {args.topic}\n")
+    if load.refused:
+        sys.stderr.write(f"pusher: {load.refused} refused, the first because of {load.refusal}\n")
+    if failure:
+        sys.stderr.write(f"pusher: {failure}\n")
+    return _FAILED if failure or load.refused else _OK
+
+
+def run_tail(args: argparse.Namespace, config: Config) -> int:
+    """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
+    reader = open_reader(_brokers(args, config), args.topic, "earliest" if args.from_start else "latest")
+    with closing(reader), suppress(KeyboardInterrupt), quiet_interrupt():
+        left: int | None = args.number
+        while left is None or left > 0:
+            records = list(_read(reader))[:left]
+            sys.stdout.buffer.writelines((record.value or b"") + b"\n" for record in records)
+            sys.stdout.buffer.flush()
+            left = None if left is None else left - len(records)
+    return _OK
+
+
+def _put(load: Load, topic: str, lines: Iterable[bytes], bar: tqdm[NoReturn]) -> str:
+    """Waits until all lines are stored or refused; returns why it gave up before, or ""."""
+    try:
+        for line in lines:
+            if line.strip():
+                load.put(topic, line, size=len(line) + 1)
+            else:
+                bar.update(len(line) + 1)
+        load.wait()
+    except Stuck as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def quiet_interrupt() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in this greenlet, without the lines that gevent's hub prints about it."""
+    found = signal.getsignal(signal.SIGINT)
+    watcher = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        signal.signal(signal.SIGINT, found)
+
+
+def _add_common(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("topic", metavar="TOPIC", help="a topic")
+    parser.add_argument(
+        "--brokers", type=broker_address, metavar="ADDRESS", help=f"host:port,... or sqlite:///path ({default})"
+    )
+
+
+def broker_address(text: str) -> str:
+    """For argparse: an address that ``connect`` opens."""
+    try:
+        return settings.QUEUE.brokers.kind.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expects {error}") from None
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expects a number of messages")
+    return int(text)
+
+
+def _brokers(args: argparse.Namespace, config: Config) -> str:
+    """Where a topic lives: outcomes may go to another broker than the one that requests come from."""
+    setting = settings.FEEDBACK_BROKERS if args.topic.endswith(topics.FEEDBACKS) else settings.QUEUE.brokers
+    return args.brokers or config[setting]
+
+
+def _open_input(name: str) -> IO[bytes]:
+    """A file, or standard input, to be closed."""
+    try:
+        return Path(name).open("rb") if name != _STDIN else os.fdopen(os.dup(0), "rb")
+    except OSError as error:
+        raise StartError(f"cannot read {name}: {error.strerror}") from None
+
+
+def _size(source: IO[bytes]) -> int | None:
+    """Bytes in a file; None for a pipe or a terminal."""
+    status = os.fstat(source.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _lines(source: IO[bytes]) -> Iterator[bytes]:
+    """The lines without their ends. Reading waits in a thread, so that what was read before is stored meanwhile."""
+    rest = b""
+    while chunk := tp_read(source.fileno(), _READ_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _read(reader: Reader) -> Iterable[Record]:
+    try:
+        return reader.read(_POLL_S)
+    except OSError as error:
+        raise StartError(str(error)) from None

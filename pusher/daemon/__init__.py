@@ -1,0 +1,1 @@
+"""The frame that sender and listener share."""

@@ -1,0 +1,209 @@
+"""Who we are to Apple: a provider token signed with a ``.p8`` key, or a client certificate.
+
+Sources: Apple, "Establishing a token-based connection to APNs" and "Establishing a certificate-based connection to
+APNs". A token is an ES256 JWT with ``kid``, ``iss`` and ``iat``; Apple takes one for an hour and refuses more than one
+new token in 20 minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
+
+from pusher.errors import CredentialError
+from pusher.providers.tls import Files, TlsTrust
+
+RENEW_AFTER_S = 50 * 60
+RENEW_AT_MOST_EVERY_S = 20 * 60
+#: Wall clocks are slewed by less than this in 50 minutes; a larger difference means that the clock was set.
+_SLEWED_AT_MOST_S = 60.0
+
+
+def elapsed_s() -> float:
+    """A clock that is never set, and that goes on while the machine is suspended: for ages."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ProviderToken:
+    """The token of an app, renewed in time and never too often. Shared by all connections of the app.
+
+    ``clock`` dates a token, ``elapsed`` measures its age: when the wall clock is set, rightly or wrongly, a token that
+    Apple takes stays in use.
+    """
+
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        key_id: str,
+        team_id: str,
+        clock: Callable[[], float],
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._key, self._key_id, self._team_id, self._clock, self._elapsed = key, key_id, team_id, clock, elapsed
+        self._signer = (key.public_key().public_numbers(), key_id, team_id)
+        #: By both clocks.
+        self._dated, self._issued_at = 0.0, 0.0
+        self._token = ""
+
+    @classmethod
+    def load(
+        cls,
+        key_path: str,
+        key_id: str,
+        team_id: str,
+        clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = elapsed_s,
+    ) -> ProviderToken:
+        """Reads a ``.p8`` file. Raises ``CredentialError``."""
+        try:
+            key = load_pem_private_key(Path(key_path).read_bytes(), password=None)
+        except OSError as error:
+            raise CredentialError(f"cannot read the key {key_path}: {error.strerror}") from None
+        except (ValueError, TypeError):
+            raise CredentialError(f"{key_path} is not a PKCS#8 PEM key; Apple's .p8 file is expected") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+            raise CredentialError(f"{key_path} is not a P-256 key; Apple's .p8 file is expected")
+        return cls(key, key_id, team_id, clock, elapsed)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the token was issued."""
+        return self._elapsed() - self._issued_at
+
+    @property
+    def misdated(self) -> bool:
+        """Whether the wall clock was set since the token was issued: one of the two times was wrong."""
+        return abs((self._clock() - self._dated) - self.age_s) > _SLEWED_AT_MOST_S
+
+    def same_as(self, other: ProviderToken) -> bool:
+        """Whether both sign in the same name with the same key."""
+        return self._signer == other._signer
+
+    @property
+    def issued(self) -> bool:
+        """Whether there has been one."""
+        return bool(self._token)
+
+    def current(self) -> str:
+        """The token to send now."""
+        if not self._token or self.age_s >= RENEW_AFTER_S:
+            self._issue()
+        return self._token
+
+    def renew(self) -> bool:
+        """A new token before its time; False when the last one is younger than 20 minutes and rightly dated."""
+        if self.age_s < RENEW_AT_MOST_EVERY_S and not self.misdated:
+            return False
+        self._issue()
+        return True
+
+    def _issue(self) -> None:
+        self._dated, self._issued_at = self._clock(), self._elapsed()
+        claims = {"iss": self._team_id, "iat": int(self._dated)}
+        # An empty "typ" leaves that header out, as Apple's own examples do.
+        self._token = jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id, "typ": ""})
+
+
+@dataclass(frozen=True)
+class ClientCertificate:
+    """A provider certificate with its key, both PEM."""
+
+    chain_pem: bytes
+    key_pem: bytes
+    expires_at_s: float
+
+    @classmethod
+    def load(cls, path: str, password: str) -> ClientCertificate:
+        """Reads a ``.pem`` with certificate and key, or a ``.p12``. Raises ``CredentialError``."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise CredentialError(f"cannot read the certificate {path}: {error.strerror}") from None
+        secret = password.encode() or None
+        try:
+            return cls._from_pem(data, secret) if b"-----BEGIN" in data else cls._from_p12(data, secret)
+        except (ValueError, TypeError) as error:
+            raise CredentialError(
+                f"{path} does not hold a certificate and its key that certPassword opens: {error}"
+            ) from None
+
+    @classmethod
+    def _from_pem(cls, data: bytes, password: bytes | None) -> ClientCertificate:
+        certificates = x509.load_pem_x509_certificates(data)
+        key = load_pem_private_key(data, password if b"ENCRYPTED" in data else None)
+        return cls(
+            b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates),
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            certificates[0].not_valid_after_utc.timestamp(),
+        )
+
+    @classmethod
+    def _from_p12(cls, data: bytes, password: bytes | None) -> ClientCertificate:
+        bundle = pkcs12.load_pkcs12(data, password)
+        if bundle.cert is None or bundle.key is None:
+            raise ValueError("no certificate or no key in the bundle")
+        chain = [bundle.cert, *bundle.additional_certs]
+        return cls(
+            b"".join(member.certificate.public_bytes(Encoding.PEM) for member in chain),
+            bundle.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            bundle.cert.certificate.not_valid_after_utc.timestamp(),
+        )
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Raises ``CredentialError``. The ssl module reads only files: this one exists for that moment, mode 0600."""
+        descriptor, path = tempfile.mkstemp(suffix=".pem")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self.chain_pem + self.key_pem)
+            context.load_cert_chain(path)
+        except ssl.SSLError as error:
+            raise CredentialError(f"the certificate and its key do not belong together: {error.reason}") from None
+        finally:
+            Path(path).unlink()
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Either a token or a certificate, and what to trust."""
+
+    trust: TlsTrust
+    token: ProviderToken | None = None
+    certificate: ClientCertificate | None = None
+    #: The context with the certificate, by the state of the files that it was made of.
+    _contexts: dict[Files, ssl.SSLContext] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """The context for a connection to Apple. Raises ``CredentialError``."""
+        if self.certificate is None:
+            return self.trust.context(alpn="h2")
+        files = self.trust.files()
+        if files not in self._contexts:
+            context = self.trust.new_context(alpn="h2")
+            self.certificate.load_into(context)
+            self._contexts.clear()
+            self._contexts[files] = context
+        return self._contexts[files]
+
+    def same_as(self, other: Credentials) -> bool:
+        """Whether there is nothing new in them. A token must not be made anew without need: Apple takes few."""
+        if (self.trust, self.certificate) != (other.trust, other.certificate):
+            return False
+        if self.token is None or other.token is None:
+            return self.token is other.token
+        return self.token.same_as(other.token)

@@ -1,0 +1,130 @@
+"""Apple as a platform: settings into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pusher.config import Config, settings
+from pusher.errors import CredentialError, StartError
+from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken
+from pusher.providers.apns.message import ApnsParser
+from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
+from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.transport import Origin
+from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import apns_feedback
+from pusher.push.push import Json
+from pusher.push.retry import RetryPolicy
+
+
+def apns_credentials(config: Config, app: str) -> Credentials:
+    """Reads an app's credentials for Apple. Raises ``CredentialError``."""
+    trust = TlsTrust(config[settings.APNS_CA_FILE], config[settings.APNS_CRL_FILE])
+    certificate = config.of(settings.APNS_CERT_PATH, app)
+    key = config.of(settings.APNS_AUTH_KEY_PATH, app)
+    if key:
+        key_id, team_id = config.of(settings.APNS_KEY_ID, app), config.of(settings.APNS_TEAM_ID, app)
+        if not (key_id and team_id):
+            raise CredentialError(f"apns.certs.{app}.keyID and .teamID must be set beside .authKeyPath")
+        credentials = Credentials(trust, token=ProviderToken.load(key, key_id, team_id))
+    elif certificate:
+        password = config.of(settings.APNS_CERT_PASSWORD, app)
+        credentials = Credentials(trust, certificate=ClientCertificate.load(certificate, password))
+    else:
+        raise CredentialError(f"set apns.certs.{app}.authKeyPath, keyID and teamID, or apns.certs.{app}.certPath")
+    credentials.tls_context()
+    return credentials
+
+
+def apns_host(config: Config) -> str:
+    """``apns.host``, or Apple's for the environment."""
+    return config[settings.APNS_HOST] or (PRODUCTION_HOST if config.production else SANDBOX_HOST)
+
+
+def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
+    credentials = apns_credentials(config, app)
+    retry = RetryPolicy(config[settings.APNS_RETRY_INTERVAL], config[settings.APNS_RETRY_MAX_ATTEMPTS])
+    parser = _parser(config, app)
+    lane = open_lane("apns", parser, apns_feedback, retry, config[settings.APNS_PUSH_QUEUE_SIZE])
+    how = ApnsSettings(
+        host=apns_host(config),
+        port=config[settings.APNS_PORT],
+        connections=config[settings.APNS_CONNECTION_POOL_SIZE],
+        max_in_flight=config[settings.APNS_CONCURRENT_WORKERS],
+        request_timeout_s=config[settings.APNS_REQUEST_TIMEOUT],
+        policy=Policy(
+            connect_timeout_s=config[settings.APNS_CONNECT_TIMEOUT],
+            back_off=BackOff(config[settings.APNS_RECONNECT_INTERVAL], config[settings.APNS_RECONNECT_MAX_INTERVAL]),
+        ),
+    )
+    return ApnsService(lane, how, credentials)
+
+
+def _parser(config: Config, app: str) -> ApnsParser:
+    return ApnsParser(config.of(settings.APNS_TOPIC, app))
+
+
+def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:
+    credentials = apns_credentials(config, app)
+    if credentials.same_as(service.credentials):
+        return False
+    service.reload(credentials)
+    return True
+
+
+def _apns_checks(config: Config) -> Iterator[Check]:
+    for app in config[settings.APNS_APPS]:
+        yield f"apns {app}", lambda app=app: _apns(config, app)  # type: ignore[misc]
+
+
+def _apns(config: Config, app: str) -> str:
+    """The key signs, the certificate loads, Apple answers. Whether Apple knows the key, only a push can tell."""
+    credentials = apns_credentials(config, app)
+    what = "certificate"
+    if credentials.token is not None:
+        credentials.token.current()
+        what = "provider token"
+    origin = Origin(apns_host(config), config[settings.APNS_PORT])
+    return f"{what} made, {check_connection(origin, credentials.trust, config[settings.APNS_CONNECT_TIMEOUT])}"
+
+
+def _message(shown: Shown) -> dict[str, Json]:
+    if shown.dry_run:
+        raise StartError("Apple has no dry run: without --dry-run the push is delivered")
+    aps: dict[str, Json] = {"alert": shown.words} if shown.words else {"content-available": 1}
+    return {"DeviceToken": shown.token, "Payload": {**shown.data, "aps": aps}}
+
+
+def _told(fields: Mapping[str, Json]) -> Told | None:
+    if "ApnsID" not in fields:
+        return None
+    error = fields.get("Err")
+    key = error.get("Key") if isinstance(error, dict) else ""
+    return Told(fields["ApnsID"], fields.get("Sent") is True, (fields.get("Reason"), key), fields.get("DeviceToken"))
+
+
+PROVIDER = Provider(
+    "apns",
+    "send pushes to Apple",
+    settings.APNS_APPS,
+    settings.APNS_LOG_STATS_INTERVAL,
+    _parser,
+    _build_apns,
+    _reload_apns,
+    _apns_checks,
+    _message,
+    Rules(
+        "reason",
+        "devicetoken",
+        ("sent", True),
+        {
+            "Unregistered": False,
+            "ExpiredToken": False,
+            "BadDeviceToken": True,
+            "DeviceTokenNotForTopic": True,
+            "TopicDisallowed": True,
+        },
+    ),
+    _told,
+)

@@ -1,0 +1,133 @@
+"""What Apple's answers mean: one row a reason.
+
+Source: Apple, "Handling notification responses from APNs". The key is the reason in kebab case; a reason that is not
+in the table is ``unexpected``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import orjson
+
+from pusher.push.outcome import DELIVERED, Kind, Outcome
+from pusher.push.push import Json
+
+UNEXPECTED = "unexpected"
+
+
+class Reason(NamedTuple):
+    """What follows from a reason."""
+
+    #: The device token is dead for this app.
+    delete_token: bool = False
+    #: The app's credentials, not this push, are refused.
+    credentials: bool = False
+    #: Worth another try after a wait.
+    retry: bool = False
+
+
+_TOKEN = Reason(delete_token=True)
+_CREDENTIALS = Reason(credentials=True)
+_RETRY = Reason(retry=True)
+_FINAL = Reason()
+
+REASONS: dict[str, Reason] = {
+    "BadDeviceToken": _TOKEN,
+    "Unregistered": _TOKEN,
+    "ExpiredToken": _TOKEN,
+    "TopicDisallowed": _TOKEN,
+    "DeviceTokenNotForTopic": _TOKEN,
+    "BadCertificate": _CREDENTIALS,
+    "BadCertificateEnvironment": _CREDENTIALS,
+    "Forbidden": _CREDENTIALS,
+    "ExpiredProviderToken": _CREDENTIALS,
+    "InvalidProviderToken": _CREDENTIALS,
+    "MissingProviderToken": _CREDENTIALS,
+    "UnrelatedKeyIdInToken": _CREDENTIALS,
+    "BadEnvironmentKeyIdInToken": _CREDENTIALS,
+    # How the wire spells the one above.
+    "BadEnvironmentKeyInToken": _CREDENTIALS,
+    "TooManyRequests": _RETRY,
+    "TooManyProviderTokenUpdates": _FINAL,
+    "InternalServerError": _RETRY,
+    "ServiceUnavailable": _RETRY,
+    "Shutdown": _RETRY,
+    "IdleTimeout": _FINAL,
+    "BadCollapseId": _FINAL,
+    "BadExpirationDate": _FINAL,
+    "BadMessageId": _FINAL,
+    "BadPath": _FINAL,
+    "BadPriority": _FINAL,
+    "BadTopic": _FINAL,
+    "DuplicateHeaders": _FINAL,
+    "InvalidPushType": _FINAL,
+    "MethodNotAllowed": _FINAL,
+    "MissingDeviceToken": _FINAL,
+    "MissingTopic": _FINAL,
+    "PayloadEmpty": _FINAL,
+    "PayloadTooLarge": _FINAL,
+    "BadChannelId": _FINAL,
+    "ChannelNotRegistered": _FINAL,
+    "FeatureNotEnabled": _FINAL,
+    "MissingChannelId": _FINAL,
+}
+#: The reason of an answer whose body names none.
+_BY_STATUS = {
+    403: "Forbidden",
+    404: "BadPath",
+    405: "MethodNotAllowed",
+    410: "Unregistered",
+    413: "PayloadTooLarge",
+    429: "TooManyRequests",
+    500: "InternalServerError",
+    503: "ServiceUnavailable",
+}
+#: What a proxy on the way answers when it cannot reach Apple.
+_GATEWAY_ERRORS = (502, 504)
+_CAMEL = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+class Answer(NamedTuple):
+    """An answer read: what it makes of the push, and what follows from its reason."""
+
+    outcome: Outcome
+    meaning: Reason
+
+
+def key_of(reason: str) -> str:
+    """``BadDeviceToken`` becomes ``bad-device-token``; a reason that Apple does not document becomes ``unexpected``."""
+    if reason == "BadEnvironmentKeyInToken":
+        reason = "BadEnvironmentKeyIdInToken"
+    return _CAMEL.sub("-", reason).lower() if reason in REASONS else UNEXPECTED
+
+
+def read_answer(status: int, body: bytes) -> Answer:
+    """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide."""
+    if status == 200:
+        return Answer(DELIVERED, _FINAL)
+    facts = _facts(body)
+    reason = facts.get("reason")
+    if not isinstance(reason, str) or not reason:
+        reason = _BY_STATUS.get(status, f"HTTP {status}")
+    meaning = REASONS.get(reason, _RETRY if status in _GATEWAY_ERRORS or status in (500, 503) else _FINAL)
+    timestamp = facts.get("timestamp")
+    outcome = Outcome(
+        Kind.FAILED if meaning.retry else Kind.REJECTED,
+        status=status,
+        reason=reason,
+        key=key_of(reason),
+        description=reason,
+        delete_token=meaning.delete_token,
+        unregistered_at_ms=timestamp if status == 410 and type(timestamp) is int else 0,
+    )
+    return Answer(outcome, meaning)
+
+
+def _facts(body: bytes) -> dict[str, Json]:
+    try:
+        facts = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return facts if isinstance(facts, dict) else {}

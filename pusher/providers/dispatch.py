@@ -1,0 +1,166 @@
+"""From an app's lane to the links of its pool and back, for providers that speak HTTP/2.
+
+Two greenlets: the sender takes what the lane has, as much as the links have room for, and hands it over in one go; the
+responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
+here; what an answer means, the provider's service says.
+
+A provider that takes nothing is sent little: a few pushes now and then while all is put off, one a minute while it
+refuses the credentials. The rest waits without using up its attempts, and the core is free for other apps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import gevent
+from gevent.queue import SimpleQueue
+
+from pusher.broker.interface import Health
+from pusher.providers.http2.exchange import End, Exchange
+from pusher.providers.http2.pool import Pool
+from pusher.push.lane import Lane
+from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Outcome
+from pusher.push.push import Push
+from pusher.push.retry import RetryPolicy, parse_retry_after
+
+P = TypeVar("P", bound=Push)
+
+#: Pushes handed to the links in one go: some 16 KiB, one TLS record.
+_BATCH = 64
+_WAIT_S = 0.5
+#: After so many answers in a row that refuse the credentials, only a probe goes out each minute.
+_HOLD_AFTER_REFUSALS = 20
+_PROBE_EVERY_S = 60.0
+#: After so many ends in a row that put their push off, so few go out in each ``_SLOW_S``.
+_SLOW_AFTER = 128
+_SLOW_BATCH = 16
+_SLOW_S = 0.05
+
+Answers = SimpleQueue[list[Exchange]]
+
+
+class Dispatcher(Generic[P]):
+    """Sends a lane's pushes over a pool.
+
+    ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back:
+    by ``retry`` or ``finish``, or to the lane where it says nothing about the provider. ``ready`` waits up to some
+    seconds until requests can be made, an access token is there say. ``ended`` sees every end.
+    """
+
+    def __init__(
+        self,
+        lane: Lane[P],
+        open_pool: Callable[[Answers], Pool],
+        exchange_of: Callable[[P], Exchange],
+        answered: Callable[[Exchange], None],
+        ready: Callable[[float], bool] = lambda _: True,
+        ended: Callable[[Exchange], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lane = lane
+        self._answers: Answers = SimpleQueue()
+        self.pool = open_pool(self._answers)
+        self._exchange_of, self._answered, self._ready, self._clock = exchange_of, answered, ready, clock
+        #: Sees every end; may be set and cleared at any time.
+        self.note_end = ended
+        #: Answers in a row that refused the credentials.
+        self._refusals = 0
+        #: Ends in a row that put their push off.
+        self._put_off = 0
+        self._sent_at = 0.0
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {"sender": self._send, "responder": self._respond}
+
+    @property
+    def held(self) -> bool:
+        """Whether the provider refuses the credentials and only probes go out."""
+        return self._refusals >= _HOLD_AFTER_REFUSALS
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        if self.held:
+            return Health(False, "the provider refuses the app's credentials")
+        state = self.pool.state()
+        return Health(state.ready, state.reason)
+
+    def credentials_refused(self) -> None:
+        """An answer refused the credentials."""
+        self._refusals += 1
+
+    def credentials_accepted(self) -> None:
+        """An answer shows that they are good, or there are new ones."""
+        self._refusals = 0
+
+    def retry(self, exchange: Exchange, failure: Outcome, policy: RetryPolicy | None = None) -> None:
+        """The push is put off: again when the answer says, else after the wait of ``policy``, else of the lane's."""
+        self._put_off += 1
+        self.lane.retry(exchange.subject, failure, _retry_after_s(exchange), policy)
+
+    def finish(self, exchange: Exchange, outcome: Outcome) -> None:
+        """A final answer."""
+        self._put_off = 0
+        self.lane.finish(exchange.subject, outcome)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+    def _send(self) -> None:
+        while True:
+            room = self._room()
+            if not room:
+                continue
+            pushes = self.lane.take(room, _WAIT_S)
+            if pushes:
+                self._sent_at = self._clock()
+                self.lane.handed_over(pushes)
+                self.pool.send([self._exchange_of(push) for push in pushes])
+
+    def _room(self) -> int:
+        """How many pushes may be sent now; waits up to ``_WAIT_S`` where there is none."""
+        if not self._ready(_WAIT_S):
+            return 0
+        room = self.pool.wait_for_room(_WAIT_S)
+        batch, pause_s = self._pace()
+        wait_s = self._sent_at + pause_s - self._clock()
+        if wait_s > 0:
+            gevent.sleep(min(wait_s, _WAIT_S))
+            return 0
+        return min(room, batch)
+
+    def _pace(self) -> tuple[int, float]:
+        """How many pushes make a batch, and how long nothing is sent after it (s)."""
+        if self.held:
+            return 1, _PROBE_EVERY_S
+        if self._put_off >= _SLOW_AFTER:
+            return _SLOW_BATCH, _SLOW_S
+        return _BATCH, 0.0
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+    def _respond(self) -> None:
+        while True:
+            for exchange in self._answers.get():
+                self._ended(exchange)
+            # A queue that always has more never waits: others get their turn here.
+            gevent.sleep(0)
+
+    def _ended(self, exchange: Exchange) -> None:
+        push: P = exchange.subject
+        if self.note_end is not None:
+            self.note_end(exchange)
+        if exchange.status == 200 and exchange.end is End.RESPONSE:
+            self._refusals = self._put_off = 0
+            self.lane.finish(push, DELIVERED)
+        elif exchange.end is End.RESPONSE:
+            self._answered(exchange)
+        elif exchange.end is End.UNPROCESSED:
+            self.lane.resend(push)
+        else:
+            self.retry(exchange, TIMEOUT if exchange.end is End.TIMEOUT else CONNECTION_ERROR)
+
+
+def _retry_after_s(exchange: Exchange) -> float | None:
+    """How long the answer asks to wait; None where it does not say."""
+    value = exchange.header(b"retry-after")
+    return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())

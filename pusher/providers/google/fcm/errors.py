@@ -1,0 +1,139 @@
+"""What FCM's answers mean: one row an error code, one row a status where no code is given.
+
+Sources: FCM HTTP v1 reference, "ErrorCode"; "Scale up FCM" and "Throttling and quotas" for what is retried. An error's
+body is a ``google.rpc.Status`` under ``error``; FCM's own code stands in a detail of type ``FcmError``. The names that
+we report are those of Google's XMPP protocol, so that whoever reads feedbacks need not know by which way a push went.
+
+Rule: the code decides what it is called, the code and else the HTTP status whether it is worth another try. Only the
+explicit code UNREGISTERED says that a token is dead; a bare 404 may come from a wrong project.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+
+from pusher.push.outcome import DELIVERED, Kind, Outcome
+from pusher.push.push import Json
+
+UNKNOWN = "UNKNOWN"
+#: Google: after a 429 without Retry-After the first wait is at least a minute.
+QUOTA_WAIT_S = 60.0
+_MAX_DESCRIPTION_CHARACTERS = 500
+_FCM_ERROR = "google.firebase.fcm.v1.FcmError"
+
+
+class Meaning(NamedTuple):
+    """What follows from an error."""
+
+    #: The device token is dead for this app.
+    delete_token: bool = False
+    #: Worth another try after a wait.
+    retry: bool = False
+    #: A quota is used up: the first wait is ``QUOTA_WAIT_S``, unless the answer names one.
+    quota: bool = False
+    #: The access token is refused: another try with a new one.
+    access_token: bool = False
+    #: The app's credentials, not this push, are refused.
+    credentials: bool = False
+
+
+class Code(NamedTuple):
+    """An error code: what the XMPP protocol calls it, and what follows from it."""
+
+    name: str
+    meaning: Meaning
+
+
+_FINAL = Meaning()
+_RETRY = Meaning(retry=True)
+_QUOTA = Meaning(retry=True, quota=True)
+_ACCESS_TOKEN = Meaning(access_token=True, credentials=True)
+_CREDENTIALS = Meaning(credentials=True)
+
+CODES: dict[str, Code] = {
+    "INVALID_ARGUMENT": Code("INVALID_JSON", _FINAL),
+    "UNREGISTERED": Code("DEVICE_UNREGISTERED", Meaning(delete_token=True)),
+    "SENDER_ID_MISMATCH": Code("SENDER_ID_MISMATCH", _FINAL),
+    "QUOTA_EXCEEDED": Code("DEVICE_MESSAGE_RATE_EXCEEDED", _QUOTA),
+    "UNAVAILABLE": Code("SERVICE_UNAVAILABLE", _RETRY),
+    "INTERNAL": Code("INTERNAL_SERVER_ERROR", _RETRY),
+    # The project's certificate for APNs or key for web push, which its operator has to mend: a 401 all the same.
+    "THIRD_PARTY_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", _FINAL),
+    # How the one above has been spelled too.
+    "APNS_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", _FINAL),
+}
+#: Canonical codes of ``google.rpc.Code`` that say the same where the detail is missing, as in Google's answers to a
+#: request whose fields have wrong types.
+_SAME_AS = {
+    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
+    "RESOURCE_EXHAUSTED": "QUOTA_EXCEEDED",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "INTERNAL": "INTERNAL",
+}
+#: 502 and 504 come from what stands between FCM and us.
+_BY_STATUS = {
+    401: _ACCESS_TOKEN,
+    403: _CREDENTIALS,
+    429: _QUOTA,
+    500: _RETRY,
+    502: _RETRY,
+    503: _RETRY,
+    504: _RETRY,
+}
+
+
+class Answer(NamedTuple):
+    """An answer read: what it makes of the push, and what follows from its error."""
+
+    outcome: Outcome
+    meaning: Meaning
+
+
+def read_answer(status: int, body: bytes) -> Answer:
+    """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide."""
+    if status == 200:
+        return Answer(DELIVERED, _FINAL)
+    error = _error(body)
+    code = CODES.get(_code(error)) or Code(UNKNOWN, _BY_STATUS.get(status, _FINAL))
+    outcome = Outcome(
+        Kind.FAILED if code.meaning.retry else Kind.REJECTED,
+        status=status,
+        reason=code.name,
+        key=code.name.lower(),
+        description=_description(error, status),
+        delete_token=code.meaning.delete_token,
+    )
+    return Answer(outcome, code.meaning)
+
+
+def _error(body: bytes) -> dict[str, Json]:
+    """The ``google.rpc.Status`` in a body, empty where there is none."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _code(error: dict[str, Json]) -> str:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and _text(detail, "@type").endswith(_FCM_ERROR):
+            return _text(detail, "errorCode")
+    return _SAME_AS.get(_text(error, "status"), "")
+
+
+def _text(fields: dict[str, Json], name: str) -> str:
+    """Of anything but a string "": the text of what is nested deeply cannot be had."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _description(error: dict[str, Json], status: int) -> str:
+    message = error.get("message")
+    if isinstance(message, str) and message:
+        return message[:_MAX_DESCRIPTION_CHARACTERS]
+    return f"HTTP {status}"

@@ -1,0 +1,216 @@
+"""One app's way to FCM HTTP v1: requests from pushes, and what Google's answers mean for them."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from pusher.broker.interface import Health
+from pusher.providers.dispatch import Dispatcher
+from pusher.providers.google.fcm.access_token import AccessToken
+from pusher.providers.google.fcm.errors import QUOTA_WAIT_S, read_answer
+from pusher.providers.google.fcm.message import FcmPush
+from pusher.providers.http2.exchange import End, Exchange
+from pusher.providers.http2.header_block import Fields
+from pusher.providers.http2.pool import Policy, Pool
+from pusher.providers.http2.transport import Origin
+from pusher.providers.rotation import Rotation
+from pusher.providers.tls import TlsTrust
+from pusher.push.lane import Lane
+from pusher.push.outcome import Outcome
+from pusher.telemetry import metrics
+from pusher.telemetry.condition import Condition
+from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.stats import Stats
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+
+@dataclass(frozen=True)
+class FcmSettings:
+    """How an app talks to FCM."""
+
+    origin: Origin
+    project_id: str
+    trust: TlsTrust
+    connections: int = 1
+    max_in_flight: int = 100
+    request_timeout_s: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+
+
+class Account(NamedTuple):
+    """A service account at work."""
+
+    project_id: str
+    access_token: AccessToken
+
+    @property
+    def path(self) -> bytes:
+        """Of the account's requests."""
+        return f"/v1/projects/{self.project_id}/messages:send".encode()
+
+
+class FcmService:
+    """Sends a lane's pushes to FCM. While there is no access token they wait."""
+
+    def __init__(
+        self,
+        lane: Lane[FcmPush],
+        settings: FcmSettings,
+        access_token: AccessToken,
+        stats: Stats,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lane = lane
+        self._settings, self._clock = settings, clock
+        self._rotation = Rotation(Account(settings.project_id, access_token))
+        self._path = self._rotation.current.path
+        self._fields = _fields("")
+        self._token = ""
+        #: For a 429 that does not say how long to wait.
+        self._quota = replace(lane.settings.retry, interval_s=QUOTA_WAIT_S)
+        self._latency = stats.timing(metrics.FIREBASE_LATENCY, lane.settings.app)
+        self._dispatcher = Dispatcher(
+            lane,
+            lambda answers: Pool(
+                settings.origin,
+                self._tls,
+                answers,
+                size=settings.connections,
+                max_in_flight=settings.max_in_flight,
+                timeout_s=settings.request_timeout_s,
+                name=lane.settings.app,
+                policy=settings.policy,
+            ),
+            self._exchange,
+            self._answered,
+            ready=self._has_token,
+            ended=self._note_latency,
+        )
+        self._pool = self._dispatcher.pool
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {**self._dispatcher.loops(), "access token": self._keep_token}
+
+    def start(self) -> None:
+        """Opens the links in the background. Returns at once."""
+        self._pool.start()
+
+    def close(self, grace_s: float) -> None:
+        """Closes the links; waits up to ``grace_s`` for open streams."""
+        self._pool.close(grace_s)
+
+    def reload(self, project_id: str, access_token: AccessToken) -> None:
+        """A new account, whose token is there already. Should Google refuse it, the old one is used again.
+
+        Returns at once.
+        """
+        old = self._access_token
+        self._rotation.change(Account(project_id, access_token))
+        self._use(old)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer."""
+        return self._pool.in_flight
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        if not self._access_token.current():
+            return Health(False, self._access_token.reason or "waits for a new access token")
+        return self._dispatcher.health()
+
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        return Condition(self._pool.state().links, self._dispatcher.held or self._access_token.account_refused)
+
+    # --- the account --------------------------------------------------------------------------------------------------
+    @property
+    def _access_token(self) -> AccessToken:
+        return self._rotation.current.access_token
+
+    def _keep_token(self) -> None:
+        while True:
+            self._access_token.run()
+
+    def _use(self, old: AccessToken) -> None:
+        """The present account's path and token from the next request on."""
+        self._path, self._token = self._rotation.current.path, ""
+        self._dispatcher.credentials_accepted()
+        old.stop()
+
+    def _went_back(self, outcome: Outcome) -> bool:
+        """Whether the refused account was on trial, so that the old one is used again."""
+        refused = self._access_token
+        if not self._rotation.go_back():
+            return False
+        log.error(
+            "Google refuses the new service account, the old one is used again",
+            game=self.lane.settings.app,
+            reason=outcome.description,
+        )
+        self._use(refused)
+        return True
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+    def _tls(self) -> ssl.SSLContext:
+        return self._settings.trust.context(alpn="h2")
+
+    def _has_token(self, timeout_s: float) -> bool:
+        return bool(self._access_token.wait(timeout_s))
+
+    def _exchange(self, push: FcmPush) -> Exchange:
+        token = self._access_token.current()
+        # It may end while a push is taken: the old one is answered 401 and the push waits for a new one.
+        if token and token != self._token:
+            self._token, self._fields = token, _fields(token)
+        return Exchange(push, self._fields, self._path, b"", push.body)
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+    def _note_latency(self, exchange: Exchange) -> None:
+        if exchange.end is End.RESPONSE:
+            if self._rotation.on_trial and exchange.status == 200 and exchange.fields is self._fields:
+                self._rotation.accepted()
+            self._latency.observe((self._clock() - exchange.sent_at) * 1000)
+
+    def _answered(self, exchange: Exchange) -> None:
+        """An answer that is not 200."""
+        push: FcmPush = exchange.subject
+        outcome, meaning = read_answer(exchange.status, exchange.body_in)
+        if meaning.access_token and self._access_token.refused(_token_of(exchange)):
+            self.lane.resend(push)
+        elif meaning.credentials and (exchange.fields is not self._fields or self._went_back(outcome)):
+            # it was not processed, and another account may be taken
+            self.lane.resend(push)
+        elif meaning.credentials:
+            self._refused(outcome)
+            self._dispatcher.finish(exchange, outcome)
+        elif meaning.retry:
+            self._dispatcher.retry(exchange, outcome, self._quota if meaning.quota else None)
+        else:
+            self._dispatcher.credentials_accepted()
+            self._dispatcher.finish(exchange, outcome)
+
+    def _refused(self, outcome: Outcome) -> None:
+        self._dispatcher.credentials_refused()
+        _seldom.error(
+            self.lane.settings.app,
+            "Google refuses the app's credentials: check the service account, its project and its roles",
+            game=self.lane.settings.app,
+            reason=outcome.description,
+        )
+
+
+def _token_of(exchange: Exchange) -> str:
+    value = exchange.fields.value(b"authorization") or b""
+    return value.decode().removeprefix("Bearer ")
+
+
+def _fields(token: str) -> Fields:
+    return Fields((b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json"))

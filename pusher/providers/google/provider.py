@@ -1,0 +1,225 @@
+"""Google as a platform: FCM HTTP v1 for an app with a service account, XMPP for one with a sender id.
+
+What stands on the XMPP library is imported where it is used: only XMPP needs that, and it may not be installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pusher.config import Config, settings
+from pusher.errors import CredentialError, StartError
+from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
+from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.fcm.message import FcmParser
+from pusher.providers.google.fcm.service import FcmService, FcmSettings
+from pusher.providers.google.xmpp.message import parse as parse_gcm
+from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.transport import Origin
+from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import google_feedback
+from pusher.push.push import Json, Push
+from pusher.push.retry import RetryPolicy
+from pusher.telemetry.log import logger
+
+if TYPE_CHECKING:
+    from pusher.providers.google.xmpp.service import GcmService, GcmSettings
+
+log = logger(__name__)
+
+#: By ``--production``.
+_XMPP_PORTS = {True: 5235, False: 5236}
+
+
+def over_fcm(config: Config, app: str) -> bool:
+    """Whether an app has a service account."""
+    return bool(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+
+
+def _parser(config: Config, app: str) -> Callable[..., Push]:
+    return FcmParser(app) if over_fcm(config, app) else parse_gcm
+
+
+def _google_back_off(config: Config) -> BackOff:
+    return BackOff(config[settings.GCM_RECONNECT_INTERVAL], config[settings.GCM_RECONNECT_MAX_INTERVAL])
+
+
+def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
+    return (_build_fcm if over_fcm(config, app) else _build_xmpp)(config, app, open_lane)
+
+
+def xmpp_settings(config: Config, app: str) -> GcmSettings:
+    """How an app talks to Google over XMPP. Raises ``StartError`` without credentials, or without the XMPP library."""
+    sender_id, api_key = config.of(settings.GCM_SENDER_ID, app), config.of(settings.GCM_API_KEY, app)
+    if not (sender_id and api_key):
+        raise CredentialError(
+            f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
+            f"or gcm.certs.{app}.apiKey and .senderID (XMPP, which Google shut down in 2024)"
+        )
+    if importlib.util.find_spec("sleekxmpp") is None:
+        raise StartError(
+            "GCM over XMPP needs sleekxmpp: run `pip install ./packaging/sleekxmpp` at the top of pusher's sources"
+        )
+    from pusher.providers.google.xmpp.link import LinkSettings
+    from pusher.providers.google.xmpp.service import GcmSettings
+
+    return GcmSettings(
+        LinkSettings(
+            host=config[settings.GCM_XMPP_HOST],
+            port=config[settings.GCM_XMPP_PORT] or _XMPP_PORTS[config.production],
+            sender_id=sender_id,
+            api_key=api_key,
+            ping_interval_s=config[settings.GCM_PING_INTERVAL],
+            ping_timeout_s=config[settings.GCM_PING_TIMEOUT],
+        ),
+        TlsTrust(config[settings.GCM_XMPP_CA_FILE], config[settings.GCM_XMPP_CRL_FILE]),
+        max_pending=config[settings.GCM_MAX_PENDING_MESSAGES],
+        ack_timeout_s=config[settings.GCM_ACK_TIMEOUT],
+        back_off=_google_back_off(config),
+    )
+
+
+def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
+    how = xmpp_settings(config, app)
+    from pusher.providers.google.xmpp.link import LinkError
+    from pusher.providers.google.xmpp.service import GcmService, log_in_once
+
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        # not the credentials' fault: the service tries for ever
+        log.warning("first login failed", game=app, error=str(error))
+    retry = RetryPolicy(config[settings.GCM_RETRY_INTERVAL], config[settings.GCM_RETRY_MAX_ATTEMPTS])
+    return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE]), how)
+
+
+def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:
+    """Reads an app's service account and asks for its first token. Waits; raises ``CredentialError``."""
+    account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    access_token = AccessToken(app, TokenEndpoint(account, fcm_trust(config).context).fetch)
+    access_token.prime()
+    return account, access_token
+
+
+def fcm_trust(config: Config) -> TlsTrust:
+    """What FCM's certificate, and the token endpoint's, are checked against."""
+    return TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE])
+
+
+def fcm_origin(config: Config) -> Origin:
+    """``gcm.fcm.endpoint`` as host and port."""
+    endpoint = urlsplit(config[settings.FCM_ENDPOINT])
+    return Origin(endpoint.hostname or "", endpoint.port or 443)
+
+
+def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
+    account, access_token = fcm_access_token(config, app)
+    retry = RetryPolicy(
+        config[settings.FCM_RETRY_INTERVAL],
+        config[settings.FCM_RETRY_MAX_ATTEMPTS],
+        max_wait_s=config[settings.FCM_RETRY_MAX_ELAPSED],
+        max_elapsed_s=config[settings.FCM_RETRY_MAX_ELAPSED],
+    )
+    lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE])
+    how = FcmSettings(
+        origin=fcm_origin(config),
+        project_id=account.project_id,
+        trust=fcm_trust(config),
+        connections=config[settings.FCM_CONNECTION_POOL_SIZE],
+        max_in_flight=config[settings.GCM_CONCURRENT_WORKERS],
+        request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],
+        policy=Policy(back_off=_google_back_off(config)),
+    )
+    return FcmService(lane, how, access_token, open_lane.stats)
+
+
+def _reload_gcm(service: Any, config: Config, app: str) -> bool:
+    return (_reload_fcm if isinstance(service, FcmService) else _reload_xmpp)(service, config, app)
+
+
+def _reload_fcm(service: FcmService, config: Config, app: str) -> bool:
+    account, access_token = fcm_access_token(config, app)
+    if not access_token.current():
+        raise CredentialError(access_token.reason)
+    service.reload(account.project_id, access_token)
+    return True
+
+
+def _reload_xmpp(service: GcmService, config: Config, app: str) -> bool:
+    from pusher.providers.google.xmpp.link import LinkError
+    from pusher.providers.google.xmpp.service import log_in_once
+
+    how = xmpp_settings(config, app)
+    if how.link == service.settings.link:
+        return False
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        raise CredentialError(str(error)) from None
+    service.reload(how)
+    return True
+
+
+def _gcm_checks(config: Config) -> Iterator[Check]:
+    for app in config[settings.GCM_APPS]:
+        if over_fcm(config, app):
+            yield f"fcm {app}", lambda app=app: _fcm(config, app)  # type: ignore[misc]
+        else:
+            yield f"gcm {app}", lambda app=app: _xmpp(config, app)  # type: ignore[misc]
+
+
+def _fcm(config: Config, app: str) -> str:
+    """The service account gets an access token, FCM answers."""
+    account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    trust = fcm_trust(config)
+    TokenEndpoint(account, trust.context).fetch()
+    found = check_connection(fcm_origin(config), trust, config[settings.APNS_CONNECT_TIMEOUT])
+    return f"access token for project {account.project_id} obtained, {found}"
+
+
+def _xmpp(config: Config, app: str) -> str:
+    """Google's XMPP service, or one that is compatible, takes the login."""
+    how = xmpp_settings(config, app)
+    from pusher.providers.google.xmpp.link import LinkError
+    from pusher.providers.google.xmpp.service import log_in_once
+
+    try:
+        log_in_once(app, how)
+    except LinkError as error:
+        raise StartError(str(error)) from None
+    return f"logged in at {how.link.host}:{how.link.port} as {how.link.sender_id}"
+
+
+def _message(shown: Shown) -> dict[str, Json]:
+    return {"to": shown.token, "notification": shown.words, "data": shown.data, "dry_run": shown.dry_run}
+
+
+def _told(fields: Mapping[str, Json]) -> Told | None:
+    kind = fields.get("message_type")
+    if kind not in ("ack", "nack"):
+        return None
+    return Told(fields.get("message_id"), kind == "ack", (fields.get("error"),), fields.get("from"))
+
+
+PROVIDER = Provider(
+    "gcm",
+    "send pushes to Google",
+    settings.GCM_APPS,
+    settings.GCM_LOG_STATS_INTERVAL,
+    _parser,
+    _build_gcm,
+    _reload_gcm,
+    _gcm_checks,
+    _message,
+    Rules(
+        "error",
+        "from",
+        ("message_type", "ack"),
+        {"DEVICE_UNREGISTERED": False, "BAD_REGISTRATION": False},
+    ),
+    _told,
+)

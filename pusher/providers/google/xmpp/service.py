@@ -1,0 +1,320 @@
+"""One app's way to Google over XMPP: which link is in use, what goes onto it, and what the answers mean.
+
+Three greenlets: the keeper opens a link whenever there is none to send on, a drained one being left to finish its
+messages beside its successor; the sender takes from the lane as much as the window has room for; the acknowledger
+tells Google what was stored of that which came from there. A message keeps its id through all its sends, and an id is
+under way once: a second push with the same one waits until the first has ended.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from weakref import WeakValueDictionary
+
+import gevent
+import orjson
+from gevent.event import Event
+from gevent.pool import Group
+from gevent.queue import SimpleQueue
+
+from pusher.broker.interface import Health
+from pusher.errors import CredentialError
+from pusher.providers.google.xmpp.errors import Answer, text
+from pusher.providers.google.xmpp.link import AuthError, CertificateError, Link, LinkError, LinkSettings
+from pusher.providers.google.xmpp.message import GcmPush
+from pusher.providers.google.xmpp.window import End, Unanswered, Window
+from pusher.providers.http2.pool import BackOff
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import Origin, upstream_feedback
+from pusher.push.lane import Lane
+from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
+from pusher.push.push import Json
+from pusher.telemetry.condition import Condition
+from pusher.telemetry.log import Seldom, logger
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+_WAIT_S = 0.5
+#: Pushes handed over in one go. Few, because their places are empty until the last of them is written.
+_BATCH = 8
+#: How long a push waits before it is looked whether another one with its id has ended.
+_SAME_ID_WAIT_S = 0.2
+#: Credentials that were good once and are refused now are tried so often.
+_REFUSED_EVERY_S = 60.0
+#: For the login by which credentials are checked: a host that does not answer must not hold up the start.
+_TRIAL_S = 5.0
+
+
+@dataclass(frozen=True)
+class GcmSettings:
+    """How an app talks to Google."""
+
+    link: LinkSettings
+    trust: TlsTrust
+    max_pending: int = 100
+    ack_timeout_s: float = 60.0
+    back_off: BackOff = field(default_factory=BackOff)
+    #: A link that ends before this age counts as a failure, unless Google took messages on it and drained it.
+    young_s: float = 10.0
+    refused_every_s: float = _REFUSED_EVERY_S
+
+
+class GcmService:
+    """Sends a lane's pushes to Google over XMPP."""
+
+    def __init__(self, lane: Lane[GcmPush], settings: GcmSettings) -> None:
+        self.lane = lane
+        self._settings = settings
+        #: The one that takes pushes.
+        self._window: Window | None = None
+        self._reason = "not connected yet"
+        #: Whether the last login was refused.
+        self._refused = False
+        self._has_window = Event()
+        self._may_open = Event()
+        #: There are new settings: no reason to wait any longer with those that failed.
+        self._changed = Event()
+        #: All that are open, and the greenlets that close those that were left.
+        self._windows: list[Window] = []
+        self._closers = Group()
+        #: Pushes that were sent and have not ended, by message id; nothing here keeps them alive.
+        self._under_way: WeakValueDictionary[str, GcmPush] = WeakValueDictionary()
+        self._acknowledgements: SimpleQueue[tuple[Window, str, bytes]] = SimpleQueue()
+        self._bug: BaseException | None = None
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own."""
+        return {"keeper": self._keep, "sender": self._send, "acknowledger": self._acknowledge}
+
+    def start(self) -> None:
+        """Lets the keeper open links. Returns at once."""
+        self._may_open.set()
+
+    def close(self, grace_s: float) -> None:
+        """Closes the links; waits up to ``grace_s`` for answers."""
+        self._may_open.clear()
+        closing = [gevent.spawn(window.close, grace_s) for window in self._windows]
+        gevent.joinall(closing)
+
+    @property
+    def settings(self) -> GcmSettings:
+        """Those in use."""
+        return self._settings
+
+    def reload(self, settings: GcmSettings) -> None:
+        """A new link with other settings; what was sent on the old one is answered there. Returns at once."""
+        self._settings = settings
+        self._changed.set()
+        if self._window is not None:
+            self._window.leave("new credentials")
+
+    @property
+    def in_flight(self) -> int:
+        """Messages without an answer."""
+        return sum(window.pending for window in self._windows)
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        if self._window is not None:
+            return Health(True)
+        return Health(False, self._reason)
+
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        return Condition(links=int(self._window is not None), refused=self._refused)
+
+    # --- the keeper ---------------------------------------------------------------------------------------------------
+    def _keep(self) -> None:
+        failures = 0
+        while True:
+            self._may_open.wait()
+            self._changed.clear()
+            try:
+                window = self._open()
+            except LinkError as error:
+                failures += 1
+                self._changed.wait(self._failed(error, failures))
+                continue
+            if self._changed.is_set():
+                window.leave("opened with the credentials before")
+            self._use(window)
+            if (window.up and window.served) or time.monotonic() - window.opened_at >= self._settings.young_s:
+                failures = 0
+            wait_s = self._delay_s(failures)
+            failures += 1
+            if window.up:
+                self._reason = window.reason
+                log.info("a link is left", game=self.lane.settings.app, origin=self._where, reason=window.reason)
+            else:
+                self._down(window.reason, wait_s)
+            self._changed.wait(wait_s)
+
+    def _open(self) -> Window:
+        """A window that is logged in. Waits; raises ``LinkError``."""
+        settings = self._settings
+        try:
+            tls = settings.trust.context()
+        except CredentialError as error:
+            raise LinkError(str(error)) from None
+        window = Window(settings.link, settings.max_pending, settings.ack_timeout_s, self)
+        window.open(tls)
+        log.info("connected", game=self.lane.settings.app, origin=self._where)
+        return window
+
+    def _use(self, window: Window) -> None:
+        """Waits until the window takes no more pushes."""
+        self._refused = False
+        self._windows.append(window)
+        self._window = window
+        self._has_window.set()
+        window.left.wait()
+        self._has_window.clear()
+        self._window = None
+        self._closers.spawn(self._finish, window)
+
+    def _finish(self, window: Window) -> None:
+        """What was sent on a window that was left is answered there."""
+        window.close(None)
+        self._windows.remove(window)
+
+    def _failed(self, error: LinkError, failures: int) -> float:
+        """Says why no link can be opened; returns the seconds to wait."""
+        self._refused = isinstance(error, AuthError)
+        if isinstance(error, AuthError | CertificateError):
+            _seldom.error(
+                (self.lane.settings.app, "login"), str(error), game=self.lane.settings.app, origin=self._where
+            )
+        wait_s = self._settings.refused_every_s if isinstance(error, AuthError) else self._delay_s(failures)
+        self._down(str(error), wait_s)
+        return wait_s
+
+    def _down(self, reason: str, wait_s: float) -> None:
+        self._reason = reason
+        log.warning(
+            "a link is down",
+            game=self.lane.settings.app,
+            origin=self._where,
+            reason=reason,
+            next_attempt_s=round(wait_s, 1),
+        )
+
+    def _delay_s(self, failures: int) -> float:
+        return self._settings.back_off.delay_s(failures, random.random())
+
+    @property
+    def _where(self) -> str:
+        return f"{self._settings.link.host}:{self._settings.link.port}"
+
+    # --- the sender ---------------------------------------------------------------------------------------------------
+    def _send(self) -> None:
+        while True:
+            if self._bug is not None:
+                raise self._bug
+            self._has_window.wait(_WAIT_S)
+            window = self._window
+            room = window.wait_for_room(_WAIT_S) if window is not None else 0
+            if window is not None and room:
+                self._hand_over(window, self.lane.take(min(room, _BATCH), _WAIT_S))
+            # lets the writer begin with these, and the keeper see that a window was left
+            gevent.sleep(0)
+
+    def _hand_over(self, window: Window, taken: list[GcmPush]) -> None:
+        if window.left.is_set():
+            # while the lane had nothing
+            self._defer(taken, 0.0)
+            return
+        pushes = [push for push in taken if self._is_first(push)]
+        self.lane.handed_over(pushes)
+        for push in pushes:
+            window.send(push)
+
+    def _is_first(self, push: GcmPush) -> bool:
+        """Whether no other push with its id is under way; else it is put back."""
+        other = self._under_way.get(push.id)
+        if other is None or other is push or other.finished:
+            self._under_way[push.id] = push
+            return True
+        self._defer([push], _SAME_ID_WAIT_S)
+        return False
+
+    def _defer(self, pushes: list[GcmPush], wait_s: float) -> None:
+        for push in pushes:
+            self.lane.defer(push, wait_s)
+
+    # --- what windows report ------------------------------------------------------------------------------------------
+    def ended(self, push: GcmPush, end: End) -> None:
+        """Gives a push back to the lane."""
+        if isinstance(end, Answer):
+            self._answered(push, end)
+        elif end is Unanswered.TIMEOUT:
+            self.lane.retry(push, TIMEOUT)
+        elif end is Unanswered.LOST:
+            self.lane.retry(push, CONNECTION_ERROR, retry_after_s=0.0)
+        elif end is Unanswered.UNSENT:
+            self.lane.resend(push)
+        # a push of a link that we close is left to the next start
+
+    def _answered(self, push: GcmPush, answer: Answer) -> None:
+        outcome, meaning = answer
+        if meaning.retry:
+            self.lane.retry(push, outcome)
+            return
+        if meaning.credentials:
+            _seldom.error(
+                (self.lane.settings.app, "message"),
+                "Google refuses the app's credentials: check sender id and server key",
+                game=self.lane.settings.app,
+                reason=outcome.reason,
+            )
+        self.lane.finish(push, outcome)
+
+    def answered_late(self, message_id: str, answer: Answer) -> None:
+        """A final answer ends the retry that waits, or the one that is under way."""
+        push = self._under_way.get(message_id)
+        if push is not None and not answer.meaning.retry:
+            self.lane.finish(push, answer.outcome)
+
+    def upstream(self, window: Window, message: dict[str, Json]) -> None:
+        """Feeds back a receipt or a message from a device; Google hears of it when it is stored."""
+        message_id, sender = text(message, "message_id"), text(message, "from")
+        body = orjson.dumps({"to": sender, "message_id": message_id, "message_type": "ack"})
+        # The stanza's own id serves only errors; a device may have written what XML cannot hold.
+        stanza_id = message_id if message_id.isprintable() else ""
+
+        def make(origin: Origin, now_s: int) -> bytes:
+            return upstream_feedback(origin, message, now_s)
+
+        self.lane.publish(make, partial(self._acknowledgements.put, (window, stanza_id, body)))
+
+    def died(self, error: BaseException) -> None:
+        """A bug: the sender raises it, and the process stops in order."""
+        self._bug = error
+
+    # --- the acknowledger ---------------------------------------------------------------------------------------------
+    def _acknowledge(self) -> None:
+        while True:
+            window, message_id, body = self._acknowledgements.get()
+            try:
+                window.acknowledge(message_id, body)
+            except LinkError:
+                log.debug("not acknowledged, Google will send it again", message_id=message_id)
+
+
+def log_in_once(app: str, settings: GcmSettings) -> None:
+    """Logs in and out again. Waits some seconds; raises ``CredentialError`` when refused, else ``LinkError``."""
+    link = Link(
+        replace(settings.link, connect_timeout_s=_TRIAL_S),
+        on_message=lambda message: log.debug("message during the trial login", fields=",".join(message)),
+        on_stanza_error=lambda *_: None,
+        on_down=lambda _: None,
+    )
+    try:
+        link.open(settings.trust.context())
+    except AuthError as error:
+        raise CredentialError(f"{error}; check gcm.certs.{app}.senderID and .apiKey") from None
+    link.close()

@@ -1,0 +1,153 @@
+"""All that pusher has to know of a platform, in one object: whoever adds one writes a ``Provider`` and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from pusher.broker.interface import Health, Publisher
+from pusher.config import Config, Setting, platforms, settings
+from pusher.errors import StartError
+from pusher.providers.http2.transport import ConnectFailed, Origin, connect
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback_topic import MakeFeedback
+from pusher.push.lane import Lane, LaneSettings, Parse
+from pusher.push.push import Json, Push
+from pusher.push.retry import RetryPolicy
+from pusher.telemetry.condition import Condition
+from pusher.telemetry.stats import Stats
+
+#: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.
+Check = tuple[str, Callable[[], str]]
+
+
+class Service(Protocol):
+    """One app's way to its provider."""
+
+    lane: Lane[Any]
+
+    def loops(self) -> dict[str, Callable[[], None]]:
+        """What has to run in a greenlet of its own, by name."""
+        ...
+
+    def start(self) -> None:
+        """Connects in the background. Returns at once."""
+        ...
+
+    def close(self, grace_s: float) -> None:
+        """Closes the links; waits up to ``grace_s`` for answers."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes without an answer."""
+        ...
+
+    def health(self) -> Health:
+        """Whether pushes can be sent now."""
+        ...
+
+    def condition(self) -> Condition:
+        """Links and credentials of this moment."""
+        ...
+
+
+class Shown(NamedTuple):
+    """A push from the command line."""
+
+    token: str
+    #: Title and body, as far as they are given.
+    words: dict[str, str]
+    data: dict[str, str]
+    dry_run: bool
+
+
+class Rules(NamedTuple):
+    """How a platform's feedback is read. Names of fields in lower case."""
+
+    reason: str
+    token: str
+    #: Field and value that a success has.
+    success: tuple[str, Json]
+    #: Reasons that mean a dead token, and whether they are doubtful.
+    dead: dict[str, bool]
+
+
+class Told(NamedTuple):
+    """What a feedback says of a push."""
+
+    id: Json
+    delivered: bool
+    reasons: tuple[Json, ...]
+    token: Json
+
+
+@dataclass(frozen=True)
+class OpenLane:
+    """Makes the lane of one app."""
+
+    app: str
+    platform: str
+    hostname: str
+    #: Opened when the first lane is; None: outcomes are not fed back.
+    feedbacks: Callable[[], Publisher | None]
+    stats: Stats
+    config: Config
+
+    def __call__(
+        self, client: str, parse: Parse[Any], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
+    ) -> Lane[Any]:
+        """``client`` is a tag: apns, gcm or fcm; ``high_water`` is in pushes."""
+        lane = LaneSettings(
+            app=self.app,
+            platform=self.platform,
+            client=client,
+            hostname=self.hostname,
+            retry=retry,
+            high_water=high_water,
+            feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
+        )
+        return Lane(lane, parse, make_feedback, self.feedbacks(), self.stats)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A platform."""
+
+    word: str
+    text: str
+    apps: Setting[tuple[str, ...]]
+    summary_interval: Setting[float]
+    #: How the requests of an app are read.
+    parser: Callable[[Config, str], Callable[..., Push]]
+    build: Callable[[Config, str, OpenLane], Service]
+    #: False where there is nothing new; raises ``StartError``.
+    reload: Callable[[Any, Config, str], bool]
+    checks: Callable[[Config], Iterator[Check]]
+    #: The message as a producer would write it. Raises ``StartError``.
+    message: Callable[[Shown], dict[str, Json]]
+    rules: Rules
+    #: None for what is no feedback of this platform.
+    told: Callable[[Mapping[str, Json]], Told | None]
+
+
+def provider(word: str) -> Provider:
+    """The provider of a platform."""
+    found: Provider = importlib.import_module(f"{platforms.PACKAGES[word]}.provider").PROVIDER
+    return found
+
+
+def all_apps(config: Config) -> tuple[str, ...]:
+    """Of all platforms."""
+    return tuple(app for word in platforms.WORDS for app in config[settings.APPS_OF[word]])
+
+
+def check_connection(origin: Origin, trust: TlsTrust, timeout_s: float) -> str:
+    """Connects once. Raises ``StartError``."""
+    try:
+        connect(origin, trust.context(alpn="h2"), timeout_s).close()
+    except ConnectFailed as error:
+        raise StartError(f"{origin}: {error}") from None
+    return f"{origin} answers with a certificate that is trusted"

@@ -1,0 +1,1 @@
+"""The life of a push, from its record to its outcome."""

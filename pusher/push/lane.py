@@ -1,0 +1,368 @@
+"""The way of one app: its inbox, the retries that wait, its counts. Every path of a push ends in ``finish``, once.
+
+A provider's service takes pushes from the lane, sends them, and gives each back by one of three verbs: ``resend``
+(surely not processed: again at once, for free), ``retry`` (again after a wait, or failed for good), ``finish`` (an
+outcome).  Lanes share nothing, so that a slow app delays no other.
+
+What the broker owns, a lane asks of a push's tracker: pushes of a suspended partition wait, those of a lost one are
+dropped unfinished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import gevent
+from gevent.queue import Empty, SimpleQueue
+
+from pusher.broker.interface import Publisher, Record
+from pusher.broker.offsets import State, Tracker
+from pusher.push.feedback import Origin
+from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
+from pusher.push.outcome import EXPIRED, Kind, Outcome
+from pusher.push.push import Push
+from pusher.push.retry import RetryPolicy, RetryQueue
+from pusher.telemetry import metrics
+from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.stats import Counter, Stats
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+P = TypeVar("P", bound=Push)
+P_co = TypeVar("P_co", bound=Push, covariant=True)
+Clock = Callable[[], float]
+
+#: Free resends in a row before a push waits between them: a peer that refuses everything must not cost a core.
+_FREE_RESENDS_AT_ONCE = 3
+#: Expired pushes that are finished before others get their turn: some 10 ms of work.
+_SLICE = 250
+
+
+class Parse(Protocol[P_co]):
+    """Makes a push from a record; raises ``InvalidMessage``."""
+
+    def __call__(self, record: Record, tracker: Tracker) -> P_co:
+        """Never waits."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """What one app's lane is made of."""
+
+    app: str
+    platform: str
+    #: Tag of ``send_notification_latency``: apns, gcm or fcm.
+    client: str
+    hostname: str
+    retry: RetryPolicy
+    #: Pushes in the inbox and in the retry queue above which the app's partitions are paused.
+    high_water: int = 2_000
+    #: Publish the outcomes of delivered pushes too.
+    feedback_successes: bool = True
+
+
+@dataclass
+class Totals:
+    """What became of an app's messages since the start; the periodic summary prints what was added."""
+
+    consumed: int = 0
+    sent: int = 0
+    #: Answers that were final.
+    responses: int = 0
+    #: Left to the next owner of their partition.
+    dropped: int = 0
+    outcomes: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+
+
+class Lane(Generic[P]):
+    """One app's inbox, retries and outcomes."""
+
+    def __init__(
+        self,
+        settings: LaneSettings,
+        parse: Parse[P],
+        make_feedback: MakeFeedback,
+        publisher: Publisher | None,
+        stats: Stats,
+        *,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self.settings = settings
+        self.parse = parse
+        self.totals = Totals()
+        self.retries: RetryQueue[P] = RetryQueue()
+        #: Set at a stop: nothing more is taken for sending.
+        self.closed = False
+        #: Messages that were submitted and have no outcome yet.
+        self.in_hand = 0
+        #: Pushes that wait to be taken, retries not counted.
+        self.waiting = 0
+        self._clock, self._wall_clock = clock, wall_clock
+        origin = Origin(settings.app, settings.platform, settings.hostname)
+        #: Where outcomes go; nowhere without a publisher.
+        self._feedbacks = (
+            FeedbackTopic(origin, make_feedback, publisher, clock, wall_clock) if publisher is not None else None
+        )
+        self._inbox: SimpleQueue[Sequence[P]] = SimpleQueue()
+        self._opened: deque[P] = deque()
+        self._suspended: list[P] = []
+        tags = (settings.platform, settings.app)
+        self._stats, self._tags = stats, tags
+        self._sent: dict[str, Counter] = {}
+        self._acked = stats.counter(metrics.ACK, *tags)
+        self._expired = stats.counter(metrics.EXPIRED, *tags)
+        self._queue_latency = stats.timing(metrics.QUEUE_LATENCY, *tags)
+        self._send_latency = stats.timing(metrics.SEND_NOTIFICATION_LATENCY, *tags, settings.client)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+    @property
+    def blocked(self) -> str:
+        """Why the app cannot go on, one line; "" while it can."""
+        return self._feedbacks.blocked if self._feedbacks is not None else ""
+
+    @property
+    def full(self) -> bool:
+        """Whether the app's partitions should be paused."""
+        waiting = self.waiting + len(self.retries) + len(self._suspended)
+        return waiting >= self.settings.high_water or bool(self.blocked)
+
+    def put(self, pushes: Sequence[P]) -> None:
+        """Into the inbox. Never waits: who calls has looked at ``full``."""
+        self.waiting += len(pushes)
+        self._inbox.put(pushes)
+
+    def expire(self) -> None:
+        """Finishes what expired while it waited, for apps whose link is down. Called about once a second.
+
+        Others get their turn meanwhile.
+        """
+        self._open_all()
+        now_ms = self._now_ms()
+        if any(_is_over(push, now_ms) for push in self._opened):
+            kept = deque(push for push in self._opened if not _is_over(push, now_ms))
+            over = [push for push in self._opened if _is_over(push, now_ms)]
+            self._opened, self.waiting = kept, len(kept)
+            self._finish_all(over)
+        self._finish_all(self.retries.drain(lambda _, push: not _is_over(push, now_ms)))
+
+    # --- for senders --------------------------------------------------------------------------------------------------
+    def take(self, limit: int, timeout_s: float) -> list[P]:
+        """At most ``limit`` pushes to send now, due retries first; waits up to ``timeout_s`` for the first.
+
+        Drops what belongs to a lost partition and finishes what has expired.
+        """
+        taken = self._ready(limit)
+        while not taken and self.waiting and not self.closed:
+            # All of those were lost or over: look on at once, but let others have their turn.
+            gevent.sleep(0)
+            taken = self._ready(limit)
+        if taken:
+            return taken
+        due = self.retries.next_due
+        if due is not None:
+            timeout_s = max(0.0, min(timeout_s, due - self._clock()))
+        with suppress(Empty):
+            self._opened.extend(self._inbox.get(timeout=timeout_s))
+        return self._ready(limit)
+
+    def handed_over(self, pushes: Iterable[P]) -> None:
+        """These were given to a connection."""
+        now, now_ms = self._clock(), self._now_ms()
+        for push in pushes:
+            push.attempts += 1
+            if not push.first_sent_at:
+                push.first_sent_at = now
+                if push.timestamp_ms > 0:
+                    self._queue_latency.observe(max(0, now_ms - push.timestamp_ms))
+                self.totals.sent += 1
+                self._sent_counter(push.tracker.key.topic).add()
+
+    # --- back from providers ------------------------------------------------------------------------------------------
+    def resend(self, push: P) -> None:
+        """The provider surely did not process it: again, without counting an attempt."""
+        if push.finished:
+            return
+        push.attempts = max(0, push.attempts - 1)
+        push.free_resends += 1
+        wait_s = 0.0
+        if push.free_resends > _FREE_RESENDS_AT_ONCE:
+            wait_s = min(0.05 * 2 ** (push.free_resends - _FREE_RESENDS_AT_ONCE), 5.0)
+        self._again(push, wait_s)
+
+    def defer(self, push: P, wait_s: float) -> None:
+        """It was taken but not handed over: again after ``wait_s``."""
+        self._again(push, wait_s)
+
+    def retry(
+        self, push: P, failure: Outcome, retry_after_s: float | None = None, policy: RetryPolicy | None = None
+    ) -> None:
+        """Again after a wait; ``failure`` is its outcome when ``policy``, else the lane's, allows no further send."""
+        if push.finished:
+            return
+        push.free_resends = 0
+        elapsed_s = self._clock() - push.first_sent_at
+        wait_s = (policy or self.settings.retry).wait_s(push.attempts, retry_after_s, elapsed_s)
+        if wait_s is None or (push.ttl_s is not None and elapsed_s + wait_s > push.ttl_s):
+            self.finish(push, failure)
+            return
+        self._stats.counter(metrics.RETRIED, *self._tags, failure.key).add()
+        self._again(push, wait_s)
+
+    def finish(self, push: P, outcome: Outcome) -> None:
+        """The end of a push. A second one, an answer after a time-out say, changes nothing."""
+        if push.finished:
+            return
+        push.finished = True
+        self.in_hand -= 1
+        self._count(push, outcome)
+        wanted = outcome.kind is not Kind.EXPIRED and (
+            outcome.kind is not Kind.DELIVERED or self.settings.feedback_successes
+        )
+        if wanted and self._feedbacks is not None:
+            self._feedbacks.tell(push, outcome)
+        else:
+            push.tracker.finish(push.offset)
+
+    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
+        """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
+
+        ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot
+        be stored now: whoever sent it has to send it again. Never waits.
+        """
+        if self._feedbacks is None:
+            stored()
+        else:
+            self._feedbacks.publish(make, stored)
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+    def tick(self) -> None:
+        """About once a second: what expired, and feedbacks whose topic was missing. Others get their turn meanwhile."""
+        self.expire()
+        if self._feedbacks is not None:
+            self._feedbacks.try_refused_again()
+
+    def leave_late_retries(self, due_after: float) -> None:
+        """At a stop: retries that are due after ``due_after`` (monotonic s) are left uncommitted to the next owner."""
+        self._drop(self.retries.drain(lambda due, _: due <= due_after))
+
+    def leave_all(self) -> None:
+        """At a stop that sends nothing more: everything that waits is left uncommitted."""
+        self.closed = True
+        self._open_all()
+        self._drop(self._opened)
+        self._drop(self.retries.drain(lambda *_: False))
+        self._opened.clear()
+        self.waiting = 0
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+    def _ready(self, limit: int) -> list[P]:
+        if self.closed:
+            return []
+        if self._suspended:
+            self._wake_suspended()
+        candidates = self.retries.pop_due(self._clock(), limit) if self.retries else []
+        opened = self._opened
+        fresh = 0
+        while len(candidates) < limit:
+            if not opened:
+                try:
+                    opened.extend(self._inbox.get_nowait())
+                except Empty:
+                    break
+                continue
+            candidates.append(opened.popleft())
+            fresh += 1
+        self.waiting -= fresh
+        now_ms = self._now_ms()
+        active = State.ACTIVE
+        return [
+            push
+            for push in candidates
+            if (push.tracker.state is active and not push.finished and not 0 < push.expires_ms < now_ms)
+            or self._set_aside(push, now_ms)
+        ]
+
+    def _set_aside(self, push: P, now_ms: float) -> bool:
+        """Deals with a push that is not to be sent now; always false."""
+        if push.finished:
+            return False
+        if push.tracker.state is State.GONE:
+            self._drop([push])
+        elif _is_over(push, now_ms):
+            self.finish(push, EXPIRED)
+        else:
+            self._suspended.append(push)
+        return False
+
+    def _wake_suspended(self) -> None:
+        pushes, self._suspended = self._suspended, []
+        for push in pushes:
+            if push.tracker.state is State.SUSPENDED:
+                self._suspended.append(push)
+            else:
+                self.retries.push(0.0, push)
+
+    def _again(self, push: P, wait_s: float) -> None:
+        self.retries.push(self._clock() + wait_s, push)
+        # Wakes a taker, so that it looks at what is due next.
+        self._inbox.put(())
+
+    def _open_all(self) -> None:
+        while not self._inbox.empty():
+            self._opened.extend(self._inbox.get_nowait())
+
+    def _finish_all(self, pushes: Sequence[P]) -> None:
+        for start in range(0, len(pushes), _SLICE):
+            for push in pushes[start : start + _SLICE]:
+                self.finish(push, EXPIRED)
+            gevent.sleep(0)
+
+    def _drop(self, pushes: Iterable[P]) -> None:
+        for push in pushes:
+            if not push.finished:
+                push.finished = True
+                self.in_hand -= 1
+                self.totals.dropped += 1
+
+    def _count(self, push: P, outcome: Outcome) -> None:
+        kind = outcome.kind
+        self.totals.outcomes[kind] += 1
+        if kind is Kind.EXPIRED:
+            self._expired.add()
+            log.warning("push expired before it could be sent", **self._where(push))
+            return
+        if push.first_sent_at:
+            self.totals.responses += 1
+            self._send_latency.observe((self._clock() - push.first_sent_at) * 1000)
+        if kind is Kind.DELIVERED:
+            self._acked.add()
+        else:
+            self._stats.counter(metrics.FAILED, *self._tags, outcome.key).add()
+            log.debug(
+                "push failed", reason=outcome.reason, status=outcome.status, token=push.token, **self._where(push)
+            )
+
+    def _where(self, push: P) -> dict[str, object]:
+        topic, partition = push.tracker.key
+        return {"game": self.settings.app, "topic": topic, "partition": partition, "offset": push.offset}
+
+    def _sent_counter(self, topic: str) -> Counter:
+        counter = self._sent.get(topic)
+        if counter is None:
+            counter = self._sent[topic] = self._stats.counter(metrics.SENT, *self._tags, topic)
+        return counter
+
+    def _now_ms(self) -> float:
+        return self._wall_clock() * 1000
+
+
+def _is_over(push: Push, now_ms: float) -> bool:
+    return 0 < push.expires_ms < now_ms

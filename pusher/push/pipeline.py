@@ -1,0 +1,149 @@
+"""The life of a push begins here: ``submit`` takes records in, and routes each to the lane of its app.
+
+What can never be sent ends here as well: an error line, a count, its bytes in the invalid topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pusher.broker.interface import Publisher, PublishError, Record
+from pusher.broker.offsets import Tracker
+from pusher.push import topics
+from pusher.push.lane import Lane
+from pusher.push.outcome import Kind
+from pusher.push.push import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, InvalidMessage, origin
+from pusher.telemetry import metrics
+from pusher.telemetry.log import logger
+from pusher.telemetry.stats import Stats
+
+log = logger(__name__)
+
+
+class Pipeline:
+    """Routes records to the lanes of their apps and ends what can never be sent. Never waits."""
+
+    def __init__(
+        self,
+        platform: str,
+        apps: Sequence[str],
+        publisher: Callable[[], Publisher],
+        stats: Stats,
+        invalid_topic: str,
+    ) -> None:
+        """``publisher()`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand.
+
+        An empty ``invalid_topic`` drops them after they were logged and counted.
+        """
+        self.platform = platform
+        self.lanes: dict[str, Lane[Any]] = {}
+        self.consumed = 0
+        #: Messages that could never be sent.
+        self.invalid = 0
+        #: Those of them that belong to no app.
+        self.unroutable = 0
+        self._apps = apps
+        self._publisher = publisher
+        self._invalid_topic = invalid_topic
+        self._stats = stats
+        self._names: dict[str, topics.TopicName | None] = {}
+
+    def wanted(self, topic: str) -> bool:
+        """Whether records of this topic are read: those of an app that is configured but not running are not."""
+        name = self.name(topic)
+        if name is None or name.platform != self.platform or topics.is_written_by_pusher(topic):
+            return False
+        if topic == topics.fill(self._invalid_topic, name):
+            return False
+        return name.game in self.lanes or name.game not in self._apps
+
+    def is_full(self, topic: str) -> bool:
+        """Whether a topic's partitions should be paused."""
+        name = self.name(topic)
+        lane = self.lanes.get(name.game) if name else None
+        return lane is not None and lane.full
+
+    def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
+        """Takes in records of one partition."""
+        self.consumed += len(records)
+        name = self.name(tracker.key.topic)
+        lane = self._lane(name)
+        if lane is None:
+            self.unroutable += len(records)
+            reason, detail = _unroutable(name, self.platform)
+            for record in records:
+                self._end_invalid(record, tracker, InvalidMessage(reason, detail))
+            return
+        pushes = []
+        for record in records:
+            try:
+                pushes.append(lane.parse(record, tracker))
+            except InvalidMessage as error:
+                self._end_invalid(record, tracker, error)
+        lane.totals.consumed += len(records)
+        lane.totals.outcomes[Kind.INVALID] += len(records) - len(pushes)
+        lane.in_hand += len(pushes)
+        if pushes:
+            lane.put(pushes)
+
+    def _lane(self, name: topics.TopicName | None) -> Lane[Any] | None:
+        if name is None or name.platform != self.platform:
+            return None
+        return self.lanes.get(name.game)
+
+    def name(self, topic: str) -> topics.TopicName | None:
+        """Whose topic it is; None where its name does not tell."""
+        try:
+            return self._names[topic]
+        except KeyError:
+            name = self._names[topic] = topics.parse(topic, self._apps)
+            return name
+
+    def _end_invalid(self, record: Record, tracker: Tracker, error: InvalidMessage) -> None:
+        """Error log, counter, and the bytes unchanged to the invalid topic; then it counts as finished."""
+        self.invalid += 1
+        name = self.name(record.topic) or topics.TopicName(topics.UNKNOWN, topics.UNKNOWN)
+        self._stats.counter(metrics.INVALID, name.platform, name.game, error.reason).add()
+        where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        log.error("message can never be sent", reason=error.reason, error=error.detail, game=name.game, **where)
+        came_back = any(header == SOURCE_TOPIC_HEADER for header, _ in record.headers or ())
+        if came_back or not self._invalid_topic:
+            tracker.finish(record.offset)
+            return
+        self._publisher().publish(
+            topics.fill(self._invalid_topic, name),
+            record.value or b"",
+            partial(self._invalid_published, record, tracker, name),
+            headers=[
+                ("error", f"{error.reason}: {error.detail}".encode()),
+                (SOURCE_TOPIC_HEADER, record.topic.encode()),
+                ("source-partition", b"%d" % record.partition),
+                ("source-offset", b"%d" % record.offset),
+                ("source-timestamp", b"%d" % record.timestamp),
+                (ORIGIN_HEADER, origin(record).encode()),
+            ],
+        )
+
+    def _invalid_published(
+        self, record: Record, tracker: Tracker, name: topics.TopicName, error: PublishError | None
+    ) -> None:
+        if error is not None:
+            self._stats.counter(metrics.INVALID_UNPUBLISHED, name.platform, name.game).add()
+            log.error(
+                "the invalid topic refused a message; it stays in its source topic",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                error=str(error),
+            )
+        tracker.finish(record.offset)
+
+
+def _unroutable(name: topics.TopicName | None, platform: str) -> tuple[str, str]:
+    if name is None:
+        return "bad-topic", "the topic's name is not push-<game>_<platform>..."
+    if name.platform != platform:
+        return "wrong-platform", f"the topic is for {name.platform}, this process sends {platform}"
+    return "unknown-game", f"no app named {name.game} is configured"

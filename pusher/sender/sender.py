@@ -1,0 +1,253 @@
+"""Builds a sender from the configuration, starts it, and stops it in order.
+
+Per app a lane and a service; for all of them one source, one pipeline, the publishers and the stats. An app that cannot
+be set up is skipped and tried again every minute, and its topics are not consumed meanwhile.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+import gevent
+
+from pusher.broker.connect import open_source
+from pusher.broker.interface import Publisher
+from pusher.config import Config, settings
+from pusher.daemon import readings
+from pusher.daemon.admin.port import AdminPort, Watched
+from pusher.daemon.consuming import Consuming
+from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
+from pusher.daemon.publishers import Publishers
+from pusher.errors import StartError
+from pusher.providers.provider import OpenLane, Service, provider
+from pusher.providers.services import build_service, reload_credentials
+from pusher.push.lane import Totals
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
+from pusher.telemetry import metrics, sentry
+from pusher.telemetry.log import logger
+from pusher.telemetry.readiness import Readiness, reasons
+from pusher.telemetry.stats import Sample, Stats
+
+log = logger(__name__)
+
+_TICK_S = 1.0
+_SET_UP_AGAIN_S = 60.0
+
+
+class Sender:
+    """The commands ``apns`` and ``gcm``."""
+
+    def __init__(self, platform: str, config: Config) -> None:
+        self.platform = platform
+        self._config = config
+        #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
+        self._newest = config
+        self._apps = config[provider(platform).apps]
+        self._hostname = socket.gethostname()
+        self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
+        self._stats = Stats.from_config(config, self._hostname)
+        self._publishers = Publishers(config)
+        self._pipeline = Pipeline(
+            platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
+        )
+        self.services: dict[str, Service] = {}
+        #: Apps that could not be set up, and why.
+        self._skipped: dict[str, str] = {}
+        self._readiness = Readiness(self.unready)
+        self._stopping = False
+        #: When apps that were skipped are tried again (monotonic).
+        self._set_up_at = 0.0
+        self.admin = AdminPort(config, Watched(platform, self.samples, self.unready, self._daemon.failure))
+
+    def run(self) -> int:
+        """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
+        for app in self._apps:
+            self._set_up(app)
+        if not self.services:
+            raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
+        for reason in self._skipped.values():
+            log.error("app cannot be served, it is skipped and tried again every minute", error=reason)
+        source = open_source(self._config, settings.QUEUE, self._pipeline.wanted)
+        self._consuming = Consuming(
+            source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
+        )
+        spawn = self._daemon.greenlets.spawn
+        spawn("stats", self._stats.run)
+        spawn("consuming", self._consuming.run)
+        spawn("upkeep", self._upkeep)
+        spawn("summary", self._summarize)
+        self.admin.start(spawn)
+        log.info(
+            "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
+        )
+        return self._daemon.run(self._stop_order())
+
+    # --- start --------------------------------------------------------------------------------------------------------
+    def _invalid_publisher(self) -> Publisher:
+        return self._publishers.at(self._config[settings.QUEUE.brokers])
+
+    def _feedback_publisher(self) -> Publisher | None:
+        if not self._config[settings.FEEDBACK_REPORTERS]:
+            return None
+        return self._publishers.at(self._config[settings.FEEDBACK_BROKERS])
+
+    def _set_up(self, app: str) -> None:
+        """Serves an app, or notes why not."""
+        try:
+            service = build_service(self.platform, self._newest, app, self._lane_opener(app))
+        except StartError as error:
+            if app not in self._skipped:
+                self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
+            self._skipped[app] = f"{app}: {error}"
+            return
+        self._skipped.pop(app, None)
+        self.services[app] = service
+        self._pipeline.lanes[app] = service.lane
+        service.start()
+        for name, loop in service.loops().items():
+            self._daemon.greenlets.spawn(f"{app} {name}", loop)
+
+    def _lane_opener(self, app: str) -> OpenLane:
+        return OpenLane(app, self.platform, self._hostname, self._feedback_publisher, self._stats, self._config)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+    def _is_full(self, topic: str) -> bool:
+        return self._pipeline.is_full(topic) or self._publishers.full
+
+    def _upkeep(self) -> None:
+        self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+        while True:
+            gevent.sleep(_TICK_S)
+            for service in self.services.values():
+                service.lane.tick()
+            self._readiness.report()
+            self._consuming.count_out_of_range(self._stats)
+            if self._skipped and time.monotonic() >= self._set_up_at:
+                self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+                for app in list(self._skipped):
+                    self._set_up(app)
+                self._consuming.refresh()
+
+    def unready(self) -> list[str]:
+        """Why this process cannot do all its work now, one line a reason."""
+        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
+        parts |= {app: service.health() for app, service in self.services.items()}
+        blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
+        stopping = ["the process stops"] if self._stopping else []
+        return stopping + reasons(parts) + blocked + list(self._skipped.values())
+
+    def samples(self) -> Iterator[Sample]:
+        """Every series and every figure of this moment. Never waits."""
+        yield from self._stats.snapshot()
+        yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
+        yield from readings.of_unroutable(self._pipeline)
+        for app, service in self.services.items():
+            ready = service.health().ready and not service.lane.blocked
+            yield from readings.of_lane(service.lane)
+            yield from readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready)
+        for app in self._skipped:
+            yield readings.of_skipped((self.platform, app))
+
+    def _summarize(self) -> None:
+        """The summary line of each app, once a period, when there is anything to say."""
+        interval_s = self._config[provider(self.platform).summary_interval]
+        before: dict[str, dict[str, int]] = {}
+        while True:
+            gevent.sleep(interval_s)
+            for app, service in self.services.items():
+                now = _summary(service.lane.totals)
+                added = {name: value - before.get(app, {}).get(name, 0) for name, value in now.items()}
+                before[app] = now
+                if any(added.values()):
+                    log.info(
+                        "flushing stats",
+                        method="logStats",
+                        game=app,
+                        **{"interval(ns)": int(interval_s * 1e9)},
+                        **added,
+                    )
+
+    def reload(self) -> None:
+        """Reads the configuration again and lets every app use its new credentials. Waits for the providers.
+
+        Whatever cannot be read, or is refused, leaves the old credentials in use and costs an error line.
+        """
+        try:
+            self._newest = self._config.again()
+        except StartError as error:
+            log.error("the configuration cannot be read, the old credentials stay in use", error=str(error))
+            return
+        for app, service in self.services.items():
+            try:
+                changed = reload_credentials(service, self._newest, app)
+            except StartError as error:
+                log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
+            else:
+                log.info("new credentials in use" if changed else "the credentials are the same", game=app)
+        self._set_up_at = 0.0
+
+    # --- stop ---------------------------------------------------------------------------------------------------------
+    def _stop_order(self) -> Sequence[Step]:
+        return (
+            Step("drain", self._drain),
+            Step("feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
+            Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
+            Step("links", self._close_links),
+            Step("publishers", self._publishers.close),
+            Step("admin port", self.admin.stop),
+            Step("greenlets", self._daemon.end_greenlets, 1.0),
+            Step("stats", self._flush_stats),
+        )
+
+    def _drain(self, left_s: float) -> str:
+        """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
+        self._stopping = self._consuming.draining = True
+        deadline = time.monotonic() + left_s
+        lanes = [service.lane for service in self.services.values()]
+        if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:
+            for lane in lanes:
+                lane.leave_all()
+            return ""
+        while any(lane.in_hand for lane in lanes) and time.monotonic() < deadline:
+            for lane in lanes:
+                lane.leave_late_retries(deadline)
+            gevent.sleep(0.01)
+        left = sum(lane.in_hand for lane in lanes)
+        for lane in lanes:
+            lane.leave_all()
+        return f"{left} pushes are left to the next start" if left else ""
+
+    def _close_links(self, left_s: float) -> str:
+        closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]
+        gevent.joinall(closing, timeout=2.0)
+        return ""
+
+    def _flush_stats(self, _: float) -> str:
+        self._consuming.count_out_of_range(self._stats)
+        self._stats.flush()
+        return ""
+
+
+def _summary(totals: Totals) -> dict[str, int]:
+    outcomes = totals.outcomes
+    return {
+        "sentMessages": totals.sent,
+        "ignoredMessages": outcomes[Kind.EXPIRED] + outcomes[Kind.INVALID],
+        "responsesReceived": totals.responses,
+        "successesReceived": outcomes[Kind.DELIVERED],
+        "failuresReceived": outcomes[Kind.REJECTED] + outcomes[Kind.FAILED],
+    }
+
+
+def run_sender(platform: str, config: Config) -> int:
+    """The command ``apns`` or ``gcm``; returns the exit code. Raises ``StartError``."""
+    sentry.setup(config[settings.SENTRY_URL], command=platform)
+    try:
+        return Sender(platform, config).run()
+    except StartError as error:
+        sentry.report(str(error), cmd=platform)
+        sentry.flush(5.0)
+        raise
