@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pusher.broker.interface import Done, Header, Health, PublishError
+from pusher.broker.interface import Done, Header, PublishError
+from pusher.telemetry.health import Health
 
 
 class ListPublisher:

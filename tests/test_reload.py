@@ -18,8 +18,8 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.errors import CredentialError, StartError
+from pusher.providers.provider import OpenLane, provider
 from pusher.providers.rotation import Rotation
-from pusher.providers.services import OpenLane, build_service, reload_credentials
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
@@ -44,8 +44,8 @@ class App:
         self.platform, self._message, self.settings = platform, message, settings
         found = self.config()
         stats = Stats("test")
-        self.service = build_service(
-            platform, found, "game", OpenLane("game", platform, "h", no_feedback, stats, found)
+        self.service: Any = provider(platform).build(
+            found, "game", OpenLane("game", platform, "h", no_feedback, stats, found)
         )
         self.lane: Lane[Any] = self.service.lane
         self.pipeline = Pipeline(platform, ("game",), pytest.fail, stats, "")
@@ -107,7 +107,7 @@ class Apple:
 
     def reload(self, key_id: str, key: str = "new.p8") -> bool:
         certs = {"authKeyPath": str(self.directory / key), "keyID": key_id, "teamID": "TEAM123456", "topic": "com.game"}
-        return reload_credentials(self.app.service, self.app.config(apns__certs__game=certs), "game")
+        return provider(self.app.platform).reload(self.app.service, self.app.config(apns__certs__game=certs), "game")
 
 
 def apns_settings(simulator: ApnsSimulator, directory: Path) -> dict[str, Any]:
@@ -219,14 +219,14 @@ def test_a_new_service_account_under_load_and_then_only_it(stack: ExitStack, tmp
     app.send(300)
     wait_until(lambda: app.delivered() > 50, "pushes of the old account")
     changed = app.config(gcm__firebaseCredentials__game=json.dumps(new))
-    assert reload_credentials(app.service, changed, "game")
+    assert provider(app.platform).reload(app.service, changed, "game")
     wait_until(lambda: not app.lane.in_hand, "the old account's pushes")
     simulator.oauth.remove_account(old["client_email"])
     app.send(300)
     app.wait()
     unknown = json.dumps(new | {"client_email": "nobody@example.com"})
     with pytest.raises(CredentialError, match="refuses an access token"):
-        reload_credentials(app.service, app.config(gcm__firebaseCredentials__game=unknown), "game")
+        provider(app.platform).reload(app.service, app.config(gcm__firebaseCredentials__game=unknown), "game")
     app.send(50)
     app.wait()
 
@@ -251,13 +251,13 @@ def test_a_new_server_key_under_load_and_one_that_is_refused(stack: ExitStack, t
     wait_until(lambda: app.delivered() > 50, "pushes with the old key")
     changed = app.config(gcm__certs__game={"apiKey": "new", "senderID": "123"})
     with pytest.raises(StartError, match=r"check gcm\.certs\.game"):
-        reload_credentials(app.service, changed, "game")
+        provider(app.platform).reload(app.service, changed, "game")
     simulator.accounts = {"123": "new"}
-    assert reload_credentials(app.service, changed, "game")
+    assert provider(app.platform).reload(app.service, changed, "game")
     app.send(300)
     app.wait()
     assert not simulator.violations
-    assert not reload_credentials(app.service, changed, "game")
+    assert not provider(app.platform).reload(app.service, changed, "game")
 
 
 # --- the signals

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pusher.broker.offsets import Assignment, TopicPartition, Tracker
+from pusher.telemetry.health import Health
 
 Header = tuple[str, bytes]
 
@@ -56,13 +57,6 @@ class Delivery(NamedTuple):
 
     tracker: Tracker
     records: Sequence[Record]
-
-
-class Health(NamedTuple):
-    """Whether a part works, and where it does not, why and where, in one line."""
-
-    ready: bool
-    reason: str = ""
 
 
 class NoSuchTopic(OSError):

@@ -57,7 +57,7 @@ def _send(args: argparse.Namespace, config: Config) -> int:
 
 
 def _listen(args: argparse.Namespace, config: Config) -> int:
-    work = _load("pusher.listener.check:check_listener" if args.check else "pusher.listener.listener:run_listener")
+    work = _load("pusher.commands.check:check_listener" if args.check else "pusher.listener.listener:run_listener")
     return int(work(config))
 
 

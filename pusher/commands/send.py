@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import orjson
 from gevent.event import Event
 
-from pusher.broker.interface import Done, Header, Health
+from pusher.broker.interface import Done, Header
 from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.config import Config, platforms
 from pusher.daemon.greenlets import Greenlets
 from pusher.errors import StartError
-from pusher.providers.provider import Shown, provider
-from pusher.providers.services import OpenLane, build_service
+from pusher.providers.provider import OpenLane, Shown, provider
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
 from pusher.push.push import InvalidMessage
+from pusher.telemetry.health import Health
 from pusher.telemetry.stats import Stats
 
 DELIVERED, NOT_DELIVERED = 0, 1
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     message = orjson.dumps(provider(args.platform).message(_pushed(args)))
     feedback = _Feedback()
     open_lane = OpenLane(args.app, args.platform, _HOSTNAME, lambda: feedback, Stats(_HOSTNAME), config)
-    service = build_service(args.platform, config, args.app, open_lane)
+    service = provider(args.platform).build(config, args.app, open_lane)
     service.lane.settings = replace(service.lane.settings, feedback_successes=True)
     _put(service.lane, f"push-{args.app}_{args.platform}-single", message)
     trouble = _wait(service, feedback.stored, args.timeout)

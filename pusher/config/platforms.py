@@ -1,7 +1,8 @@
 """The platforms: the word that stands in topics and commands, and the module that knows all about it.
 
-A further one is a package that declares the entry point ``word = its.package`` in the group ``pusher.config.platforms``. The
-module ``provider`` of that package has a ``PROVIDER`` (see ``pusher.providers.provider``), ``settings`` declares its settings.
+A further one is a package that declares the entry point ``word = its.package`` in the group ``pusher.platforms``.
+The module ``provider`` of that package has a ``PROVIDER`` (see ``pusher.providers.provider``), ``settings`` declares
+its settings.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from importlib.metadata import entry_points
 #: Package by word.
 PACKAGES: dict[str, str] = {
     "apns": "pusher.providers.apns",
-    "gcm": "pusher.providers.google.xmpp",
-} | {entry.name: entry.value for entry in entry_points(group="pusher.config.platforms")}
+    "gcm": "pusher.providers.google",
+} | {entry.name: entry.value for entry in entry_points(group="pusher.platforms")}
 WORDS = tuple(PACKAGES)
 #: Alternatives of a regular expression.
 PATTERN = "|".join(WORDS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from pusher.broker.connect import open_publisher
-from pusher.broker.interface import Health, Publisher
+from pusher.broker.interface import Publisher
 from pusher.config import Config
+from pusher.telemetry.health import Health
 
 
 class Publishers:

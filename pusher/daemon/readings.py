@@ -13,7 +13,7 @@ from pusher.push.lane import Lane
 from pusher.push.pipeline import Pipeline
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures
-from pusher.telemetry.condition import Condition
+from pusher.telemetry.health import Condition
 from pusher.telemetry.metrics import Metric
 from pusher.telemetry.stats import Sample
 

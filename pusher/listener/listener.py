@@ -39,8 +39,8 @@ from pusher.providers.provider import all_apps
 from pusher.push.push import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
+from pusher.telemetry.health import Readiness, reasons
 from pusher.telemetry.log import Seldom, logger
-from pusher.telemetry.readiness import Readiness, reasons
 from pusher.telemetry.stats import Sample, Stats
 
 log = logger(__name__)

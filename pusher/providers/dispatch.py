@@ -17,13 +17,13 @@ from typing import Generic, TypeVar
 import gevent
 from gevent.queue import SimpleQueue
 
-from pusher.broker.interface import Health
 from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.pool import Pool
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Outcome
 from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy, parse_retry_after
+from pusher.telemetry.health import Health
 
 P = TypeVar("P", bound=Push)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pusher.broker.interface import Health, Publisher
+from pusher.broker.interface import Publisher
 from pusher.config import Config, Setting, platforms, settings
 from pusher.errors import StartError
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
@@ -16,7 +16,7 @@ from pusher.push.feedback_topic import MakeFeedback
 from pusher.push.lane import Lane, LaneSettings, Parse
 from pusher.push.push import Json, Push
 from pusher.push.retry import RetryPolicy
-from pusher.telemetry.condition import Condition
+from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.stats import Stats
 
 #: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.

@@ -22,13 +22,12 @@ from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Service, provider
-from pusher.providers.services import build_service, reload_credentials
 from pusher.push.lane import Totals
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.telemetry import metrics, sentry
+from pusher.telemetry.health import Readiness, reasons
 from pusher.telemetry.log import logger
-from pusher.telemetry.readiness import Readiness, reasons
 from pusher.telemetry.stats import Sample, Stats
 
 log = logger(__name__)
@@ -45,7 +44,8 @@ class Sender:
         self._config = config
         #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
         self._newest = config
-        self._apps = config[provider(platform).apps]
+        self._provider = provider(platform)
+        self._apps = config[self._provider.apps]
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = Stats.from_config(config, self._hostname)
@@ -97,7 +97,7 @@ class Sender:
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
         try:
-            service = build_service(self.platform, self._newest, app, self._lane_opener(app))
+            service = self._provider.build(self._newest, app, self._lane_opener(app))
         except StartError as error:
             if app not in self._skipped:
                 self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
@@ -153,7 +153,7 @@ class Sender:
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
-        interval_s = self._config[provider(self.platform).summary_interval]
+        interval_s = self._config[self._provider.summary_interval]
         before: dict[str, dict[str, int]] = {}
         while True:
             gevent.sleep(interval_s)
@@ -182,7 +182,7 @@ class Sender:
             return
         for app, service in self.services.items():
             try:
-                changed = reload_credentials(service, self._newest, app)
+                changed = self._provider.reload(service, self._newest, app)
             except StartError as error:
                 log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
             else:

@@ -20,7 +20,8 @@ from gevent.pool import Group
 
 from pusher import config
 from pusher.broker.interface import Done, Header
-from pusher.providers.services import OpenLane, build_service
+from pusher.providers.provider import OpenLane
+from pusher.providers.provider import provider as provider_of
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.pipeline import Pipeline
@@ -178,12 +179,12 @@ class Bed:
         self.publisher = StoringPublisher()
         stats = Stats("test")
         open_lane = OpenLane("game", provider.platform, "pod-1", lambda: self.publisher, stats, found)
-        self.service = build_service(provider.platform, found, "game", open_lane)
+        self.service: Any = provider_of(provider.platform).build(found, "game", open_lane)
         self.lane: Lane[Any] = self.service.lane
         #: How often each push came to an end that counted.
         self.finishes: Counter[int] = Counter()
         self._finish = self.lane.finish
-        self.lane.finish = self._count
+        self.lane.finish = self._count  # type: ignore[method-assign]
         self.pipeline = Pipeline(provider.platform, ("game",), lambda: self.publisher, stats, "")
         self.pipeline.lanes["game"] = self.lane
         self.topic = f"push-game_{provider.platform}-single"

@@ -18,8 +18,9 @@ import gevent
 from gevent.event import Event
 from kafka import errors as kafka_errors
 
-from pusher.broker.interface import Done, Header, Health, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.interface import Done, Header, PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
+from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

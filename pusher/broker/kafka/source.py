@@ -17,10 +17,11 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
-from pusher.broker.interface import Delivery, Health, IsFull, Record, Wanted
+from pusher.broker.interface import Delivery, IsFull, Record, Wanted
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.kafka.share import ANSWER_MS, Share
 from pusher.broker.offsets import Assignment, TopicPartition
+from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from pusher.broker.interface import Done, Header, Health, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.interface import Done, Header, PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.sqlite import topic_log
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import Content
+from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

@@ -20,12 +20,13 @@ from typing import NamedTuple
 
 import gevent
 
-from pusher.broker.interface import Delivery, Health, IsFull, Wanted
+from pusher.broker.interface import Delivery, IsFull, Wanted
 from pusher.broker.offsets import Assignment, Commit, TopicPartition, Tracker
 from pusher.broker.sqlite import group as membership
 from pusher.broker.sqlite import topic_log
 from pusher.broker.sqlite.store import Store, Unavailable
 from pusher.broker.sqlite.topic_log import StoredRecord, Topic
+from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

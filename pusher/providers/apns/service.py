@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from gevent.queue import SimpleQueue
 
-from pusher.broker.interface import Health
 from pusher.errors import CredentialError
 from pusher.providers.apns.credentials import Credentials
 from pusher.providers.apns.message import ApnsPush, Kind
@@ -22,7 +21,7 @@ from pusher.providers.http2.transport import Origin
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
 from pusher.push.outcome import Outcome
-from pusher.telemetry.condition import Condition
+from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from pusher.broker.interface import Health
 from pusher.providers.dispatch import Dispatcher
 from pusher.providers.google.fcm.access_token import AccessToken
 from pusher.providers.google.fcm.errors import QUOTA_WAIT_S, read_answer
@@ -22,7 +21,7 @@ from pusher.providers.tls import TlsTrust
 from pusher.push.lane import Lane
 from pusher.push.outcome import Outcome
 from pusher.telemetry import metrics
-from pusher.telemetry.condition import Condition
+from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Stats
 

@@ -21,7 +21,6 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.queue import SimpleQueue
 
-from pusher.broker.interface import Health
 from pusher.errors import CredentialError
 from pusher.providers.google.xmpp.errors import Answer, text
 from pusher.providers.google.xmpp.link import AuthError, CertificateError, Link, LinkError, LinkSettings
@@ -33,7 +32,7 @@ from pusher.push.feedback import Origin, upstream_feedback
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
 from pusher.push.push import Json
-from pusher.telemetry.condition import Condition
+from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
 
 log = logger(__name__)

@@ -1,13 +1,33 @@
-"""Whether a process can do all its work now; a line in the log whenever that changes."""
+"""Whether a process can do all its work now, and what its parts say of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from pusher.broker.interface import Health
 from pusher.telemetry.log import logger
 
 log = logger(__name__)
+
+
+class Health(NamedTuple):
+    """Whether a part works, and where it does not, why and where, in one line."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Condition(NamedTuple):
+    """The state of this moment. None where the provider has no such thing."""
+
+    #: Open connections that take pushes.
+    links: int
+    #: The provider refuses the credentials.
+    refused: bool
+    #: Age of the token that the process itself signs.
+    token_age_s: float | None = None
+    #: Unix time at which the client certificate ends.
+    certificate_ends_s: float | None = None
 
 
 def reasons(parts: Mapping[str, Health]) -> list[str]:
