@@ -7,14 +7,14 @@ import json
 import pytest
 
 from pusher.providers.apns.message import ApnsParser, ApnsPush
-from pusher.push.push import MAX_DEPTH, InvalidMessage
-from tests.records import record, tracker
+from pusher.push.fields import MAX_DEPTH, InvalidMessage
+from tests.records import request
 
 TOKEN = "ab" * 32
 
 
 def parse(value: object, topic: str = "push-game_apns-single", offset: int = 0, **changes: object) -> ApnsPush:
-    return ApnsParser("com.game")(record(value, offset, topic, **changes), tracker())
+    return ApnsParser("com.game")(*request(value, offset, topic, **changes))
 
 
 def message(**fields: object) -> dict[str, object]:

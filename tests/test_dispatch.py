@@ -21,7 +21,7 @@ from pusher.telemetry.stats import Stats
 from tests.faults.processes import wait_until
 from tests.http2_server import Peer, Request, Script, Server, answer_200, make_files
 from tests.publisher import Clock, ListPublisher
-from tests.records import record, tracker
+from tests.records import placed, request, tracker
 
 PUSHES = 1_000
 SLOW_AFTER, SLOW_BATCH = 128, 16
@@ -52,7 +52,7 @@ class Bed:
             clock=self.clock,
         )
         message, source = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}, tracker()
-        self.lane.put([self.lane.parse(record(message, number), source) for number in range(PUSHES)])
+        self.lane.put([placed(self.lane.parse(*request(message, number)), source, number) for number in range(PUSHES)])
 
     def _answered(self, exchange: Exchange) -> None:
         if self.final:

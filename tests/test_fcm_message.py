@@ -9,15 +9,15 @@ import pytest
 
 from pusher.providers.google.fcm.message import FcmParser, FcmPush, parse
 from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
-from pusher.push.push import InvalidMessage, Json
-from tests.records import record, tracker
+from pusher.push.fields import InvalidMessage, Json
+from tests.records import request
 
 TOPIC = "push-game_gcm-single"
 TOKEN = "dFx0-k_A:APA91bG7"
 
 
 def parsed(value: object) -> FcmPush:
-    return parse(record(value, topic=TOPIC), tracker(TOPIC))
+    return parse(*request(value, topic=TOPIC))
 
 
 def message(**fields: Json) -> dict[str, Json]:
@@ -269,7 +269,7 @@ def test_the_parser_warns_once_of_what_is_left_out(caplog: pytest.LogCaptureFixt
     parser = FcmParser("warned-app")
     for offset in range(3):
         value = {"to": "secret-token", "message_type": "m"}
-        push = parser(record(value, offset, topic=TOPIC), tracker(TOPIC))
+        push = parser(*request(value, offset, topic=TOPIC))
         assert push.left_out == ("message_type",)
     assert len(caplog.records) == 1
     assert "secret-token" not in caplog.text

@@ -9,13 +9,13 @@ from pusher.providers.apns.reasons import read_answer
 from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
 from pusher.push.push import Push
-from tests.records import record, tracker
+from tests.records import request
 
 ORIGIN = Origin("game", "apns", "pod-1")
 
 
 def push(**fields: object) -> Push:
-    made = ApnsParser("t")(record({"DeviceToken": "AB12", **fields}), tracker())
+    made = ApnsParser("t")(*request({"DeviceToken": "AB12", **fields}))
     made.id = "0f8f"
     return made
 

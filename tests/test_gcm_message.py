@@ -5,7 +5,7 @@ import pytest
 
 from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.providers.google.xmpp.message import GcmPush, parse
-from pusher.push.push import InvalidMessage
+from pusher.push.fields import InvalidMessage
 
 TOKEN = "dFx0-k_A:APA91bG7"
 

@@ -12,8 +12,7 @@ import gevent
 import pytest
 from gevent.pool import Group
 
-from pusher.broker.interface import Done, Header, Record, TopicRefused
-from pusher.broker.offsets import Tracker
+from pusher.broker.interface import Done, Header, TopicRefused
 from pusher.errors import CredentialError
 from pusher.providers.google.xmpp.errors import Answer
 from pusher.providers.google.xmpp.link import CertificateError, LinkError, LinkSettings
@@ -30,7 +29,7 @@ from pusher.push.retry import RetryPolicy
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
 from tests.publisher import ListPublisher
-from tests.records import record, tracker
+from tests.records import record, request, tracker
 from tests.test_gcm_link import wait_until
 
 TOPIC = "push-game_gcm-single"
@@ -98,8 +97,8 @@ class Bed:
         self._loops.kill()
         assert self.simulator.violations == []
 
-    def _parse(self, record: Record, tracker: Tracker) -> GcmPush:
-        self.pushes.append(parse(record, tracker))
+    def _parse(self, value: bytes | None, origin: str) -> GcmPush:
+        self.pushes.append(parse(value, origin))
         return self.pushes[-1]
 
     @property
@@ -272,7 +271,7 @@ def test_how_messages_of_a_lost_link_end(simulator: GcmSimulator) -> None:
     simulator.command("freeze 60")
     for number in range(2_500):
         message = {"to": "x", "message_id": f"m{number}", "data": {"text": "x" * 3_500}}
-        window.send(parse(record(message, number, TOPIC), tracker(TOPIC)))
+        window.send(parse(*request(message, number, TOPIC)))
     wait_until(lambda: window.pending == 0)
     assert window.left.is_set()
     unsent = [message_id for message_id, end in owner.ends.items() if end is Unanswered.UNSENT]

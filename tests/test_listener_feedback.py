@@ -61,7 +61,7 @@ def test_the_senders_and_the_listener_agree_on_dead_tokens() -> None:
 
 
 def test_what_our_senders_write_is_understood() -> None:
-    push = Push(record(b"{}"), tracker())
+    push = Push()
     push.token, push.id, push.metadata = "AB12", "id", {"jobId": 1}
     dead = Outcome(Kind.REJECTED, status=410, reason="Unregistered", key="unregistered", delete_token=True)
     gone = Outcome(Kind.REJECTED, reason="DEVICE_UNREGISTERED", key="device_unregistered", delete_token=True)

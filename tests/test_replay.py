@@ -31,7 +31,8 @@ from pusher.commands.replay.known import DELIVERED, FAILED, WANTED, Finished, Kn
 from pusher.commands.replay.message import origin_ms, read_feedback, read_request, source_topic
 from pusher.commands.replay.places import parse_place
 from pusher.providers.apns.message import ApnsParser
-from pusher.push.push import ORIGIN_HEADER, derived_id, origin
+from pusher.push.origin import ORIGIN_HEADER, origin
+from pusher.push.push import derived_id
 from tests.contract.brokers import receive, until
 from tests.publisher import Clock
 from tests.records import record

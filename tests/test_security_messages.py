@@ -8,8 +8,6 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from pusher.broker.interface import Record
-from pusher.broker.offsets import Tracker
 from pusher.errors import CredentialError
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.google.fcm.credentials import ServiceAccount
@@ -18,13 +16,14 @@ from pusher.providers.google.fcm.message import parse as parse_fcm
 from pusher.providers.google.xmpp.engine import message_stanza
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.fields import MAX_DEPTH, InvalidMessage
 from pusher.push.outcome import DELIVERED
-from pusher.push.push import MAX_DEPTH, InvalidMessage, Push
+from pusher.push.push import Push
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import MAX_SERIES, MAX_TAG_CHARACTERS, OTHER, Stats
-from tests.records import record, tracker
+from tests.records import request
 
-Parse = Callable[[Record, Tracker], Push]
+Parse = Callable[[bytes | None, str], Push]
 PARSERS: dict[str, Parse] = {"apns": ApnsParser("com.game"), "gcm": parse_gcm, "fcm": parse_fcm}
 FRAMES: dict[str, bytes] = {
     "apns": b'{"DeviceToken":"ab","Payload":%b}',
@@ -40,7 +39,7 @@ BREAKS = ["\r\n", "\n", "\0", "\r\nx-forged: 1", "\x1b[2J", "\x7f", "\x85", "\u2
 
 def reason_of(parse: Parse, value: bytes) -> str:
     try:
-        parse(record(value), tracker())
+        parse(*request(value))
     except InvalidMessage as invalid:
         return invalid.reason
     return ""
@@ -50,7 +49,7 @@ def ends(frame: str, nested: bytes) -> str:
     """The reason why a message is invalid, "" for one that can be sent and fed back."""
     platform = frame.split(maxsplit=1)[0]
     try:
-        push = PARSERS[platform](record(FRAMES[frame] % nested), tracker())
+        push = PARSERS[platform](*request(FRAMES[frame] % nested))
     except InvalidMessage as invalid:
         return invalid.reason
     (apns_feedback if platform == "apns" else google_feedback)(ORIGIN, push, DELIVERED, 1)
@@ -96,26 +95,24 @@ def test_an_answer_of_google_that_is_nested_deeply_ends_no_process(member: str) 
 def test_no_field_of_a_push_for_apple_breaks_a_header(field: str, text: str) -> None:
     message = {"DeviceToken": "ab", "Payload": {}} | {field: f"alert{text}"}
     with pytest.raises(InvalidMessage):
-        PARSERS["apns"](record(message), tracker())
+        PARSERS["apns"](*request(message))
 
 
 @pytest.mark.parametrize("token", ["a/../../1/x", "a?b", "a#b", "%zz", "a b", "a\\b", "ä"])
 def test_no_token_leaves_its_place_in_the_path(token: str) -> None:
     with pytest.raises(InvalidMessage):
-        PARSERS["apns"](record({"DeviceToken": token, "Payload": {}}), tracker())
+        PARSERS["apns"](*request({"DeviceToken": token, "Payload": {}}))
 
 
 @pytest.mark.parametrize("text", BREAKS)
 @pytest.mark.parametrize("field", ["to", "message_id"])
 def test_no_id_of_a_push_for_google_breaks_a_stanza(field: str, text: str) -> None:
     with pytest.raises(InvalidMessage):
-        parse_gcm(record({"to": "ab"} | {field: f"a{text}"}), tracker())
+        parse_gcm(*request({"to": "ab"} | {field: f"a{text}"}))
 
 
 def test_markup_in_a_push_for_google_is_text() -> None:
-    push = parse_gcm(
-        record({"to": "ab", "message_id": "'\"><x/>&", "data": {"k": "</gcm></message><x/>]]>"}}), tracker()
-    )
+    push = parse_gcm(*request({"to": "ab", "message_id": "'\"><x/>&", "data": {"k": "</gcm></message><x/>]]>"}}))
     stanza = message_stanza(push.id, push.body)
     assert re.findall(rb"<[^>]*>", stanza)[-2:] == [b"</gcm>", b"</message>"]
     assert stanza.count(b"<") == 4
@@ -146,7 +143,7 @@ def test_no_project_id_leaves_its_place_in_the_path(project: str) -> None:
 )
 def test_json_at_its_edges_is_invalid(value: bytes) -> None:
     with pytest.raises(InvalidMessage) as invalid:
-        PARSERS["apns"](record(value), tracker())
+        PARSERS["apns"](*request(value))
     assert len(invalid.value.detail) < 300
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from gevent.event import Event
@@ -22,9 +22,9 @@ from pusher.config import Config, platforms
 from pusher.daemon.greenlets import Greenlets
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Shown, provider
+from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
-from pusher.push.push import InvalidMessage
 from pusher.telemetry.health import Health
 from pusher.telemetry.stats import Stats
 
@@ -78,13 +78,12 @@ def run(args: argparse.Namespace, config: Config) -> int:
 
 def _put(lane: Lane[Any], topic: str, message: bytes) -> None:
     """Into the lane, as the pipeline would. Raises ``StartError`` for what can never be sent."""
-    tracker = Tracker(TopicPartition(topic, 0), 0)
-    record = _Record(topic, 0, 0, int(time.time() * 1000), message, ())
-    tracker.admit([record])
+    now_ms = int(time.time() * 1000)
     try:
-        push = lane.parse(record, tracker)
+        push = lane.parse(message, f"{topic}/0/0/{now_ms}")
     except InvalidMessage as error:
         raise StartError(f"{error.reason}: {error.detail}") from None
+    push.tracker, push.offset, push.timestamp_ms = Tracker(TopicPartition(topic, 0), 0), 0, now_ms
     lane.in_hand += 1
     lane.put([push])
 
@@ -104,17 +103,6 @@ def _wait(service: Any, over: Event, timeout_s: float) -> str:
     service.close(_CLOSE_S)
     greenlets.stop(_CLOSE_S)
     return trouble
-
-
-class _Record(NamedTuple):
-    """The push as a broker would hand it on."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    value: bytes
-    headers: Sequence[Header]
 
 
 class _Feedback:

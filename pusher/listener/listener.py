@@ -36,7 +36,7 @@ from pusher.listener.held import Held
 from pusher.listener.sorter import Sorter, topic_name
 from pusher.listener.tokens import Table
 from pusher.providers.provider import all_apps
-from pusher.push.push import InvalidMessage
+from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
 from pusher.telemetry.health import Readiness, reasons

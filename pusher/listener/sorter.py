@@ -18,7 +18,7 @@ from pusher.broker.offsets import Tracker
 from pusher.config import platforms
 from pusher.providers.provider import provider
 from pusher.push import topics
-from pusher.push.push import InvalidMessage, Json
+from pusher.push.fields import InvalidMessage, Json
 from pusher.push.topics import TopicName
 
 #: Shapes of feedbacks, as the names of their fields, that are remembered.

@@ -13,8 +13,9 @@ from pusher.errors import StartError
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback_topic import MakeFeedback
+from pusher.push.fields import Json
 from pusher.push.lane import Lane, LaneSettings, Parse
-from pusher.push.push import Json, Push
+from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.stats import Stats

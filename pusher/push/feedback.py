@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import orjson
 
+from pusher.push.fields import Json, encode
 from pusher.push.outcome import Kind, Outcome
-from pusher.push.push import Json, Push, encode
+from pusher.push.push import Push
 
 
 class Origin(NamedTuple):

@@ -20,8 +20,8 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
-from pusher.broker.interface import Publisher, Record
-from pusher.broker.offsets import State, Tracker
+from pusher.broker.interface import Publisher
+from pusher.broker.offsets import State
 from pusher.push.feedback import Origin
 from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
 from pusher.push.outcome import EXPIRED, Kind, Outcome
@@ -45,10 +45,10 @@ _SLICE = 250
 
 
 class Parse(Protocol[P_co]):
-    """Makes a push from a record; raises ``InvalidMessage``."""
+    """Makes a push from the value of a record."""
 
-    def __call__(self, record: Record, tracker: Tracker) -> P_co:
-        """Never waits."""
+    def __call__(self, value: bytes | None, origin: str) -> P_co:
+        """``origin`` names the record that the push came from first. Never waits; raises ``InvalidMessage``."""
         ...
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from pusher.broker.interface import Publisher, PublishError, Record
 from pusher.broker.offsets import Tracker
 from pusher.push import topics
+from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
+from pusher.push.origin import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin
 from pusher.push.outcome import Kind
-from pusher.push.push import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, InvalidMessage, origin
 from pusher.telemetry import metrics
 from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Stats
@@ -79,9 +80,12 @@ class Pipeline:
         pushes = []
         for record in records:
             try:
-                pushes.append(lane.parse(record, tracker))
+                push = lane.parse(record.value, origin(record))
             except InvalidMessage as error:
                 self._end_invalid(record, tracker, error)
+            else:
+                push.tracker, push.offset, push.timestamp_ms = tracker, record.offset, record.timestamp
+                pushes.append(push)
         lane.totals.consumed += len(records)
         lane.totals.outcomes[Kind.INVALID] += len(records) - len(pushes)
         lane.in_hand += len(pushes)

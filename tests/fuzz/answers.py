@@ -22,8 +22,9 @@ from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.xmpp import errors as gcm_errors
 from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.fields import InvalidMessage, decode_object
 from pusher.push.outcome import Kind, Outcome
-from pusher.push.push import InvalidMessage, Push, decode_object
+from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy, parse_retry_after
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
@@ -78,7 +79,7 @@ def _check(outcome: Outcome, status: int) -> None:
 
 
 def _check_listener(platform: str, outcome: Outcome, make: Callable[..., bytes]) -> None:
-    push = Push(record(b""), tracker())
+    push = Push()
     push.id, push.token = "id", "token"
     value = make(Origin("game", platform, "host"), push, outcome, 1)
     json.loads(value)

@@ -24,11 +24,13 @@ from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.push import topics
 from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage
+from pusher.push.origin import origin
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Outcome
 from pusher.push.outcome import Kind as OutcomeKind
-from pusher.push.push import MAX_BODY_BYTES, InvalidMessage, Push
+from pusher.push.push import Push
 from tests.fuzz.draw import Draw
-from tests.records import FakeRecord, record, tracker
+from tests.records import FakeRecord, record
 
 Json = Any
 
@@ -191,7 +193,7 @@ def _record(data: bytes) -> tuple[FakeRecord, bytes]:
 def _parsed(parse: Callable[..., Any], taken: FakeRecord) -> Any:
     """None for an invalid message, which is described in one line."""
     try:
-        push: Push = parse(taken, tracker())
+        push: Push = parse(taken.value, origin(taken))
     except InvalidMessage as invalid:
         assert _REASON.fullmatch(invalid.reason)
         assert 0 < len(invalid.detail) <= 400

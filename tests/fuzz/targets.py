@@ -47,10 +47,10 @@ JSON_AFTER_OCTET = json_mutations.mutate_after_octet
 
 TARGETS: Mapping[str, Target] = {
     "apns-message": Target(
-        push_messages.apns, ("pusher.providers.apns.message", "pusher.push.push"), 3, mutate=JSON_AFTER_OCTET
+        push_messages.apns, ("pusher.providers.apns.message", "pusher.push.fields"), 3, mutate=JSON_AFTER_OCTET
     ),
     "gcm-message": Target(
-        push_messages.gcm, ("pusher.providers.google.xmpp.message", "pusher.push.push"), 2, mutate=JSON_AFTER_OCTET
+        push_messages.gcm, ("pusher.providers.google.xmpp.message", "pusher.push.fields"), 2, mutate=JSON_AFTER_OCTET
     ),
     "fcm-message": Target(
         push_messages.fcm,

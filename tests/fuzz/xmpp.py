@@ -17,9 +17,9 @@ import orjson
 from pusher.providers.google.xmpp.link import Link, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush, parse
 from pusher.providers.google.xmpp.window import End, Window
-from pusher.push.push import Json
+from pusher.push.fields import Json
 from tests.fuzz.draw import Draw
-from tests.records import record, tracker
+from tests.records import request
 
 SETTINGS = LinkSettings("localhost", 0, "123", "key", connect_timeout_s=20.0)
 IDS = ("m1", "m2", "m3")
@@ -153,7 +153,7 @@ def _session(content: bytes, *, polite: bool) -> None:
     )
     link.end = ours
     link._engine["feature_mechanisms"].unencrypted_plain = True
-    pushes = [parse(record({"to": "token", "message_id": name}), tracker()) for name in IDS]
+    pushes = [parse(*request({"to": "token", "message_id": name})) for name in IDS]
     try:
         window.open(TLS)
     except LinkError as error:

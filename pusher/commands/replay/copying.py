@@ -13,7 +13,8 @@ import gevent
 
 from pusher.broker.interface import Header, Record
 from pusher.commands.replay.job import Source
-from pusher.push.push import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, InvalidMessage, decode_object, encode, origin
+from pusher.push.fields import InvalidMessage, decode_object, encode
+from pusher.push.origin import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin
 
 _EXPIRY = "push_expiry"
 

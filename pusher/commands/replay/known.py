@@ -12,7 +12,7 @@ from pusher.broker.interface import Record
 from pusher.broker.offsets import Commit, decode_ranges
 from pusher.commands.replay.message import Key, key_of, origin_key_of, read_feedback
 from pusher.errors import StartError
-from pusher.push.push import ORIGIN_HEADER
+from pusher.push.origin import ORIGIN_HEADER
 
 MAX_MESSAGES = 5_000_000
 

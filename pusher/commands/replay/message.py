@@ -13,11 +13,12 @@ from typing import NamedTuple
 import orjson
 
 from pusher.broker.interface import Record
-from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.config import Config, platforms
 from pusher.providers.provider import all_apps, provider
 from pusher.push import topics
-from pusher.push.push import SOURCE_TOPIC_HEADER, InvalidMessage, Json, Push, derived_id, origin
+from pusher.push.fields import InvalidMessage, Json
+from pusher.push.origin import SOURCE_TOPIC_HEADER, origin
+from pusher.push.push import Push, derived_id
 from pusher.push.topics import TopicName
 
 Key = bytes
@@ -57,7 +58,7 @@ class Feedback(NamedTuple):
 
 #: Reads a record.
 Look = Callable[[Record], Message]
-Parse = Callable[[Record, Tracker], Push]
+Parse = Callable[[bytes | None, str], Push]
 
 
 def key_of(text: str) -> Key:
@@ -87,7 +88,7 @@ def read_request(record: Record, target: str, parse: Parse) -> Message:
     reason = _header(record, "error").partition(":")[0].lower()
     message = Message(origin_key, origin_key, target, reasons=(reason,))
     try:
-        push = parse(record, Tracker(TopicPartition(target, record.partition), record.offset))
+        push = parse(record.value, origin(record))
     except InvalidMessage:
         return message._replace(invalid=True)
     return message._replace(key=key_of(push.id), token=push.token, expires_ms=push.expires_ms)

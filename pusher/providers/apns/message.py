@@ -9,23 +9,19 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pusher.broker.interface import Record
-from pusher.broker.offsets import Tracker
 from pusher.providers.http2.connection import literal_field
-from pusher.push.push import (
+from pusher.push.fields import (
     MAX_BODY_BYTES,
     InvalidMessage,
     Json,
-    Push,
     decode_expiry,
     decode_metadata,
     decode_object,
     decode_token,
-    derived_id,
     encode,
     merge,
-    origin,
 )
+from pusher.push.push import Push, derived_id
 
 #: Appended to the app's topic for these push types.
 TOPIC_SUFFIX = {
@@ -70,15 +66,15 @@ class ApnsPush(Push):
 
 
 class ApnsParser:
-    """Makes pushes from records of one app. ``topic`` is the app's own, "" for none. Never waits."""
+    """Makes pushes from the requests of one app. ``topic`` is the app's own, "" for none. Never waits."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
 
-    def __call__(self, record: Record, tracker: Tracker) -> ApnsPush:
+    def __call__(self, value: bytes | None, origin: str) -> ApnsPush:
         """Raises ``InvalidMessage``."""
-        token, payload, metadata, expiry, collapse_id, push_type, priority, topic = _fields(record.value)
-        push = ApnsPush(record, tracker)
+        token, payload, metadata, expiry, collapse_id, push_type, priority, topic = _fields(value)
+        push = ApnsPush()
         push.token = decode_token(token, "DeviceToken")
         push.metadata = decode_metadata(metadata)
         push.expires_ms = decode_expiry(expiry)
@@ -88,7 +84,7 @@ class ApnsParser:
         if len(push.body) > MAX_BODY_BYTES:
             raise InvalidMessage("payload-too-large", f"the payload has {len(push.body)} bytes")
         push.kind = self._kind(payload, push_type, priority, topic)
-        push.id = derived_id(origin(record))
+        push.id = derived_id(origin)
         push.path = b"/3/device/" + push.token.encode()
         push.literals = _literals(push.id, push.expires_ms, collapse_id)
         return push

@@ -14,7 +14,7 @@ from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
-from pusher.push.push import Json
+from pusher.push.fields import Json
 from pusher.push.retry import RetryPolicy
 
 

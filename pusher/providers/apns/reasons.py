@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import orjson
 
+from pusher.push.fields import Json
 from pusher.push.outcome import DELIVERED, Kind, Outcome
-from pusher.push.push import Json
 
 UNEXPECTED = "unexpected"
 

@@ -22,7 +22,8 @@ from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import google_feedback
-from pusher.push.push import Json, Push
+from pusher.push.fields import Json
+from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy
 from pusher.telemetry.log import logger
 

@@ -29,7 +29,7 @@ from pusher.errors import CredentialError
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.http2.pool import BackOff
 from pusher.providers.http2.transport import describe
-from pusher.push.push import Json
+from pusher.push.fields import Json
 from pusher.push.retry import parse_retry_after
 from pusher.telemetry.log import Seldom, logger
 

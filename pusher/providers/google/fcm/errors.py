@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import orjson
 
+from pusher.push.fields import Json
 from pusher.push.outcome import DELIVERED, Kind, Outcome
-from pusher.push.push import Json
 
 UNKNOWN = "UNKNOWN"
 #: Google: after a 429 without Retry-After the first wait is at least a minute.

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 
 import orjson
 
-from pusher.broker.interface import Record
-from pusher.broker.offsets import Tracker
 from pusher.providers.google.xmpp.message import MESSAGE, OBJECT, TEXT, Kind, read
-from pusher.push.push import MAX_BODY_BYTES, InvalidMessage, Json, Push, encode
+from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, Json, encode
+from pusher.push.push import Push
 from pusher.telemetry.log import Seldom, logger
 
 _seldom = Seldom(logger(__name__), period_s=600)
@@ -68,14 +67,14 @@ class FcmPush(Push):
 
 
 class FcmParser:
-    """Makes pushes from records of one app. Never waits."""
+    """Makes pushes from the requests of one app. Never waits."""
 
     def __init__(self, app: str) -> None:
         self._app = app
 
-    def __call__(self, record: Record, tracker: Tracker) -> FcmPush:
+    def __call__(self, value: bytes | None, origin: str) -> FcmPush:
         """Raises ``InvalidMessage``."""
-        push = parse(record, tracker)
+        push = parse(value, origin)
         for field in push.left_out:
             _seldom.warning(
                 (self._app, field),
@@ -86,10 +85,10 @@ class FcmParser:
         return push
 
 
-def parse(record: Record, tracker: Tracker) -> FcmPush:
-    """The push in a record. Never waits; raises ``InvalidMessage``."""
-    push = FcmPush(record, tracker)
-    fields = read(push, record, FIELDS)
+def parse(value: bytes | None, origin: str) -> FcmPush:
+    """The push that a record asks for. Never waits; raises ``InvalidMessage``."""
+    push = FcmPush()
+    fields = read(push, value, origin, FIELDS)
     request, left_out = build(fields)
     push.ttl_s = _ttl_s(request["message"].get("android", {}).get("ttl"))
     push.left_out = tuple(left_out)

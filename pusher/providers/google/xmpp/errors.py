@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pusher.push.fields import Json
 from pusher.push.outcome import DELIVERED, Kind, Outcome
-from pusher.push.push import Json
 
 UNKNOWN = "UNKNOWN"
 _MAX_CHARACTERS = 2_000

@@ -20,7 +20,7 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from pusher.providers.google.xmpp.engine import DOMAIN, AuthError, Engine, LinkError, message_stanza
-from pusher.push.push import InvalidMessage, Json, decode_object
+from pusher.push.fields import InvalidMessage, Json, decode_object
 from pusher.telemetry.log import logger
 
 __all__ = ["AuthError", "CertificateError", "ClosedError", "Link", "LinkError", "LinkSettings"]

@@ -10,22 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pusher.broker.interface import Record
-from pusher.broker.offsets import Tracker
-from pusher.push.push import (
+from pusher.push.fields import (
     MAX_BODY_BYTES,
     MAX_TOKEN_CHARACTERS,
     InvalidMessage,
     Json,
-    Push,
     decode_expiry,
     decode_metadata,
     decode_object,
-    derived_id,
     encode,
     merge,
-    origin,
 )
+from pusher.push.push import Push, derived_id
 
 #: Google's tokens have a colon in them, and a legacy target may be ``/topics/name`` with percent-encoded characters.
 _TOKEN = re.compile(r"[A-Za-z0-9._~:/%-]+")
@@ -104,26 +100,26 @@ class GcmPush(Push):
     body: bytes
 
 
-def parse(record: Record, tracker: Tracker) -> GcmPush:
-    """The push in a record. Never waits; raises ``InvalidMessage``."""
-    push = GcmPush(record, tracker)
-    push.body = encode(_for_xmpp(read(push, record)))
+def parse(value: bytes | None, origin: str) -> GcmPush:
+    """The push that a record asks for. Never waits; raises ``InvalidMessage``."""
+    push = GcmPush()
+    push.body = encode(_for_xmpp(read(push, value, origin)))
     if len(push.body) > MAX_BODY_BYTES:
         raise InvalidMessage("payload-too-large", f"the message has {len(push.body)} bytes")
     return push
 
 
-def read(push: Push, record: Record, kinds: Mapping[str, Kind] = MESSAGE) -> dict[str, Json]:
+def read(push: Push, value: bytes | None, origin: str, kinds: Mapping[str, Kind] = MESSAGE) -> dict[str, Json]:
     """Sets the push's id, token, expiry and metadata; returns Google's fields, without empty ones.
 
     ``kinds`` is ``MESSAGE``, possibly with more: a ``condition`` among them may take the place of ``to``. That and
     ``message_id`` are always there. Metadata is merged into ``data``. Raises ``InvalidMessage``.
     """
-    message = _fields(decode_object(record.value), kinds)
+    message = _fields(decode_object(value), kinds)
     push.metadata = decode_metadata(message.pop("metadata", None))
     push.expires_ms = decode_expiry(message.pop("push_expiry", None))
     push.token = message.get("condition") or _token(message.get("to"))
-    push.id = message["message_id"] = _message_id(message.get("message_id")) or derived_id(origin(record))
+    push.id = message["message_id"] = _message_id(message.get("message_id")) or derived_id(origin)
     if push.metadata:
         data = message["data"] = message.get("data") or {}
         merge(push.metadata, data)

@@ -29,9 +29,9 @@ from pusher.providers.google.xmpp.window import End, Unanswered, Window
 from pusher.providers.http2.pool import BackOff
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import Origin, upstream_feedback
+from pusher.push.fields import Json
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
-from pusher.push.push import Json
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
 

@@ -19,7 +19,7 @@ from gevent.pool import Pool
 from pusher.providers.google.xmpp.errors import Answer, read_answer, read_error, text
 from pusher.providers.google.xmpp.link import ClosedError, Link, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush
-from pusher.push.push import Json
+from pusher.push.fields import Json
 from pusher.telemetry import sentry
 from pusher.telemetry.log import logger
 
