@@ -1,28 +1,15 @@
-from typing import NamedTuple
-
 import orjson
 import pytest
 
-from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.providers.google.xmpp.message import GcmPush, parse
 from pusher.push.fields import InvalidMessage
+from tests.records import request
 
 TOKEN = "dFx0-k_A:APA91bG7"
 
 
-class FakeRecord(NamedTuple):
-    value: bytes | None
-    topic: str = "push-game_gcm-single"
-    partition: int = 3
-    offset: int = 41
-    timestamp: int = 1_700_000_000_000
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-def parsed(value: object, **record: object) -> GcmPush:
-    raw = value if isinstance(value, bytes) or value is None else orjson.dumps(value)
-    tracker = Tracker(TopicPartition("push-game_gcm-single", 3), 0)
-    return parse(FakeRecord(raw, **record), tracker)  # type: ignore[arg-type]  # keyword values are the fields' own
+def parsed(value: object, offset: int = 41, topic: str = "push-game_gcm-single", **changes: object) -> GcmPush:
+    return parse(*request(value, offset, topic, **changes))
 
 
 def refusal(value: object) -> InvalidMessage:
@@ -134,7 +121,7 @@ def test_an_empty_message_id_is_derived_from_the_record() -> None:
 
 def test_the_id_of_a_replayed_record_is_that_of_the_first() -> None:
     first = parsed({"to": "t"})
-    header = ("pusher-origin", b"push-game_gcm-single/3/41/1700000000000")
+    header = ("pusher-origin", b"push-game_gcm-single/0/41/1700000000000")
     assert parsed({"to": "t"}, topic="push-game_gcm-replay", offset=9, headers=(header,)).id == first.id
 
 
