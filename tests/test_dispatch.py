@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
@@ -13,6 +13,7 @@ from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.providers.dispatch import Dispatcher
 from pusher.providers.http2 import Exchange, Origin, Pool
 from pusher.providers.http2.header_block import Fields
+from pusher.providers.judgement import ACCEPTED, Finish, Judgement, Proof, Retry
 from pusher.push.feedback import apns_feedback
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind, Outcome
@@ -36,6 +37,9 @@ class Bed:
         self.server, self.clock = server, Clock(1_000.0)
         #: Whether an answer that is not 200 is final.
         self.final = False
+        #: The status that means success.
+        self.success = 200
+        self.judge: Callable[[Exchange], Judgement] = self._by_status
         self.lane: Lane[ApnsPush] = Lane(
             LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(interval_s=0.0, max_attempts=1_000)),
             ApnsParser("com.game"),
@@ -48,17 +52,19 @@ class Bed:
             self.lane,
             lambda answers: Pool(Origin("localhost", server.port), server.files.client_context, answers),
             lambda push: Exchange(push, fields, push.path, push.literals, push.body),
-            self._answered,
+            self._judge,
             clock=self.clock,
         )
         message, source = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}, tracker()
         self.lane.put([placed(self.lane.parse(*request(message, number)), source, number) for number in range(PUSHES)])
 
-    def _answered(self, exchange: Exchange) -> None:
-        if self.final:
-            self.dispatcher.finish(exchange, REJECTED)
-        else:
-            self.dispatcher.retry(exchange, FAILED)
+    def _judge(self, exchange: Exchange) -> Judgement:
+        return self.judge(exchange)
+
+    def _by_status(self, exchange: Exchange) -> Judgement:
+        if exchange.status == self.success:
+            return ACCEPTED
+        return Judgement(Finish(REJECTED) if self.final else Retry(FAILED))
 
     def outcomes(self) -> dict[Kind, int]:
         return {kind: n for kind, n in self.lane.totals.outcomes.items() if n}
@@ -126,3 +132,28 @@ def test_final_answers_do_not_slow_an_app_down(bed: Bed) -> None:
     bed.server.script = answer_429
     bed.dispatcher.pool.start()
     wait_until(lambda: bed.outcomes() == {Kind.REJECTED: PUSHES}, lambda: f"{bed.outcomes()}")
+
+
+def answer_201(peer: Peer, request: Request) -> None:
+    peer.respond(request.stream_id, 201)
+
+
+def test_which_statuses_mean_success_is_the_providers_word(bed: Bed) -> None:
+    bed.success = 201
+    bed.server.script = answer_201
+    bed.dispatcher.pool.start()
+    wait_until(lambda: bed.outcomes() == {Kind.DELIVERED: PUSHES}, lambda: f"{bed.outcomes()}")
+
+
+def test_refusals_in_a_row_hold_the_app_and_one_good_answer_begins_the_count_anew(bed: Bed) -> None:
+    held_before: list[bool] = []
+
+    def judge(_: Exchange) -> Judgement:
+        held_before.append(bed.dispatcher.held)
+        return ACCEPTED if len(held_before) == 20 else Judgement(Finish(REJECTED), Proof.REFUSED)
+
+    bed.judge = judge
+    bed.dispatcher.pool.start()
+    wait_until(lambda: bed.dispatcher.held, lambda: f"{bed.outcomes()}")
+    assert not any(held_before[:40])
+    assert not bed.dispatcher.health().ready

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("broker",),
     ("push",),
     ("providers.http2", "providers.tls"),
-    ("providers.provider", "providers.dispatch", "providers.rotation"),
+    ("providers.provider", "providers.dispatch", "providers.judgement", "providers.rotation"),
     ("providers",),
     ("daemon",),
     ("listener", "sender"),

@@ -2,7 +2,7 @@
 
 Two greenlets: the sender takes what the lane has, as much as the links have room for, and hands it over in one go; the
 responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
-here; what an answer means, the provider's service says.
+here; what an answer means, the provider's service judges. Only the dispatcher acts on the lane.
 
 A provider that takes nothing is sent little: a few pushes now and then while all is put off, one a minute while it
 refuses the credentials. The rest waits without using up its attempts, and the core is free for other apps.
@@ -19,10 +19,11 @@ from gevent.queue import SimpleQueue
 
 from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.pool import Pool
+from pusher.providers.judgement import Finish, Judgement, Proof, Resend, Retry, Verdict
 from pusher.push.lane import Lane
-from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Outcome
+from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
 from pusher.push.push import Push
-from pusher.push.retry import RetryPolicy, parse_retry_after
+from pusher.push.retry import parse_retry_after
 from pusher.telemetry.health import Health
 
 P = TypeVar("P", bound=Push)
@@ -40,13 +41,19 @@ _SLOW_S = 0.05
 
 Answers = SimpleQueue[list[Exchange]]
 
+_WITHOUT_ANSWER: dict[End, Verdict] = {
+    End.UNPROCESSED: Resend(),
+    End.RESET: Retry(CONNECTION_ERROR),
+    End.TIMEOUT: Retry(TIMEOUT),
+    End.LOST: Retry(CONNECTION_ERROR),
+}
+
 
 class Dispatcher(Generic[P]):
     """Sends a lane's pushes over a pool.
 
-    ``exchange_of`` makes the request of a push. ``answered`` gets every answer that is not 200 and gives its push back:
-    by ``retry`` or ``finish``, or to the lane where it says nothing about the provider. ``ready`` waits up to some
-    seconds until requests can be made, an access token is there say. ``ended`` sees every end.
+    ``exchange_of`` makes the request of a push. ``judge`` says what an answer means; it sees every answer once and does
+    not wait. ``ready`` waits up to some seconds until requests can be made, such as for an access token.
     """
 
     def __init__(
@@ -54,17 +61,14 @@ class Dispatcher(Generic[P]):
         lane: Lane[P],
         open_pool: Callable[[Answers], Pool],
         exchange_of: Callable[[P], Exchange],
-        answered: Callable[[Exchange], None],
+        judge: Callable[[Exchange], Judgement],
         ready: Callable[[float], bool] = lambda _: True,
-        ended: Callable[[Exchange], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
-        self._exchange_of, self._answered, self._ready, self._clock = exchange_of, answered, ready, clock
-        #: Sees every end; may be set and cleared at any time.
-        self.note_end = ended
+        self._exchange_of, self._judge, self._ready, self._clock = exchange_of, judge, ready, clock
         #: Answers in a row that refused the credentials.
         self._refusals = 0
         #: Ends in a row that put their push off.
@@ -87,23 +91,9 @@ class Dispatcher(Generic[P]):
         state = self.pool.state()
         return Health(state.ready, state.reason)
 
-    def credentials_refused(self) -> None:
-        """An answer refused the credentials."""
-        self._refusals += 1
-
-    def credentials_accepted(self) -> None:
-        """An answer shows that they are good, or there are new ones."""
+    def credentials_changed(self) -> None:
+        """There are new credentials, of which nothing is known yet."""
         self._refusals = 0
-
-    def retry(self, exchange: Exchange, failure: Outcome, policy: RetryPolicy | None = None) -> None:
-        """The push is put off: again when the answer says, else after the wait of ``policy``, else of the lane's."""
-        self._put_off += 1
-        self.lane.retry(exchange.subject, failure, _retry_after_s(exchange), policy)
-
-    def finish(self, exchange: Exchange, outcome: Outcome) -> None:
-        """A final answer."""
-        self._put_off = 0
-        self.lane.finish(exchange.subject, outcome)
 
     # --- sending ------------------------------------------------------------------------------------------------------
     def _send(self) -> None:
@@ -146,18 +136,27 @@ class Dispatcher(Generic[P]):
             gevent.sleep(0)
 
     def _ended(self, exchange: Exchange) -> None:
-        push: P = exchange.subject
-        if self.note_end is not None:
-            self.note_end(exchange)
-        if exchange.status == 200 and exchange.end is End.RESPONSE:
-            self._refusals = self._put_off = 0
-            self.lane.finish(push, DELIVERED)
-        elif exchange.end is End.RESPONSE:
-            self._answered(exchange)
-        elif exchange.end is End.UNPROCESSED:
-            self.lane.resend(push)
+        if exchange.end is End.RESPONSE:
+            verdict, credentials = self._judge(exchange)
+            if credentials is Proof.GOOD:
+                self._refusals = 0
+            elif credentials is Proof.REFUSED:
+                self._refusals += 1
+            self._act(exchange, verdict)
         else:
-            self.retry(exchange, TIMEOUT if exchange.end is End.TIMEOUT else CONNECTION_ERROR)
+            self._act(exchange, _WITHOUT_ANSWER[exchange.end])
+
+    def _act(self, exchange: Exchange, verdict: Verdict) -> None:
+        push: P = exchange.subject
+        match verdict:
+            case Finish(outcome):
+                self._put_off = 0
+                self.lane.finish(push, outcome)
+            case Retry(failure, wait_s, policy):
+                self._put_off += 1
+                self.lane.retry(push, failure, _retry_after_s(exchange) if wait_s is None else wait_s, policy)
+            case Resend():
+                self.lane.resend(push)
 
 
 def _retry_after_s(exchange: Exchange) -> float | None:

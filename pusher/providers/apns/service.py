@@ -18,6 +18,7 @@ from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
+from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Retry
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
 from pusher.push.outcome import Outcome
@@ -60,7 +61,7 @@ class ApnsService:
             lane,
             lambda answers: self._new_pool(answers, self._tls, lane.settings.app, settings.connections),
             self._exchange,
-            self._answered,
+            self._judge,
         )
         self._pool = self._dispatcher.pool
 
@@ -90,7 +91,6 @@ class ApnsService:
         if credentials.certificate is not None:
             self._connect_once(credentials)
         self._rotation.change(credentials)
-        self._dispatcher.note_end = self._prove
         self._use("new credentials")
 
     @property
@@ -140,17 +140,13 @@ class ApnsService:
     def _use(self, reason: str) -> None:
         """New links, on which the present credentials are used."""
         self._changed_at = time.monotonic()
-        self._dispatcher.credentials_accepted()
+        self._dispatcher.credentials_changed()
         self._pool.replace(reason)
 
     def _prove(self, exchange: Exchange) -> None:
-        """Looks, while credentials are on trial, for an answer that shows that they are good."""
-        if exchange.status == 200 and not self._superseded(exchange):
-            self._proved()
-
-    def _proved(self) -> None:
-        self._rotation.accepted()
-        self._dispatcher.note_end = None
+        """The answer shows that the credentials are good which it was sent with."""
+        if self._rotation.on_trial and not self._superseded(exchange):
+            self._rotation.accepted()
 
     def _superseded(self, exchange: Exchange) -> bool:
         """Whether it was sent with credentials that are not in use any more."""
@@ -162,7 +158,6 @@ class ApnsService:
         """Whether the refused credentials were on trial, so that the old ones are used again."""
         if not self._rotation.go_back():
             return False
-        self._dispatcher.note_end = None
         log.error(
             "Apple refuses the new credentials, the old ones are used again",
             game=self.lane.settings.app,
@@ -192,41 +187,32 @@ class ApnsService:
         return fields
 
     # --- answers ------------------------------------------------------------------------------------------------------
-    def _answered(self, exchange: Exchange) -> None:
-        """An answer that is not 200."""
-        push: ApnsPush = exchange.subject
+    def _judge(self, exchange: Exchange) -> Judgement:
+        """What an answer means: 200 is success and nothing else."""
+        if exchange.status == 200:
+            self._prove(exchange)
+            return ACCEPTED
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if not meaning.credentials:
-            self._dispatcher.credentials_accepted()
-            if self._rotation.on_trial and not self._superseded(exchange):
-                self._proved()
-        elif self._superseded(exchange) or self._went_back(outcome):
+            self._prove(exchange)
+            return Judgement(Retry(outcome) if meaning.retry else Finish(outcome), Proof.GOOD)
+        if self._superseded(exchange) or self._went_back(outcome):
             # it was not processed, and others may be taken
-            self.lane.resend(push)
-            return
-        elif self._refused(exchange, outcome):
-            self.lane.retry(push, outcome, retry_after_s=0.0)
-            return
-        if meaning.retry:
-            self._dispatcher.retry(exchange, outcome)
-        else:
-            self._dispatcher.finish(exchange, outcome)
-
-    def _refused(self, exchange: Exchange, outcome: Outcome) -> bool:
-        """Apple refuses the credentials; true when a newer token makes another try worthwhile."""
-        token = self.credentials.token
-        # a token that a wrong clock has dated may be too old for Apple, or of the future
-        outdated = outcome.reason == "ExpiredProviderToken" or (token is not None and token.misdated)
-        if outdated and self._newer_token(exchange):
-            return True
-        self._dispatcher.credentials_refused()
+            return AGAIN
+        if self._is_outdated(outcome) and self._newer_token(exchange):
+            return Judgement(Retry(outcome, wait_s=0.0))
         _seldom.error(
             self.lane.settings.app,
             "Apple refuses the app's credentials: check key, key id, team id, topic and environment (-p)",
             game=self.lane.settings.app,
             reason=outcome.reason,
         )
-        return False
+        return Judgement(Finish(outcome), Proof.REFUSED)
+
+    def _is_outdated(self, outcome: Outcome) -> bool:
+        """A token that a wrong clock has dated may be too old for Apple, or of the future."""
+        token = self.credentials.token
+        return outcome.reason == "ExpiredProviderToken" or (token is not None and token.misdated)
 
     def _newer_token(self, exchange: Exchange) -> bool:
         token = self.credentials.token

@@ -12,10 +12,11 @@ from pusher.providers.dispatch import Dispatcher
 from pusher.providers.google.fcm.access_token import AccessToken
 from pusher.providers.google.fcm.errors import QUOTA_WAIT_S, read_answer
 from pusher.providers.google.fcm.message import FcmPush
-from pusher.providers.http2.exchange import End, Exchange
+from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
+from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Retry
 from pusher.providers.rotation import Rotation
 from pusher.providers.tls import TlsTrust
 from pusher.push.lane import Lane
@@ -87,9 +88,8 @@ class FcmService:
                 policy=settings.policy,
             ),
             self._exchange,
-            self._answered,
+            self._judge,
             ready=self._has_token,
-            ended=self._note_latency,
         )
         self._pool = self._dispatcher.pool
 
@@ -141,7 +141,7 @@ class FcmService:
     def _use(self, old: AccessToken) -> None:
         """The present account's path and token from the next request on."""
         self._path, self._token = self._rotation.current.path, ""
-        self._dispatcher.credentials_accepted()
+        self._dispatcher.credentials_changed()
         old.stop()
 
     def _went_back(self, outcome: Outcome) -> bool:
@@ -172,38 +172,33 @@ class FcmService:
         return Exchange(push, self._fields, self._path, b"", push.body)
 
     # --- answers ------------------------------------------------------------------------------------------------------
-    def _note_latency(self, exchange: Exchange) -> None:
-        if exchange.end is End.RESPONSE:
-            if self._rotation.on_trial and exchange.status == 200 and exchange.fields is self._fields:
+    def _judge(self, exchange: Exchange) -> Judgement:
+        """What an answer means: 200 is success and nothing else."""
+        self._latency.observe((self._clock() - exchange.sent_at) * 1000)
+        if exchange.status == 200:
+            if self._rotation.on_trial and exchange.fields is self._fields:
                 self._rotation.accepted()
-            self._latency.observe((self._clock() - exchange.sent_at) * 1000)
-
-    def _answered(self, exchange: Exchange) -> None:
-        """An answer that is not 200."""
-        push: FcmPush = exchange.subject
+            return ACCEPTED
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if meaning.access_token and self._access_token.refused(_token_of(exchange)):
-            self.lane.resend(push)
-        elif meaning.credentials and (exchange.fields is not self._fields or self._went_back(outcome)):
-            # it was not processed, and another account may be taken
-            self.lane.resend(push)
-        elif meaning.credentials:
-            self._refused(outcome)
-            self._dispatcher.finish(exchange, outcome)
-        elif meaning.retry:
-            self._dispatcher.retry(exchange, outcome, self._quota if meaning.quota else None)
-        else:
-            self._dispatcher.credentials_accepted()
-            self._dispatcher.finish(exchange, outcome)
+            return AGAIN
+        if meaning.credentials:
+            return self._refused(exchange, outcome)
+        if meaning.retry:
+            return Judgement(Retry(outcome, policy=self._quota if meaning.quota else None))
+        return Judgement(Finish(outcome), Proof.GOOD)
 
-    def _refused(self, outcome: Outcome) -> None:
-        self._dispatcher.credentials_refused()
+    def _refused(self, exchange: Exchange, outcome: Outcome) -> Judgement:
+        if exchange.fields is not self._fields or self._went_back(outcome):
+            # it was not processed, and another account may be taken
+            return AGAIN
         _seldom.error(
             self.lane.settings.app,
             "Google refuses the app's credentials: check the service account, its project and its roles",
             game=self.lane.settings.app,
             reason=outcome.description,
         )
+        return Judgement(Finish(outcome), Proof.REFUSED)
 
 
 def _token_of(exchange: Exchange) -> str:
