@@ -41,6 +41,8 @@ _SLOW_S = 0.05
 
 Answers = SimpleQueue[list[Exchange]]
 
+#: Looked up for every answer.
+_RESPONSE, _NO_PROOF, _GOOD = End.RESPONSE, Proof.NONE, Proof.GOOD
 _WITHOUT_ANSWER: dict[End, Verdict] = {
     End.UNPROCESSED: Resend(),
     End.RESET: Retry(CONNECTION_ERROR),
@@ -136,27 +138,25 @@ class Dispatcher(Generic[P]):
             gevent.sleep(0)
 
     def _ended(self, exchange: Exchange) -> None:
-        if exchange.end is End.RESPONSE:
-            verdict, credentials = self._judge(exchange)
-            if credentials is Proof.GOOD:
-                self._refusals = 0
-            elif credentials is Proof.REFUSED:
-                self._refusals += 1
-            self._act(exchange, verdict)
-        else:
+        if exchange.end is not _RESPONSE:
             self._act(exchange, _WITHOUT_ANSWER[exchange.end])
+            return
+        verdict, credentials = self._judge(exchange)
+        if credentials is not _NO_PROOF:
+            self._refusals = 0 if credentials is _GOOD else self._refusals + 1
+        self._act(exchange, verdict)
 
     def _act(self, exchange: Exchange, verdict: Verdict) -> None:
         push: P = exchange.subject
-        match verdict:
-            case Finish(outcome):
-                self._put_off = 0
-                self.lane.finish(push, outcome)
-            case Retry(failure, wait_s, policy):
-                self._put_off += 1
-                self.lane.retry(push, failure, _retry_after_s(exchange) if wait_s is None else wait_s, policy)
-            case Resend():
-                self.lane.resend(push)
+        if isinstance(verdict, Finish):
+            self._put_off = 0
+            self.lane.finish(push, verdict.outcome)
+        elif isinstance(verdict, Retry):
+            self._put_off += 1
+            wait_s = _retry_after_s(exchange) if verdict.wait_s is None else verdict.wait_s
+            self.lane.retry(push, verdict.failure, wait_s, verdict.policy)
+        else:
+            self.lane.resend(push)
 
 
 def _retry_after_s(exchange: Exchange) -> float | None:

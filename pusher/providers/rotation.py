@@ -16,25 +16,22 @@ class Rotation(Generic[C]):
     def __init__(self, first: C) -> None:
         self.current = first
         self._proved: C | None = None
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether no answer has shown yet that the present ones are good."""
-        return self._proved is not None
+        #: No answer has shown yet that the present ones are good.
+        self.on_trial = False
 
     def change(self, new: C) -> None:
         """Uses new ones; those that were not proved are forgotten."""
         if self._proved is None:
             self._proved = self.current
-        self.current = new
+        self.current, self.on_trial = new, True
 
     def accepted(self) -> None:
         """The provider takes the present ones."""
-        self._proved = None
+        self._proved, self.on_trial = None, False
 
     def go_back(self) -> bool:
         """The provider refuses the present ones; false where there are no others."""
         if self._proved is None:
             return False
-        self.current, self._proved = self._proved, None
+        self.current, self._proved, self.on_trial = self._proved, None, False
         return True

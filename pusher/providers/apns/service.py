@@ -190,7 +190,8 @@ class ApnsService:
     def _judge(self, exchange: Exchange) -> Judgement:
         """What an answer means: 200 is success and nothing else."""
         if exchange.status == 200:
-            self._prove(exchange)
+            if self._rotation.on_trial:
+                self._prove(exchange)
             return ACCEPTED
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if not meaning.credentials:
