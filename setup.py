@@ -21,12 +21,18 @@ def requirements() -> list[str]:
     return [line for line in lines if line and not line.startswith((".", "-"))]
 
 
+#: Not the command line itself: gevent must patch the standard library before that is imported.
+COMMAND = """
+[console_scripts]
+pusher = pusher.__main__:main
+"""
+
 setup(
     name="pusher",
     version=version(),
     description="Sends push notifications from Kafka to Apple and Google and publishes every outcome",
     packages=find_packages(include=["pusher", "pusher.*"]),
-    package_data={"pusher": ["py.typed"], "pusher.daemon.admin": ["page.html"]},
+    package_data={"pusher": ["py.typed"], "pusher.config": ["doors.ini"], "pusher.daemon.admin": ["page.html"]},
     python_requires=">=3.11",
     install_requires=requirements(),
     # The package index has no sleekxmpp that builds on Python >= 3.10; packaging/sleekxmpp makes a wheel of it. Without

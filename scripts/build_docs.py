@@ -74,12 +74,12 @@ Read off the process when it is asked. At any moment `consumed` is the sum of `o
 def configuration() -> str:
     """docs/configuration.md."""
     parts = [NOTE, CONFIGURATION]
-    live = [setting for setting in settings.ALL if setting.has_effect]
+    live = [setting for setting in settings.declared() if setting.has_effect]
     for heading, beginnings in SECTIONS:
         rows = (_setting_row(setting) for setting in live if _section(setting.key) == beginnings)
         parts.append(f"## {heading}\n\n{_table(('Key', 'Value', 'Default', 'Meaning'), rows)}")
-    parts.append(_further_spellings(settings.ALL))
-    unread = (("`" + setting.key + "`", setting.text) for setting in settings.ALL if not setting.has_effect)
+    parts.append(_further_spellings(settings.declared()))
+    unread = (("`" + setting.key + "`", setting.text) for setting in settings.declared() if not setting.has_effect)
     parts.append(
         "## Keys without effect\n\nFiles that contain them go on working; they cost no warning.\n\n"
         + _table(("Key", "Why"), unread)

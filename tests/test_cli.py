@@ -15,6 +15,7 @@ from pusher.commands import cli
 from pusher.commands.cli import COMMANDS, Command, main
 from pusher.config import Config, settings
 from pusher.errors import StartError
+from pusher.providers.apns import settings as apns_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,7 +147,7 @@ def test_settings_as_flags_and_variables(spy: Spy, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PUSHER_QUEUE_GROUP", "variable")
     main(["--apns.port=1", "spy", "T", "--apns.host=h"], spy.rows)
     assert spy.config is not None
-    assert (spy.config[settings.APNS_PORT], spy.config[settings.APNS_HOST]) == (1, "h")
+    assert (spy.config[apns_settings.PORT], spy.config[apns_settings.HOST]) == (1, "h")
     assert spy.config[settings.QUEUE.group] == "variable"
     assert spy.args.topic == "T"
 

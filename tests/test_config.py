@@ -8,6 +8,8 @@ from pusher import config
 from pusher.config import Address, Config, ConfigError, settings
 from pusher.config.effective import effective
 from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
+from pusher.providers.apns import settings as apns_settings
+from pusher.providers.google import settings as google_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,18 +31,18 @@ def error(text: str = "", *flags: str, **variables: str) -> str:
 
 def test_a_flag_wins_over_a_variable_over_the_file_over_the_default() -> None:
     text = "apns: {port: 1}"
-    assert parse()[settings.APNS_PORT] == 443
-    assert parse(text)[settings.APNS_PORT] == 1
-    assert parse(text, APNS_PORT="2")[settings.APNS_PORT] == 2
-    assert parse(text, "--apns.port=3", APNS_PORT="2")[settings.APNS_PORT] == 3
+    assert parse()[apns_settings.PORT] == 443
+    assert parse(text)[apns_settings.PORT] == 1
+    assert parse(text, APNS_PORT="2")[apns_settings.PORT] == 2
+    assert parse(text, "--apns.port=3", APNS_PORT="2")[apns_settings.PORT] == 3
 
 
 def test_every_value_says_where_it_came_from() -> None:
     found = parse("apns:\n  port: 1\n", "--apns.host=h", QUEUE_GROUP="g")
-    assert found.where(settings.APNS_PORT) == "config.yaml:2"
+    assert found.where(apns_settings.PORT) == "config.yaml:2"
     assert found.where(settings.QUEUE.group) == "variable PUSHER_QUEUE_GROUP"
-    assert found.where(settings.APNS_HOST) == "flag --apns.host"
-    assert found.where(settings.APNS_CA_FILE) == "default"
+    assert found.where(apns_settings.HOST) == "flag --apns.host"
+    assert found.where(apns_settings.CA_FILE) == "default"
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -84,7 +86,7 @@ def test_names_of_variables(key: str, name: str) -> None:
     assert variable(key) == name
 
 
-@pytest.mark.parametrize("setting", [s for s in settings.ALL if "<app>" not in s.key], ids=lambda s: s.key)
+@pytest.mark.parametrize("setting", [s for s in settings.declared() if "<app>" not in s.key], ids=lambda s: s.key)
 def test_every_setting_is_read_from_file_variable_and_flag(setting: Setting[object]) -> None:
     shown = setting.default_shown
     for found in (
@@ -155,7 +157,7 @@ def test_keys_of_old_files_are_known_in_file_and_variable(key: str) -> None:
         ("INVALIDTOKEN_PG_DATABASE", "d", settings.PG_DATABASE, "d"),
         ("INVALIDTOKEN_PG_POOLSIZE", "3", settings.PG_POOL_SIZE, 3),
         ("STATS_STATSD_FLUSHINTERVALINMS", "250", settings.STATSD_FLUSH_INTERVAL, 0.25),
-        ("APNS_RETRY_MAXRETRYATTEMPTS", "9", settings.APNS_RETRY_MAX_ATTEMPTS, 9),
+        ("APNS_RETRY_MAXRETRYATTEMPTS", "9", apns_settings.RETRY_MAX_ATTEMPTS, 9),
     ],
 )
 def test_further_spellings(name: str, value: str, setting: Setting[object], expected: object) -> None:
@@ -177,18 +179,18 @@ def test_a_further_spelling_gives_way_to_the_key_itself_in_the_same_source() -> 
 
 def test_names_of_apps_keep_their_case_and_their_settings_ignore_it() -> None:
     found = parse("apns: {apps: MyGame, certs: {mygame: {keyID: A}}}", APNS_CERTS_MYGAME_TEAMID="T")
-    assert found[settings.APNS_APPS] == ("MyGame",)
-    assert found.of(settings.APNS_KEY_ID, "MyGame") == "A"
-    assert found.of(settings.APNS_TEAM_ID, "MyGame") == "T"
+    assert found[settings.of_provider("apns").apps] == ("MyGame",)
+    assert found.of(apns_settings.KEY_ID, "MyGame") == "A"
+    assert found.of(apns_settings.TEAM_ID, "MyGame") == "T"
     assert not found.warnings
 
 
 def test_a_parent_variable_sets_the_certificate_and_erases_nothing() -> None:
     text = "apns: {apps: game, certs: {game: {authKeyPath: a.p8, keyID: K, teamID: T, topic: com.x}}}"
     found = parse(text, APNS_CERTS_GAME="/certs/game.pem")
-    assert found.of(settings.APNS_CERT_PATH, "game") == "/certs/game.pem"
-    assert found.of(settings.APNS_AUTH_KEY_PATH, "game") == "a.p8"
-    assert found.of(settings.APNS_TOPIC, "game") == "com.x"
+    assert found.of(apns_settings.CERT_PATH, "game") == "/certs/game.pem"
+    assert found.of(apns_settings.AUTH_KEY_PATH, "game") == "a.p8"
+    assert found.of(apns_settings.TOPIC, "game") == "com.x"
     assert not found.warnings
 
 
@@ -202,28 +204,28 @@ def test_variables_of_apps_with_underscores_and_dashes() -> None:
             "APNS_CERTS_A_B": "ab.pem",
         },
     )
-    assert [found.of(settings.APNS_KEY_ID, app) for app in ("a", "a_b", "a-b")] == ["1", "2", "3"]
-    assert [found.of(settings.APNS_CERT_PATH, app) for app in ("a", "a_b", "a-b")] == ["", "ab.pem", ""]
+    assert [found.of(apns_settings.KEY_ID, app) for app in ("a", "a_b", "a-b")] == ["1", "2", "3"]
+    assert [found.of(apns_settings.CERT_PATH, app) for app in ("a", "a_b", "a-b")] == ["", "ab.pem", ""]
     assert not found.warnings
 
 
 def test_the_full_name_of_one_app_wins_over_the_short_one_of_another() -> None:
     found = parse("apns: {apps: 'a, a_keyid'}", APNS_CERTS_A_KEYID="1")
-    assert found.of(settings.APNS_KEY_ID, "a") == "1"
-    assert found.of(settings.APNS_CERT_PATH, "a_keyid") == ""
+    assert found.of(apns_settings.KEY_ID, "a") == "1"
+    assert found.of(apns_settings.CERT_PATH, "a_keyid") == ""
 
 
 def test_an_app_with_a_dot_in_its_name() -> None:
     found = parse("apns: {apps: g.x}\napns.certs: {g.x: {keyID: K}}")
-    assert found.of(settings.APNS_KEY_ID, "g.x") == "K"
+    assert found.of(apns_settings.KEY_ID, "g.x") == "K"
 
 
 def test_service_accounts_as_text_or_as_mapping() -> None:
     accounts = """{a: '{"project_id": "x"}', b: {project_id: "ü"}, c: {}}"""
     found = parse(f"gcm: {{apps: a b c, firebaseCredentials: {accounts}}}")
-    assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "a") == '{"project_id": "x"}'
-    assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "b") == '{"project_id": "ü"}'
-    assert found.of(settings.GCM_FIREBASE_CREDENTIALS, "c") == "{}"
+    assert found.of(google_settings.FIREBASE_CREDENTIALS, "a") == '{"project_id": "x"}'
+    assert found.of(google_settings.FIREBASE_CREDENTIALS, "b") == '{"project_id": "ü"}'
+    assert found.of(google_settings.FIREBASE_CREDENTIALS, "c") == "{}"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_service_accounts_as_text_or_as_mapping() -> None:
 )  # fmt: skip
 def test_a_service_account_as_mapping_is_taken_as_written(account: str, text: str) -> None:
     found = parse(f"gcm: {{apps: a, firebaseCredentials: {{a: {account}}}}}")
-    assert orjson.loads(found.of(settings.GCM_FIREBASE_CREDENTIALS, "a")) == orjson.loads(text)
+    assert orjson.loads(found.of(google_settings.FIREBASE_CREDENTIALS, "a")) == orjson.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -318,12 +320,12 @@ def test_brackets_around_a_variable_are_nothing_special() -> None:
 
 @pytest.mark.parametrize("text", ["apns: {apps: 'a, b'}", "apns: {apps: a b}", "apns: {apps: [a, b, a]}"])
 def test_lists_of_apps(text: str) -> None:
-    assert parse(text)[settings.APNS_APPS] == ("a", "b")
-    assert parse(APNS_APPS="a, b")[settings.APNS_APPS] == ("a", "b")
+    assert parse(text)[settings.of_provider("apns").apps] == ("a", "b")
+    assert parse(APNS_APPS="a, b")[settings.of_provider("apns").apps] == ("a", "b")
 
 
 def test_no_app_is_no_app() -> None:
-    assert parse("apns: {apps: ''}")[settings.APNS_APPS] == ()
+    assert parse("apns: {apps: ''}")[settings.of_provider("apns").apps] == ()
 
 
 def test_brokers_are_kept_as_they_are_written() -> None:
@@ -382,10 +384,10 @@ def test_durations_are_shown_in_the_unit_of_their_key() -> None:
 def test_scalars_are_the_text_that_the_file_has() -> None:
     text = "apns: {apps: 007, certs: {007: {keyID: 0123456789, teamID: 12345E6789}}}\ngcm.apps: 1_0\n"
     found = parse(text)
-    assert found[settings.APNS_APPS] == ("007",)
-    assert found.of(settings.APNS_KEY_ID, "007") == "0123456789"
-    assert found.of(settings.APNS_TEAM_ID, "007") == "12345E6789"
-    assert found[settings.GCM_APPS] == ("1_0",)
+    assert found[settings.of_provider("apns").apps] == ("007",)
+    assert found.of(apns_settings.KEY_ID, "007") == "0123456789"
+    assert found.of(apns_settings.TEAM_ID, "007") == "12345E6789"
+    assert found[settings.of_provider("gcm").apps] == ("1_0",)
 
 
 def test_addresses() -> None:
@@ -505,7 +507,7 @@ def test_the_files_that_ship_are_flawless(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null"])
 def test_a_file_may_be_empty(text: str) -> None:
-    assert parse(text)[settings.APNS_PORT] == 443
+    assert parse(text)[apns_settings.PORT] == 443
 
 
 def test_merged_mappings() -> None:
@@ -539,7 +541,7 @@ def test_effective_settings_show_values_sources_and_no_secret() -> None:
 
 
 def test_every_setting_is_described_and_its_default_is_valid() -> None:
-    assert len({setting.key.lower() for setting in settings.ALL}) == len(settings.ALL) > 120
-    for setting in settings.ALL:
+    assert len({setting.key.lower() for setting in settings.declared()}) == len(settings.declared()) > 120
+    for setting in settings.declared():
         assert setting.text.endswith(".") or setting.text.endswith(")")
         assert setting.kind.parse(setting.default_shown) == setting.default

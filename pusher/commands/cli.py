@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pusher import __version__, config
-from pusher.config import Config, platforms, settings
+from pusher.config import Config, doors, settings
 from pusher.config.effective import effective
 from pusher.errors import StartError
 from pusher.telemetry import log as logging_setup
@@ -83,8 +83,12 @@ def _simulator(name: str, text: str) -> Command:
     return Command(name, text, f"{module}:run", f"{module}:add_arguments", configured=False)
 
 
+_PLATFORMS = doors.installed(doors.PROVIDERS)
 COMMANDS = (
-    *(Command(word, f"send pushes of the platform {word}", _send, _add_check) for word in platforms.WORDS),
+    *(
+        Command(word, f"send pushes of the platform {word}", _send, _add_check)
+        for word in doors.installed(doors.PROVIDERS)
+    ),
     Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check),
     Command("version", "print the version", _print_version, configured=False),
     Command("settings", "print the settings in force and where each comes from", _print_settings),

@@ -18,10 +18,10 @@ from gevent.event import Event
 
 from pusher.broker.interface import Done, Header
 from pusher.broker.offsets import TopicPartition, Tracker
-from pusher.config import Config, platforms
+from pusher.config import Config, settings
 from pusher.daemon.greenlets import Greenlets
 from pusher.errors import StartError
-from pusher.providers.provider import OpenLane, Shown, provider
+from pusher.providers.provider import OpenLane, Shown, provider, words
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Sends one push through an app's own settings and prints its feedback. Exit status 0: the provider accepted it."
     )
-    parser.add_argument("platform", choices=sorted(platforms.WORDS), help="to Apple or to Google")
+    parser.add_argument("platform", choices=words(), help="to Apple or to Google")
     parser.add_argument("--app", required=True, help="one of apns.apps or gcm.apps")
     parser.add_argument("--token", required=True, help="of the device; gcm: /topics/NAME too")
     parser.add_argument("--title")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, config: Config) -> int:
     """Waits for the outcome; 0 when the provider has accepted the push. Raises ``StartError``."""
-    apps = config[provider(args.platform).apps]
+    apps = config[settings.of_provider(args.platform).apps]
     if args.app not in apps:
         raise StartError(f"--app {args.app}: {args.platform}.apps has {', '.join(apps) or 'no app'}")
     message = orjson.dumps(provider(args.platform).message(_pushed(args)))

@@ -95,9 +95,9 @@ def parse(
     """As :func:`load`, from the file's text."""
     lines = file.parse(text, name, _takes_mapping)
     variables = {key: value for key, value in (environ or {}).items() if key.startswith(_PREFIX) and value}
-    plain = _Names(setting for setting in settings.ALL if not isinstance(setting, AppSetting))
+    plain = _Names(setting for setting in settings.declared() if not isinstance(setting, AppSetting))
     values, rest = _merge(plain, lines, variables, flags, name)
-    apps = {key: values[setting.key.lower()].value for key, setting in settings.APPS_OF.items()}
+    apps = {key: values[setting.key.lower()].value for key, setting in settings.apps().items()}
     own = _Names(_for_apps(apps))
     of_apps, rest = _merge(own, lines, variables, rest, name)
     if rest:
@@ -112,7 +112,7 @@ def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:
     """The settings of every configured app."""
     everybody = dict.fromkeys(app for names in apps.values() for app in names)
     for app in everybody:
-        for setting in settings.ALL:
+        for setting in settings.declared():
             if isinstance(setting, AppSetting) and app in apps.get(setting.key.partition(".")[0], everybody):
                 yield setting.for_app(app)
 
@@ -121,7 +121,7 @@ def _takes_mapping(key: str) -> bool:
     """Whether a mapping at this key is a value."""
     return any(
         isinstance(setting.kind, Credentials) and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
-        for setting in settings.ALL
+        for setting in settings.declared()
     )
 
 

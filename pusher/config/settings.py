@@ -6,18 +6,18 @@ docs/configuration.md. Times come out in seconds, whatever unit the key counts i
 
 from __future__ import annotations
 
-import importlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from pusher.config import platforms
+from pusher.config import doors
 from pusher.config.schema import (
     Address,
-    AppSetting,
     Bool,
     Brokers,
     Choice,
-    Credentials,
     Duration,
     HostPort,
     Int,
@@ -28,12 +28,14 @@ from pusher.config.schema import (
     Setting,
     Text,
     Topic,
-    Url,
     unused,
 )
 from pusher.config.unused import UNUSED
 
 _PORT = Int(1, 65_535)
+
+#: The words of all providers, as alternatives of a regular expression.
+PLATFORMS = "|".join(map(re.escape, doors.installed(doors.PROVIDERS)))
 
 # --- the process
 
@@ -61,132 +63,29 @@ SQLITE_RETENTION = Setting(
     "How long the embedded broker keeps records; those that a group has not finished are never removed.",
 )
 
-# --- APNs
+# --- each provider
 
-APNS_APPS = Setting("apns.apps", List(), (), "Apps that `apns` serves.")
-APNS_AUTH_KEY_PATH = AppSetting("apns.certs.<app>.authKeyPath", Path(), "", "Apple's .p8 key (PKCS#8 PEM, EC).")
-APNS_KEY_ID = AppSetting("apns.certs.<app>.keyID", Text(), "", "Id of the .p8 key, ten characters.")
-APNS_TEAM_ID = AppSetting("apns.certs.<app>.teamID", Text(), "", "Id of the team at Apple, ten characters.")
-APNS_TOPIC = AppSetting("apns.certs.<app>.topic", Text(), "", "Bundle id of the app, sent as `apns-topic`.")
-APNS_CERT_PATH = AppSetting(
-    "apns.certs.<app>.certPath",
-    Path(),
-    "",
-    "Client certificate instead of a .p8 key: .pem with its key, or .p12.",
-    aliases=("apns.certs.<app>",),
-)
-APNS_CERT_PASSWORD = AppSetting("apns.certs.<app>.certPassword", Secret(), "", "Password of the certificate's key.")
-APNS_HOST = Setting(
-    "apns.host",
-    Text(),
-    "",
-    'Host of APNs; "" = `api.push.apple.com` with `--production`, else `api.sandbox.push.apple.com`.',
-)
-APNS_PORT = Setting("apns.port", _PORT, 443, "Port of APNs (Apple also answers at 2197).")
-APNS_CA_FILE = Setting("apns.caFile", Path(), "", "PEM certificates trusted besides the system's.")
-APNS_CRL_FILE = Setting("apns.crlFile", Path(), "", "PEM revocation lists; with `apns.caFile` only.")
-APNS_CONCURRENT_WORKERS = Setting(
-    "apns.concurrentWorkers", Int(1, unit="requests"), 10, "Requests in flight at once, for each app."
-)
-APNS_CONNECTION_POOL_SIZE = Setting("apns.connectionPoolSize", Int(1, unit="connections"), 1, "Links of each app.")
-APNS_PUSH_QUEUE_SIZE = Setting(
-    "apns.pushQueueSize",
-    Int(1, unit="pushes"),
-    2_000,
-    "Pushes of an app that wait to be sent, retries included, from which on its partitions are paused.",
-)
-APNS_REQUEST_TIMEOUT = Setting(
-    "apns.requestTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest wait for an answer; then the push is retried."
-)
-APNS_CONNECT_TIMEOUT = Setting(
-    "apns.connectTimeout", Duration("s", minimum_s=0.001), 10.0, "Longest time that a connection may take to stand."
-)
-APNS_RECONNECT_INTERVAL = Setting(
-    "apns.reconnect.interval", Duration("s", minimum_s=0.001), 1.0, "First wait before connecting again; it doubles."
-)
-APNS_RECONNECT_MAX_INTERVAL = Setting(
-    "apns.reconnect.maxInterval", Duration("s", minimum_s=0.001), 60.0, "Longest wait before connecting again."
-)
-APNS_RETRY_INTERVAL = Setting(
-    "apns.retry.interval", Duration("s"), 1.0, "First wait before a retry; it doubles, with jitter, up to 60 s."
-)
-APNS_RETRY_MAX_ATTEMPTS = Setting(
-    "apns.retry.maxAttempts",
-    Int(1, unit="sends"),
-    3,
-    "Sends of a push in all, the first included.",
-    aliases=("apns.retry.maxRetryAttempts",),
-)
-APNS_LOG_STATS_INTERVAL = Setting(
-    "apns.logStatsInterval", Duration("ms", minimum_s=0.001), 5.0, "Period of the summary line of each app."
-)
 
-# --- Google
+class ProviderSettings(NamedTuple):
+    """What every provider has, under its word."""
 
-GCM_APPS = Setting("gcm.apps", List(), (), "Apps that `gcm` serves.")
-GCM_FIREBASE_CREDENTIALS = AppSetting(
-    "gcm.firebaseCredentials.<app>",
-    Credentials(),
-    "",
-    "Service account, as JSON text or as the path of its file: the app is served through FCM HTTP v1.",
-)
-GCM_API_KEY = AppSetting("gcm.certs.<app>.apiKey", Secret(), "", "Server key: the app is served through XMPP.")
-GCM_SENDER_ID = AppSetting("gcm.certs.<app>.senderID", Text(), "", "Sender id that belongs to the server key.")
-GCM_PUSH_QUEUE_SIZE = Setting("gcm.pushQueueSize", Int(1, unit="pushes"), 2_000, "As `apns.pushQueueSize`.")
-GCM_LOG_STATS_INTERVAL = Setting(
-    "gcm.logStatsInterval", Duration("ms", minimum_s=0.001), 5.0, "Period of the summary line of each app."
-)
-GCM_XMPP_HOST = Setting("gcm.xmpp.host", Text(empty=False), "fcm-xmpp.googleapis.com", "Host of the XMPP service.")
-GCM_XMPP_PORT = Setting(
-    "gcm.xmpp.port", Int(0, 65_535), 0, "Port of the XMPP service; 0 = 5235 with `--production`, else 5236."
-)
-GCM_XMPP_CA_FILE = Setting("gcm.xmpp.caFile", Path(), "", "PEM certificates trusted besides the system's.")
-GCM_XMPP_CRL_FILE = Setting("gcm.xmpp.crlFile", Path(), "", "PEM revocation lists; with `gcm.xmpp.caFile` only.")
-GCM_PING_INTERVAL = Setting("gcm.pingInterval", Duration("s", minimum_s=0.001), 20.0, "XMPP: time between pings.")
-GCM_PING_TIMEOUT = Setting(
-    "gcm.pingTimeout", Duration("s", minimum_s=0.001), 30.0, "XMPP: longest wait for a pong; then the link is replaced."
-)
-GCM_MAX_PENDING_MESSAGES = Setting(
-    "gcm.maxPendingMessages",
-    Int(1, unit="messages"),
-    100,
-    "XMPP: unacknowledged messages a connection; Google admits 100.",
-)
-GCM_ACK_TIMEOUT = Setting(
-    "gcm.ackTimeout", Duration("s", minimum_s=0.001), 60.0, "XMPP: longest wait for an answer; then it is retried."
-)
-GCM_RECONNECT_INTERVAL = Setting(
-    "gcm.reconnect.interval", Duration("s", minimum_s=0.001), 1.0, "First wait before connecting again; it doubles."
-)
-GCM_RECONNECT_MAX_INTERVAL = Setting(
-    "gcm.reconnect.maxInterval", Duration("s", minimum_s=0.001), 60.0, "Longest wait before connecting again."
-)
-GCM_RETRY_MAX_ATTEMPTS = Setting("gcm.retry.maxAttempts", Int(1, unit="sends"), 5, "XMPP: sends of a push in all.")
-GCM_RETRY_INTERVAL = Setting("gcm.retry.interval", Duration("s"), 1.0, "XMPP: first wait before a retry; it doubles.")
-GCM_CONCURRENT_WORKERS = Setting(
-    "gcm.concurrentWorkers", Int(1, unit="requests"), 100, "FCM: requests in flight at once, for each app."
-)
-FCM_ENDPOINT = Setting("gcm.fcm.endpoint", Url(), "https://fcm.googleapis.com", "Address of FCM HTTP v1.")
-FCM_CA_FILE = Setting("gcm.fcm.caFile", Path(), "", "PEM certificates trusted besides the system's.")
-FCM_CRL_FILE = Setting("gcm.fcm.crlFile", Path(), "", "PEM revocation lists; with `gcm.fcm.caFile` only.")
-FCM_CONNECTION_POOL_SIZE = Setting("gcm.fcm.connectionPoolSize", Int(1, unit="connections"), 1, "Links of each app.")
-FCM_REQUEST_TIMEOUT = Setting(
-    "gcm.fcm.requestTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest wait for an answer; then it is retried."
-)
-FCM_RETRY_MAX_ATTEMPTS = Setting("gcm.fcm.retry.maxAttempts", Int(1, unit="sends"), 5, "FCM: sends of a push in all.")
-FCM_RETRY_INTERVAL = Setting(
-    "gcm.fcm.retry.interval", Duration("s"), 10.0, "FCM: first wait before a retry; it doubles, with jitter."
-)
-FCM_RETRY_MAX_ELAPSED = Setting(
-    "gcm.fcm.retry.maxElapsed", Duration("s"), 3_600.0, "FCM: no retry later than this after the first send."
-)
+    apps: Setting[tuple[str, ...]]
+    log_stats_interval: Setting[float]
 
-#: Where the names of apps stand, by the first word of the apps' own keys.
-APPS_OF = {"apns": APNS_APPS, "gcm": GCM_APPS} | {
-    word: Setting(f"{word}.apps", List(), (), f"Apps that `{word}` serves.")
-    for word in platforms.WORDS
-    if word not in ("apns", "gcm")
-}
+
+@cache
+def of_provider(word: str) -> ProviderSettings:
+    """The settings that every provider has."""
+    return ProviderSettings(
+        Setting(f"{word}.apps", List(), (), f"Apps that `{word}` serves."),
+        Setting(
+            f"{word}.logStatsInterval",
+            Duration("ms", minimum_s=0.001),
+            5.0,
+            "Period of the summary line of each app.",
+        ),
+    )
+
 
 # --- what is consumed
 
@@ -257,12 +156,10 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
 
 #: What the senders consume.
 QUEUE = _queue(
-    "queue", f"^push-.+_({platforms.PATTERN})[_-](single|massive)", "Consumed topics; others' platforms are left out."
+    "queue", f"^push-.+_({PLATFORMS})[_-](single|massive)", "Consumed topics; others' platforms are left out."
 )
 #: What the feedback listener consumes.
-LISTENER_QUEUE = _queue(
-    "feedbackListeners.queue", f"^push-.+-({platforms.PATTERN})-feedbacks$", "Consumed feedback topics."
-)
+LISTENER_QUEUE = _queue("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Consumed feedback topics.")
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
     Topic(),
@@ -408,20 +305,29 @@ ARCHIVE_TABLE = Setting(
 )
 
 
-def _declared() -> tuple[Setting[Any], ...]:
-    """All settings of this module, in the order in which they stand here."""
-    found: list[Setting[Any]] = []
-    for value in globals().copy().values():
-        if isinstance(value, Setting):
-            found.append(value)
-        elif isinstance(value, QueueSettings):
-            found += vars(value).values()
-    for word in platforms.WORDS:
-        if word not in ("apns", "gcm"):
-            found.append(APPS_OF[word])
-            own = vars(importlib.import_module(f"{platforms.PACKAGES[word]}.settings"))
-            found += [value for value in own.values() if isinstance(value, Setting)]
+@cache
+def declared() -> tuple[Setting[Any], ...]:
+    """All settings, in the order in which they are declared: pusher's own, then those of whatever is plugged in.
+
+    A module behind a door may have a tuple ``UNUSED`` as well. Raises ``StartError`` where one cannot be imported.
+    """
+    found = [*_settings_in(globals())]
+    for word in doors.installed(doors.PROVIDERS):
+        found += of_provider(word)
+    for door in doors.installed(doors.SETTINGS).values():
+        module = vars(door.load())
+        found += [*_settings_in(module), *module.get("UNUSED", ())]
     return (*found, *UNUSED)
 
 
-ALL: tuple[Setting[Any], ...] = _declared()
+def apps() -> Mapping[str, Setting[tuple[str, ...]]]:
+    """Where the names of apps stand, by the first word of the apps' own keys."""
+    return {word: of_provider(word).apps for word in doors.installed(doors.PROVIDERS)}
+
+
+def _settings_in(module: Mapping[str, object]) -> Iterator[Setting[Any]]:
+    for value in list(module.values()):
+        if isinstance(value, Setting):
+            yield value
+        elif isinstance(value, QueueSettings):
+            yield from vars(value).values()

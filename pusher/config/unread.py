@@ -16,7 +16,7 @@ class Unread:
 
     def __init__(self, keys: Mapping[str, Setting[Any]], variables: Collection[str]) -> None:
         self._keys, self._variables = keys, variables
-        self._of_apps = [setting for setting in settings.ALL if isinstance(setting, AppSetting)]
+        self._of_apps = [setting for setting in settings.declared() if isinstance(setting, AppSetting)]
         near = [setting.key for setting in (*keys.values(), *self._of_apps)]
         self._near_keys = {key.lower(): key for key in near}
         self._near_variables = {variable(key): variable(key) for key in near}
@@ -58,7 +58,7 @@ class Unread:
             pattern = variable(setting.key) if dot == "_" else setting.key
             before, _, after = pattern.partition(APP.upper() if dot == "_" else APP)
             found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name, re.IGNORECASE)
-            apps = settings.APPS_OF.get(setting.key.partition(".")[0])
+            apps = settings.apps().get(setting.key.partition(".")[0])
             if found and apps and setting.has_effect:
                 return f"{before}{found[1]}: nothing reads it, because {found[1]!r} is not in {apps.key}"
         return None

@@ -6,12 +6,6 @@ from pusher.config.schema import AppSetting, Setting, Unused, unused
 
 #: Accepted without a warning.
 UNUSED: tuple[Setting[str], ...] = (
-    unused("apns.responseChannelSize"),
-    unused("apns.rateLimit.rpm"),
-    unused("apns.dedup.ttl"),
-    unused("gcm.client.initialization.retries", text="Accepted, no effect: connecting is retried for ever."),
-    unused("gcm.rateLimit.rpm"),
-    unused("gcm.dedup.ttl"),
     unused("feedback.kafka.topics", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
     unused("feedback.kafka.topic", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
     unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),

@@ -21,7 +21,7 @@ import gevent
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
-from pusher.config import Config, platforms, settings
+from pusher.config import Config, settings
 from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
@@ -35,7 +35,7 @@ from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
 from pusher.listener.sorter import Sorter, topic_name
 from pusher.listener.tokens import Table
-from pusher.providers.provider import all_apps
+from pusher.providers.provider import all_apps, words
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
@@ -63,7 +63,7 @@ class Listener:
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
         self._archive = archive_of(config)
         self._names: dict[str, TopicName | None] = {}
-        self._sorters = {platform: Sorter(platform) for platform in platforms.WORDS}
+        self._sorters = {platform: Sorter(platform) for platform in words()}
         self._deleters: dict[TopicName, Deleter] = {}
         self._consumed: Counter[TopicName] = Counter()
         self._stopping = False

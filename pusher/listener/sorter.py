@@ -15,7 +15,7 @@ import orjson
 
 from pusher.broker.interface import Record
 from pusher.broker.offsets import Tracker
-from pusher.config import platforms
+from pusher.config.settings import PLATFORMS
 from pusher.providers.provider import provider
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage, Json
@@ -25,7 +25,7 @@ from pusher.push.topics import TopicName
 _SHAPES = 1_000
 #: Ours have some 100; what others write must not stay in memory.
 _MAX_SHAPE_CHARACTERS = 500
-_NAME = re.compile(r"push-(.+)[-_](" + platforms.PATTERN + ")" + topics.FEEDBACKS, re.DOTALL)
+_NAME = re.compile(r"push-(.+)[-_](" + PLATFORMS + ")" + topics.FEEDBACKS, re.DOTALL)
 
 #: Names of fields. None stands for one that is absent: no name in JSON equals it.
 Shape = tuple[str | None, ...]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from pusher.broker.interface import Publisher
-from pusher.config import Config, Setting, platforms, settings
+from pusher.config import Config, doors, settings
 from pusher.errors import StartError
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.tls import TlsTrust
@@ -119,8 +118,6 @@ class Provider:
 
     word: str
     text: str
-    apps: Setting[tuple[str, ...]]
-    summary_interval: Setting[float]
     #: How the requests of an app are read.
     parser: Callable[[Config, str], Callable[..., Push]]
     build: Callable[[Config, str, OpenLane], Service]
@@ -136,13 +133,18 @@ class Provider:
 
 def provider(word: str) -> Provider:
     """The provider of a platform."""
-    found: Provider = importlib.import_module(f"{platforms.PACKAGES[word]}.provider").PROVIDER
+    found: Provider = doors.door(doors.PROVIDERS, word).load()
     return found
+
+
+def words() -> tuple[str, ...]:
+    """Of all providers: they stand in topics and name the commands that send."""
+    return tuple(doors.installed(doors.PROVIDERS))
 
 
 def all_apps(config: Config) -> tuple[str, ...]:
     """Of all platforms."""
-    return tuple(app for word in platforms.WORDS for app in config[settings.APPS_OF[word]])
+    return tuple(app for setting in settings.apps().values() for app in config[setting])
 
 
 def check_connection(origin: Origin, trust: TlsTrust, timeout_s: float) -> str:

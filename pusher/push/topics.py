@@ -10,12 +10,12 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pusher.config import platforms
+from pusher.config.settings import PLATFORMS
 
 FEEDBACKS, INVALID, HELD = "-feedbacks", "-invalid", "-held"
 #: Stands for a game or platform that a topic's name does not tell.
 UNKNOWN = "unknown"
-_SPLIT = re.compile(r"(?=[-_](" + platforms.PATTERN + "))")
+_SPLIT = re.compile(r"(?=[-_](" + PLATFORMS + "))")
 _PREFIX = "push-"
 
 

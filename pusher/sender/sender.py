@@ -45,7 +45,7 @@ class Sender:
         #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
         self._newest = config
         self._provider = provider(platform)
-        self._apps = config[self._provider.apps]
+        self._apps = config[settings.of_provider(platform).apps]
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = Stats.from_config(config, self._hostname)
@@ -153,7 +153,7 @@ class Sender:
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
-        interval_s = self._config[self._provider.summary_interval]
+        interval_s = self._config[settings.of_provider(self.platform).log_stats_interval]
         before: dict[str, dict[str, int]] = {}
         while True:
             gevent.sleep(interval_s)

@@ -8,7 +8,7 @@ from pusher.config.loader import Config, parse
 from pusher.config.schema import ITEM_END, Secret, variable
 from tests.fuzz.draw import Draw
 
-KEYS = tuple(setting.key.replace("<app>", "game") for setting in settings.ALL)
+KEYS = tuple(setting.key.replace("<app>", "game") for setting in settings.declared())
 VALUES = ("1", "100", "true", "1m30s", "a, b", "[a, b]", "host:1", "host:1,[::1]:2", "sqlite:///x", "https://h", "info")
 APPS = "apns: {apps: game}\ngcm: {apps: game}\n"
 
@@ -40,7 +40,7 @@ def values(data: bytes) -> None:
 def one(data: bytes) -> None:
     """One setting: it takes a text from any source in the same way, and shows what it has taken so that it reads."""
     draw = Draw(data)
-    setting, key = settings.ALL[draw.number(len(settings.ALL))], ""
+    setting, key = settings.declared()[draw.number(len(settings.declared()))], ""
     key = setting.key.replace("<app>", "game")
     value = draw.rest().decode("utf-8", "replace").replace("\0", "")
     apps = {"PUSHER_APNS_APPS": "game", "PUSHER_GCM_APPS": "game"}

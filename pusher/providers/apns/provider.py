@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pusher.config import Config, settings
+from pusher.config import Config
+from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
+from pusher.providers.apns import settings
 from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
@@ -20,16 +22,16 @@ from pusher.push.retry import RetryPolicy
 
 def apns_credentials(config: Config, app: str) -> Credentials:
     """Reads an app's credentials for Apple. Raises ``CredentialError``."""
-    trust = TlsTrust(config[settings.APNS_CA_FILE], config[settings.APNS_CRL_FILE])
-    certificate = config.of(settings.APNS_CERT_PATH, app)
-    key = config.of(settings.APNS_AUTH_KEY_PATH, app)
+    trust = TlsTrust(config[settings.CA_FILE], config[settings.CRL_FILE])
+    certificate = config.of(settings.CERT_PATH, app)
+    key = config.of(settings.AUTH_KEY_PATH, app)
     if key:
-        key_id, team_id = config.of(settings.APNS_KEY_ID, app), config.of(settings.APNS_TEAM_ID, app)
+        key_id, team_id = config.of(settings.KEY_ID, app), config.of(settings.TEAM_ID, app)
         if not (key_id and team_id):
             raise CredentialError(f"apns.certs.{app}.keyID and .teamID must be set beside .authKeyPath")
         credentials = Credentials(trust, token=ProviderToken.load(key, key_id, team_id))
     elif certificate:
-        password = config.of(settings.APNS_CERT_PASSWORD, app)
+        password = config.of(settings.CERT_PASSWORD, app)
         credentials = Credentials(trust, certificate=ClientCertificate.load(certificate, password))
     else:
         raise CredentialError(f"set apns.certs.{app}.authKeyPath, keyID and teamID, or apns.certs.{app}.certPath")
@@ -39,30 +41,30 @@ def apns_credentials(config: Config, app: str) -> Credentials:
 
 def apns_host(config: Config) -> str:
     """``apns.host``, or Apple's for the environment."""
-    return config[settings.APNS_HOST] or (PRODUCTION_HOST if config.production else SANDBOX_HOST)
+    return config[settings.HOST] or (PRODUCTION_HOST if config.production else SANDBOX_HOST)
 
 
 def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
     credentials = apns_credentials(config, app)
-    retry = RetryPolicy(config[settings.APNS_RETRY_INTERVAL], config[settings.APNS_RETRY_MAX_ATTEMPTS])
+    retry = RetryPolicy(config[settings.RETRY_INTERVAL], config[settings.RETRY_MAX_ATTEMPTS])
     parser = _parser(config, app)
-    lane = open_lane("apns", parser, apns_feedback, retry, config[settings.APNS_PUSH_QUEUE_SIZE])
+    lane = open_lane("apns", parser, apns_feedback, retry, config[settings.PUSH_QUEUE_SIZE])
     how = ApnsSettings(
         host=apns_host(config),
-        port=config[settings.APNS_PORT],
-        connections=config[settings.APNS_CONNECTION_POOL_SIZE],
-        max_in_flight=config[settings.APNS_CONCURRENT_WORKERS],
-        request_timeout_s=config[settings.APNS_REQUEST_TIMEOUT],
+        port=config[settings.PORT],
+        connections=config[settings.CONNECTION_POOL_SIZE],
+        max_in_flight=config[settings.CONCURRENT_WORKERS],
+        request_timeout_s=config[settings.REQUEST_TIMEOUT],
         policy=Policy(
-            connect_timeout_s=config[settings.APNS_CONNECT_TIMEOUT],
-            back_off=BackOff(config[settings.APNS_RECONNECT_INTERVAL], config[settings.APNS_RECONNECT_MAX_INTERVAL]),
+            connect_timeout_s=config[settings.CONNECT_TIMEOUT],
+            back_off=BackOff(config[settings.RECONNECT_INTERVAL], config[settings.RECONNECT_MAX_INTERVAL]),
         ),
     )
     return ApnsService(lane, how, credentials)
 
 
 def _parser(config: Config, app: str) -> ApnsParser:
-    return ApnsParser(config.of(settings.APNS_TOPIC, app))
+    return ApnsParser(config.of(settings.TOPIC, app))
 
 
 def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:
@@ -74,7 +76,7 @@ def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:
 
 
 def _apns_checks(config: Config) -> Iterator[Check]:
-    for app in config[settings.APNS_APPS]:
+    for app in config[of_provider("apns").apps]:
         yield f"apns {app}", lambda app=app: _apns(config, app)  # type: ignore[misc]
 
 
@@ -85,8 +87,8 @@ def _apns(config: Config, app: str) -> str:
     if credentials.token is not None:
         credentials.token.current()
         what = "provider token"
-    origin = Origin(apns_host(config), config[settings.APNS_PORT])
-    return f"{what} made, {check_connection(origin, credentials.trust, config[settings.APNS_CONNECT_TIMEOUT])}"
+    origin = Origin(apns_host(config), config[settings.PORT])
+    return f"{what} made, {check_connection(origin, credentials.trust, config[settings.CONNECT_TIMEOUT])}"
 
 
 def _message(shown: Shown) -> dict[str, Json]:
@@ -107,8 +109,6 @@ def _told(fields: Mapping[str, Json]) -> Told | None:
 PROVIDER = Provider(
     "apns",
     "send pushes to Apple",
-    settings.APNS_APPS,
-    settings.APNS_LOG_STATS_INTERVAL,
     _parser,
     _build_apns,
     _reload_apns,

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pusher.config import Config, settings
+from pusher.config import Config
+from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
+from pusher.providers.google import settings
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser
@@ -32,13 +34,15 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+#: A --check waits so long for a connection.
+_CONNECT_TIMEOUT_S = 10.0
 #: By ``--production``.
 _XMPP_PORTS = {True: 5235, False: 5236}
 
 
 def over_fcm(config: Config, app: str) -> bool:
     """Whether an app has a service account."""
-    return bool(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    return bool(config.of(settings.FIREBASE_CREDENTIALS, app))
 
 
 def _parser(config: Config, app: str) -> Callable[..., Push]:
@@ -46,7 +50,7 @@ def _parser(config: Config, app: str) -> Callable[..., Push]:
 
 
 def _google_back_off(config: Config) -> BackOff:
-    return BackOff(config[settings.GCM_RECONNECT_INTERVAL], config[settings.GCM_RECONNECT_MAX_INTERVAL])
+    return BackOff(config[settings.RECONNECT_INTERVAL], config[settings.RECONNECT_MAX_INTERVAL])
 
 
 def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
@@ -55,7 +59,7 @@ def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
 
 def xmpp_settings(config: Config, app: str) -> GcmSettings:
     """How an app talks to Google over XMPP. Raises ``StartError`` without credentials, or without the XMPP library."""
-    sender_id, api_key = config.of(settings.GCM_SENDER_ID, app), config.of(settings.GCM_API_KEY, app)
+    sender_id, api_key = config.of(settings.SENDER_ID, app), config.of(settings.API_KEY, app)
     if not (sender_id and api_key):
         raise CredentialError(
             f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
@@ -70,16 +74,16 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
 
     return GcmSettings(
         LinkSettings(
-            host=config[settings.GCM_XMPP_HOST],
-            port=config[settings.GCM_XMPP_PORT] or _XMPP_PORTS[config.production],
+            host=config[settings.XMPP_HOST],
+            port=config[settings.XMPP_PORT] or _XMPP_PORTS[config.production],
             sender_id=sender_id,
             api_key=api_key,
-            ping_interval_s=config[settings.GCM_PING_INTERVAL],
-            ping_timeout_s=config[settings.GCM_PING_TIMEOUT],
+            ping_interval_s=config[settings.PING_INTERVAL],
+            ping_timeout_s=config[settings.PING_TIMEOUT],
         ),
-        TlsTrust(config[settings.GCM_XMPP_CA_FILE], config[settings.GCM_XMPP_CRL_FILE]),
-        max_pending=config[settings.GCM_MAX_PENDING_MESSAGES],
-        ack_timeout_s=config[settings.GCM_ACK_TIMEOUT],
+        TlsTrust(config[settings.XMPP_CA_FILE], config[settings.XMPP_CRL_FILE]),
+        max_pending=config[settings.MAX_PENDING_MESSAGES],
+        ack_timeout_s=config[settings.ACK_TIMEOUT],
         back_off=_google_back_off(config),
     )
 
@@ -94,13 +98,13 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     except LinkError as error:
         # not the credentials' fault: the service tries for ever
         log.warning("first login failed", game=app, error=str(error))
-    retry = RetryPolicy(config[settings.GCM_RETRY_INTERVAL], config[settings.GCM_RETRY_MAX_ATTEMPTS])
-    return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE]), how)
+    retry = RetryPolicy(config[settings.RETRY_INTERVAL], config[settings.RETRY_MAX_ATTEMPTS])
+    return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
 
 
 def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:
     """Reads an app's service account and asks for its first token. Waits; raises ``CredentialError``."""
-    account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    account = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app))
     access_token = AccessToken(app, TokenEndpoint(account, fcm_trust(config).context).fetch)
     access_token.prime()
     return account, access_token
@@ -125,13 +129,13 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
         max_wait_s=config[settings.FCM_RETRY_MAX_ELAPSED],
         max_elapsed_s=config[settings.FCM_RETRY_MAX_ELAPSED],
     )
-    lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.GCM_PUSH_QUEUE_SIZE])
+    lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE])
     how = FcmSettings(
         origin=fcm_origin(config),
         project_id=account.project_id,
         trust=fcm_trust(config),
         connections=config[settings.FCM_CONNECTION_POOL_SIZE],
-        max_in_flight=config[settings.GCM_CONCURRENT_WORKERS],
+        max_in_flight=config[settings.CONCURRENT_WORKERS],
         request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],
         policy=Policy(back_off=_google_back_off(config)),
     )
@@ -166,7 +170,7 @@ def _reload_xmpp(service: GcmService, config: Config, app: str) -> bool:
 
 
 def _gcm_checks(config: Config) -> Iterator[Check]:
-    for app in config[settings.GCM_APPS]:
+    for app in config[of_provider("gcm").apps]:
         if over_fcm(config, app):
             yield f"fcm {app}", lambda app=app: _fcm(config, app)  # type: ignore[misc]
         else:
@@ -175,10 +179,10 @@ def _gcm_checks(config: Config) -> Iterator[Check]:
 
 def _fcm(config: Config, app: str) -> str:
     """The service account gets an access token, FCM answers."""
-    account = ServiceAccount.load(config.of(settings.GCM_FIREBASE_CREDENTIALS, app))
+    account = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app))
     trust = fcm_trust(config)
     TokenEndpoint(account, trust.context).fetch()
-    found = check_connection(fcm_origin(config), trust, config[settings.APNS_CONNECT_TIMEOUT])
+    found = check_connection(fcm_origin(config), trust, _CONNECT_TIMEOUT_S)
     return f"access token for project {account.project_id} obtained, {found}"
 
 
@@ -209,8 +213,6 @@ def _told(fields: Mapping[str, Json]) -> Told | None:
 PROVIDER = Provider(
     "gcm",
     "send pushes to Google",
-    settings.GCM_APPS,
-    settings.GCM_LOG_STATS_INTERVAL,
     _parser,
     _build_gcm,
     _reload_gcm,

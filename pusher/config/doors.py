@@ -1,0 +1,78 @@
+"""The doors: what is plugged in, by group and name.
+
+A door is an entry point (Python packaging, "Entry points specification"). What pusher ships stands in ``doors.ini``,
+which also becomes the metadata of the installed package; other packages bring theirs in their own metadata. Finding a
+door imports nothing; ``Door.load`` does.
+"""
+
+from __future__ import annotations
+
+import configparser
+from functools import cache
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
+
+from pusher import __version__
+from pusher.errors import StartError
+
+PROVIDERS = "pusher.providers"
+STATS = "pusher.stats"
+FEEDBACK = "pusher.feedback"
+TOKENS = "pusher.tokens"
+BROKERS = "pusher.brokers"
+#: Modules that declare settings: every ``Setting`` in them is known to file, variables, flags and documents.
+SETTINGS = "pusher.settings"
+
+GROUPS = (PROVIDERS, STATS, FEEDBACK, TOKENS, BROKERS)
+
+
+class Door(NamedTuple):
+    """Something that is plugged in."""
+
+    group: str
+    name: str
+    #: ``module:object``.
+    target: str
+    package: str
+    version: str
+
+    def load(self) -> Any:
+        """The object behind the door. Raises ``StartError`` in one line where it cannot be imported."""
+        try:
+            return EntryPoint(self.name, self.target, self.group).load()
+        except Exception as error:
+            raise StartError(f"{self}: cannot be imported: {_one_line(error)}") from error
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.name} ({self.package} {self.version})"
+
+
+@cache
+def installed(group: str) -> dict[str, Door]:
+    """All doors of a group by name; of one name that is brought twice, pusher's own wins, then the first."""
+    found = {name: Door(group, name, target, "pusher", __version__) for name, target in _shipped(group)}
+    for entry in entry_points(group=group):
+        of = entry.dist
+        package, version = (of.name, of.version) if of is not None else ("?", "?")
+        found.setdefault(entry.name, Door(group, entry.name, entry.value, package, version))
+    return found
+
+
+def door(group: str, name: str) -> Door:
+    """Raises ``StartError``, which names the doors that are installed."""
+    doors = installed(group)
+    if name not in doors:
+        raise StartError(f"{group} has no {name!r}; installed: {', '.join(doors) or 'none'}")
+    return doors[name]
+
+
+def _shipped(group: str) -> list[tuple[str, str]]:
+    shipped = configparser.ConfigParser()
+    shipped.read_string((resources.files(__package__) / "doors.ini").read_text())
+    return shipped.items(group)
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
