@@ -8,6 +8,7 @@ from pusher import config
 from pusher.config import Address, Config, ConfigError, settings
 from pusher.config.effective import effective
 from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
+from pusher.daemon import statsd
 from pusher.providers.apns import settings as apns_settings
 from pusher.providers.google import settings as google_settings
 
@@ -156,7 +157,7 @@ def test_keys_of_old_files_are_known_in_file_and_variable(key: str) -> None:
         ("INVALIDTOKEN_PG_PASS", "p", settings.PG_PASSWORD, "p"),
         ("INVALIDTOKEN_PG_DATABASE", "d", settings.PG_DATABASE, "d"),
         ("INVALIDTOKEN_PG_POOLSIZE", "3", settings.PG_POOL_SIZE, 3),
-        ("STATS_STATSD_FLUSHINTERVALINMS", "250", settings.STATSD_FLUSH_INTERVAL, 0.25),
+        ("STATS_STATSD_FLUSHINTERVALINMS", "250", settings.STATS_REPORT_INTERVAL, 0.25),
         ("APNS_RETRY_MAXRETRYATTEMPTS", "9", apns_settings.RETRY_MAX_ATTEMPTS, 9),
     ],
 )
@@ -391,9 +392,9 @@ def test_scalars_are_the_text_that_the_file_has() -> None:
 
 
 def test_addresses() -> None:
-    assert parse()[settings.STATSD_HOST] == Address("localhost", 8125)
-    assert parse(STATS_STATSD_HOST="[::1]:99")[settings.STATSD_HOST] == Address("::1", 99)
-    assert parse(STATS_STATSD_HOST="h")[settings.STATSD_HOST] == Address("h", 8125)
+    assert parse()[statsd.HOST] == Address("localhost", 8125)
+    assert parse(STATS_STATSD_HOST="[::1]:99")[statsd.HOST] == Address("::1", 99)
+    assert parse(STATS_STATSD_HOST="h")[statsd.HOST] == Address("h", 8125)
     assert "stats.statsd.host expects host:port" in error(STATS_STATSD_HOST="h:0")
 
 

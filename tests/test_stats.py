@@ -1,14 +1,16 @@
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import gevent
 import pytest
 
 from pusher import config
 from pusher.config import Address
+from pusher.daemon.reporters import open_stats
+from pusher.daemon.statsd import MAX_DATAGRAM, Statsd
+from pusher.errors import StartError
 from pusher.telemetry import metrics
-from pusher.telemetry.dogstatsd import MAX_DATAGRAM, DogStatsd
-from pusher.telemetry.stats import BOUNDS_MS, Stats
+from pusher.telemetry.stats import BOUNDS_MS, Reporter, Sample, Stats
 
 
 class Listener:
@@ -49,7 +51,7 @@ def listener() -> Iterator[Listener]:
 
 @pytest.fixture
 def stats(listener: Listener) -> Stats:
-    return Stats("pod-1", DogStatsd(listener.address, "push"), flush_interval_s=0.01)
+    return Stats("pod-1", [Statsd(listener.address, "push")], flush_interval_s=0.01)
 
 
 # --- the wire
@@ -201,8 +203,8 @@ def test_running_reports_the_process_and_flushes(stats: Stats, listener: Listene
 
 def test_without_a_reporter_nothing_leaves_the_process(listener: Listener) -> None:
     text = f"stats: {{statsd: {{host: '127.0.0.1:{listener.address.port}', prefix: p, flushIntervalMs: 10}}}}"
-    silent = Stats.from_config(config.parse(text), "h")
-    loud = Stats.from_config(config.parse(f"{text}\nstats.reporters: statsd"), "h")
+    silent = open_stats(config.parse(text), "h")
+    loud = open_stats(config.parse(f"{text}\nstats.reporters: statsd"), "h")
     for stats in (silent, loud):
         stats.counter(metrics.ACK, "apns", "game").add()
         stats.flush()
@@ -212,7 +214,7 @@ def test_without_a_reporter_nothing_leaves_the_process(listener: Listener) -> No
 
 def test_an_ipv6_server() -> None:
     listener = Listener(socket.AF_INET6, "::1")
-    stats = Stats("h", DogStatsd(listener.address, ""))
+    stats = Stats("h", [Statsd(listener.address, "")])
     stats.counter(metrics.ACK, "apns", "game").add()
     stats.flush()
     assert listener.datagram() == "ack:1|c|#platform:apns,game:game"
@@ -221,7 +223,7 @@ def test_an_ipv6_server() -> None:
 
 def test_nobody_listening_stops_nothing(listener: Listener) -> None:
     listener.socket.close()
-    stats = Stats("h", DogStatsd(listener.address, ""))
+    stats = Stats("h", [Statsd(listener.address, "")])
     for _ in range(5):
         stats.counter(metrics.ACK, "apns", "game").add()
         stats.flush()
@@ -229,7 +231,7 @@ def test_nobody_listening_stops_nothing(listener: Listener) -> None:
 
 
 def test_an_unresolvable_host_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    stats = Stats("h", DogStatsd(Address("no-such-host.invalid", 8125), ""))
+    stats = Stats("h", [Statsd(Address("no-such-host.invalid", 8125), "")])
     for _ in range(3):
         stats.counter(metrics.ACK, "apns", "game").add()
         stats.timing(metrics.FIREBASE_LATENCY, "game").observe(1.0)
@@ -256,7 +258,7 @@ def test_a_host_that_can_be_resolved_later_is_used_from_then_on(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     caplog.set_level("INFO")
     now = [0.0]
-    statsd = DogStatsd(Address("late.invalid", listener.address.port), "", clock=lambda: now[0])
+    statsd = Statsd(Address("late.invalid", listener.address.port), "", clock=lambda: now[0])
     statsd.send(["a:1|c"])
     answers.append(True)
     statsd.send(["b:1|c"])
@@ -266,3 +268,44 @@ def test_a_host_that_can_be_resolved_later_is_used_from_then_on(
     listener.socket.settimeout(5)
     assert listener.datagram() == "c:1|c"
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+# --- reporters
+
+
+class Kept:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    def report(self, samples: Sequence[Sample]) -> None:
+        self.samples += samples
+
+
+class Raising:
+    def report(self, samples: Sequence[Sample]) -> None:
+        raise RuntimeError("no disk")
+
+
+class Waiting:
+    def report(self, samples: Sequence[Sample]) -> None:
+        gevent.sleep(60)
+
+
+@pytest.mark.parametrize("trouble", [Raising(), Waiting()])
+def test_the_trouble_of_a_reporter_is_its_own(
+    trouble: Reporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pusher.telemetry.stats.REPORT_TIMEOUT_S", 0.05)
+    kept = Kept()
+    stats = Stats("h", [trouble, kept])
+    stats.counter(metrics.ACK, "apns", "game").add(3)
+    stats.flush()
+    assert [(sample.metric, sample.added) for sample in kept.samples] == [(metrics.ACK, 3)]
+    assert type(trouble).__name__ in caplog.text
+
+
+def test_a_reporter_that_nobody_brought_is_named_with_those_that_are_installed() -> None:
+    with pytest.raises(StartError, match=r"pusher\.stats has no 'notAvailable'; installed: statsd"):
+        open_stats(config.parse("stats.reporters: notAvailable"), "h")

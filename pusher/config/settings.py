@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 from pusher.config import doors
 from pusher.config.schema import (
-    Address,
     Bool,
     Brokers,
     Choice,
     Duration,
-    HostPort,
     Int,
     List,
     Number,
@@ -192,16 +190,16 @@ FEEDBACK_COMPRESSION = Setting(
     "Compression of feedbacks; none costs the least CPU time.",
 )
 
-# --- StatsD
+# --- stats
 
-STATS_REPORTERS = Setting("stats.reporters", List("statsd"), (), "Where metrics go: `statsd`, or nowhere.")
-STATSD_HOST = Setting("stats.statsd.host", HostPort(8125), Address("localhost", 8125), "StatsD server (UDP).")
-STATSD_PREFIX = Setting("stats.statsd.prefix", Text(), "test", "Put before every name, without a dot of its own.")
-STATSD_FLUSH_INTERVAL = Setting(
+STATS_REPORTERS = Setting(
+    "stats.reporters", List(), (), "Where metrics go: `statsd`, another door of `pusher.stats`, or nowhere."
+)
+STATS_REPORT_INTERVAL = Setting(
     "stats.statsd.flushIntervalMs",
     Duration("ms", minimum_s=0.001),
     1.0,
-    "Time between two flushes of the metrics.",
+    "Time between two reports of the metrics.",
     aliases=("stats.statsd.flushIntervalInMs",),
 )
 STATS_FLUSH = Setting("stats.flush.s", Duration("s", minimum_s=0.001), 5.0, "Listener: period of its gauges.")

@@ -27,6 +27,7 @@ from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
+from pusher.daemon.reporters import open_stats
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
@@ -41,7 +42,7 @@ from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
 from pusher.telemetry.health import Readiness, reasons
 from pusher.telemetry.log import Seldom, logger
-from pusher.telemetry.stats import Sample, Stats
+from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
@@ -58,7 +59,7 @@ class Listener:
         self._hostname = socket.gethostname()
         self._apps = all_apps(config)
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], _nothing_to_reload)
-        self._stats = Stats.from_config(config, self._hostname)
+        self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config)
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
         self._archive = archive_of(config)

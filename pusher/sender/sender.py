@@ -20,6 +20,7 @@ from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
+from pusher.daemon.reporters import open_stats
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Service, provider
 from pusher.push.lane import Totals
@@ -28,7 +29,7 @@ from pusher.push.pipeline import Pipeline
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.health import Readiness, reasons
 from pusher.telemetry.log import logger
-from pusher.telemetry.stats import Sample, Stats
+from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
 
@@ -48,7 +49,7 @@ class Sender:
         self._apps = config[settings.of_provider(platform).apps]
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
-        self._stats = Stats.from_config(config, self._hostname)
+        self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config)
         self._pipeline = Pipeline(
             platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]

@@ -1,4 +1,4 @@
-"""Counters, gauges and timings, added up in the process and handed to StatsD at every flush.
+"""Counters, gauges and timings, added up in the process and handed to the reporters at every flush.
 
 Adding is a few machine instructions and never waits; everything that costs is done at the flush, by one greenlet.
 Totals since the start stay available to the admin port through :meth:`Stats.snapshot`.
@@ -6,27 +6,27 @@ Totals since the start stay available to the admin port through :meth:`Stats.sna
 
 from __future__ import annotations
 
-import random
 import time
 from bisect import bisect_right
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import gevent
 
-from pusher.config import Config, settings
 from pusher.telemetry import metrics
-from pusher.telemetry.dogstatsd import DogStatsd
+from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.metrics import Metric
 from pusher.telemetry.runtime import sample_runtime
 
+_seldom = Seldom(logger(__name__), period_s=60)
+
 #: Upper bounds of a timing's buckets, in milliseconds.
 BOUNDS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
-#: A timing sends at most this many observations a flush, with their rate; all of them count for its buckets.
-_OBSERVATIONS = 200
 _RUNTIME_PERIOD_S = 30.0
+#: What a reporter gets for a report; then the next one has its turn.
+REPORT_TIMEOUT_S = 5.0
 #: Different tags of one metric. Names of topics and reasons come from others, who may invent any number of them.
 MAX_SERIES = 1_000
 #: Stands for the last tag of all further ones, and for all tags where even that is too much.
@@ -38,37 +38,52 @@ _S = TypeVar("_S", "Counter", "Gauge", "Timing")
 
 
 class Sample(NamedTuple):
-    """State of one series since the start. Counts and gauges have a value; timings a sum, a number and buckets."""
+    """One series: its state since the start, and what was added since the last report."""
 
     metric: Metric
     tags: tuple[str, ...]
+    #: Of a count its total, of a gauge its value, of a timing the sum of its durations (ms).
     value: float
+    #: Durations of a timing, and how many of them are in each bucket of ``BOUNDS_MS``, not added up; the last bucket is
+    #: for those above all bounds.
     observations: int = 0
-    #: Observations in each bucket of ``BOUNDS_MS``, not added up; the last is for those above all bounds.
     buckets: tuple[int, ...] = ()
+    #: Of a count, since the last report.
+    added: float = 0
+    #: Of a timing, since the last report, ascending (ms).
+    durations_ms: Sequence[float] = ()
+
+
+class Reporter(Protocol):
+    """Takes the numbers somewhere else."""
+
+    def report(self, samples: Sequence[Sample]) -> None:
+        """Gets each series that has changed since the last report.
+
+        May wait, up to ``REPORT_TIMEOUT_S`` in all; what it raises is logged, and its samples are not given again.
+        """
+        ...
 
 
 class Counter:
     """Adds up."""
 
-    __slots__ = ("_line", "_sent", "metric", "tags", "total")
+    __slots__ = ("_reported", "metric", "tags", "total")
 
     def __init__(self, metric: Metric, tags: tuple[str, ...]) -> None:
         self.metric, self.tags = metric, tags
-        self._line = _template(metric, tags, "%d|c")
         #: Ever since the start.
         self.total = 0
-        self._sent = 0
+        self._reported = 0
 
     def add(self, number: int = 1) -> None:
         """Never waits."""
         self.total += number
 
-    def take(self) -> Iterator[str]:
-        """The line that says what was added since the last call, if anything was."""
-        added, self._sent = self.total - self._sent, self.total
-        if added:
-            yield self._line % added
+    def take(self) -> Sample | None:
+        """What was added since the last call, if anything was."""
+        added, self._reported = self.total - self._reported, self.total
+        return Sample(self.metric, self.tags, self.total, added=added) if added else None
 
     def sample(self) -> Sample:
         """The total."""
@@ -78,11 +93,10 @@ class Counter:
 class Gauge:
     """Says how much there is now."""
 
-    __slots__ = ("_changed", "_line", "metric", "tags", "value")
+    __slots__ = ("_changed", "metric", "tags", "value")
 
     def __init__(self, metric: Metric, tags: tuple[str, ...]) -> None:
         self.metric, self.tags = metric, tags
-        self._line = _template(metric, tags, "%f|g")
         self.value = 0.0
         self._changed = False
 
@@ -91,11 +105,12 @@ class Gauge:
         self.value = value
         self._changed = True
 
-    def take(self) -> Iterator[str]:
-        """The line with the value when it was set since the last call."""
-        if self._changed:
-            self._changed = False
-            yield self._line % self.value
+    def take(self) -> Sample | None:
+        """The value when it was set since the last call."""
+        if not self._changed:
+            return None
+        self._changed = False
+        return self.sample()
 
     def sample(self) -> Sample:
         """The value."""
@@ -105,11 +120,10 @@ class Gauge:
 class Timing:
     """Collects durations in milliseconds."""
 
-    __slots__ = ("_buckets", "_count", "_line", "_sum_ms", "_values", "metric", "observe", "tags")
+    __slots__ = ("_buckets", "_count", "_sum_ms", "_values", "metric", "observe", "tags")
 
     def __init__(self, metric: Metric, tags: tuple[str, ...]) -> None:
         self.metric, self.tags = metric, tags
-        self._line = _template(metric, tags, "%f|ms%s")
         self._values: list[float] = []
         #: ``observe(ms)`` notes a duration and never waits: it is the list's own method, for speed.
         self.observe = self._values.append
@@ -117,14 +131,10 @@ class Timing:
         self._sum_ms = 0.0
         self._buckets = [0] * (len(BOUNDS_MS) + 1)
 
-    def take(self) -> Iterator[str]:
-        """A line for each duration since the last call, or for as many of them as are sent."""
+    def take(self) -> Sample | None:
+        """The durations since the last call, if there were any."""
         values = self._drain()
-        rate = ""
-        if len(values) > _OBSERVATIONS:
-            rate = f"|@{_OBSERVATIONS / len(values):.6f}"
-            values = random.sample(values, _OBSERVATIONS)
-        return (self._line % (value, rate) for value in values)
+        return self.sample()._replace(durations_ms=values) if values else None
 
     def _drain(self) -> list[float]:
         """Adds what was collected to the totals and forgets it."""
@@ -145,35 +155,15 @@ class Timing:
         return Sample(self.metric, self.tags, self._sum_ms, self._count, tuple(self._buckets))
 
 
-_UNSAFE = str.maketrans({"\n": None, "\r": None, "|": "_", ",": "_"})
-
-
-def _template(metric: Metric, tags: tuple[str, ...], value: str) -> str:
-    """``name:VALUE|type|#tag:value,...`` with the place of the value left open."""
-    if len(tags) != len(metric.tags):
-        raise ValueError(f"{metric.name} has the tags {metric.tags}, not {tags}")
-    pairs = (f"{name}:{text.translate(_UNSAFE)}" for name, text in zip(metric.tags, tags, strict=True))
-    tail = f"|#{','.join(pairs)}" if tags else ""
-    return f"{metric.name}:{value}{tail.replace('%', '%%')}"
-
-
 class Stats:
     """All series of the process. One greenlet runs :meth:`run`; everybody adds."""
 
-    def __init__(self, hostname: str, statsd: DogStatsd | None = None, flush_interval_s: float = 1.0) -> None:
-        self._hostname, self._statsd, self._interval_s = hostname, statsd, flush_interval_s
+    def __init__(self, hostname: str, reporters: Sequence[Reporter] = (), flush_interval_s: float = 1.0) -> None:
+        self._hostname, self._reporters, self._interval_s = hostname, reporters, flush_interval_s
         self._counters: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._gauges: dict[tuple[Metric, tuple[str, ...]], Gauge] = {}
         self._timings: dict[tuple[Metric, tuple[str, ...]], Timing] = {}
         self._numbers: Counts[Metric] = Counts()
-
-    @classmethod
-    def from_config(cls, config: Config, hostname: str) -> Stats:
-        """As configured; without a reporter nothing leaves the process."""
-        statsd = None
-        if "statsd" in config[settings.STATS_REPORTERS]:
-            statsd = DogStatsd(config[settings.STATSD_HOST], config[settings.STATSD_PREFIX])
-        return cls(hostname, statsd, config[settings.STATSD_FLUSH_INTERVAL])
 
     def counter(self, metric: Metric, *tags: str) -> Counter:
         """The counter of these tag values; the same object at every call."""
@@ -204,6 +194,8 @@ class Stats:
         tags: tuple[str, ...],
     ) -> _S:
         """A new series, or, when there are too many, the one that stands for others."""
+        if len(tags) != len(metric.tags):
+            raise ValueError(f"{metric.name} has the tags {metric.tags}, not {tags}")
         tags = tuple(text[:MAX_TAG_CHARACTERS] for text in tags)
         if self._numbers[metric] >= MAX_SERIES:
             tags = (*tags[:-1], OTHER)
@@ -222,10 +214,21 @@ class Stats:
         return [series.sample() for series in self._series()]
 
     def flush(self) -> None:
-        """Hands StatsD what was added since the last flush. Waits only for the socket."""
-        lines = [line for series in self._series() for line in series.take()]
-        if self._statsd is not None:
-            self._statsd.send(lines)
+        """Hands the reporters what was added since the last flush. Waits for them; raises nothing of theirs."""
+        samples = [sample for series in self._series() if (sample := series.take()) is not None]
+        for reporter in self._reporters:
+            self._report(reporter, samples)
+
+    def _report(self, reporter: Reporter, samples: Sequence[Sample]) -> None:
+        """A reporter's trouble is its own."""
+        name = f"{type(reporter).__module__}.{type(reporter).__qualname__}"
+        try:
+            with gevent.Timeout(REPORT_TIMEOUT_S):
+                reporter.report(samples)
+        except gevent.Timeout:
+            _seldom.error(name, "a stats reporter took too long, its report is cut", reporter=name)
+        except Exception as error:  # noqa: BLE001 - plugged in: whatever it raises costs its own report
+            _seldom.error(name, "a stats reporter failed", reporter=name, error=repr(error))
 
     def run(self) -> None:
         """Flushes, and measures the process, for ever."""

@@ -1,4 +1,4 @@
-"""The statsd package's client in DogStatsD's dialect: prefix glued to the name, many lines a datagram, tags.
+"""The stats reporter ``statsd``: DogStatsD's dialect, with the prefix glued to the name, and many lines a datagram.
 
 A host that cannot be resolved costs one warning; it is looked up again in the background. Whether anybody listens is
 never known, since UDP does not tell; a refusal by the own machine is ignored, because metrics must not stop pushes.
@@ -6,18 +6,30 @@ never known, since UDP does not tell; a refusal by the own machine is ignored, b
 
 from __future__ import annotations
 
+import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import gevent
 from statsd import StatsClient
 from statsd.client.udp import Pipeline
 
-from pusher.config import Address
+from pusher.config import Address, Config
+from pusher.config.schema import HostPort, Setting, Text
 from pusher.telemetry.log import logger
+from pusher.telemetry.metrics import Metric
+from pusher.telemetry.stats import Reporter, Sample
 
 log = logger(__name__)
+
+HOST = Setting("stats.statsd.host", HostPort(8125), Address("localhost", 8125), "StatsD server (UDP).")
+PREFIX = Setting("stats.statsd.prefix", Text(), "test", "Put before every name, without a dot of its own.")
+
+#: A timing sends at most this many durations a report, with their rate.
+_DURATIONS = 200
+_UNSAFE = str.maketrans({"\n": None, "\r": None, "|": "_", ",": "_"})
 
 #: What passes every Ethernet without fragments.
 MAX_DATAGRAM = 1_432
@@ -35,7 +47,12 @@ class _Client(StatsClient):  # type: ignore[misc]  # carries no types
             log.debug("metrics were not sent", error=str(error))
 
 
-class DogStatsd:
+def open_reporter(config: Config) -> Reporter:
+    """The door's object. Does not wait."""
+    return Statsd(config[HOST], config[PREFIX])
+
+
+class Statsd:
     """One StatsD server."""
 
     def __init__(self, address: Address, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,6 +61,10 @@ class DogStatsd:
         self._resolve_at = 0.0
         self._resolver: gevent.Greenlet[[], None] | None = None
         self._warned = False
+
+    def report(self, samples: Sequence[Sample]) -> None:
+        """Waits as ``send``."""
+        self.send([line for sample in samples for line in _lines(sample)])
 
     def send(self, lines: Sequence[str]) -> None:
         """Sends lines such as ``sent:1|c|#game:a`` in few datagrams; drops them while the host has no address.
@@ -84,3 +105,25 @@ class DogStatsd:
         old, self._client = self._client, client
         if old is not None:
             old.close()
+
+
+def _lines(sample: Sample) -> Iterator[str]:
+    name, tail = sample.metric.name, _tags(sample.metric, sample.tags)
+    if sample.metric.kind == "count":
+        yield f"{name}:{sample.added:d}|c{tail}"
+    elif sample.metric.kind == "gauge":
+        yield f"{name}:{sample.value:f}|g{tail}"
+    else:
+        durations, rate = sample.durations_ms, ""
+        if len(durations) > _DURATIONS:
+            rate = f"|@{_DURATIONS / len(durations):.6f}"
+            durations = random.sample(durations, _DURATIONS)
+        for duration in durations:
+            yield f"{name}:{duration:f}|ms{rate}{tail}"
+
+
+@lru_cache(maxsize=4_096)
+def _tags(metric: Metric, tags: tuple[str, ...]) -> str:
+    """``|#tag:value,...``; characters that would break a line are replaced."""
+    pairs = [f"{name}:{text.translate(_UNSAFE)}" for name, text in zip(metric.tags, tags, strict=True)]
+    return f"|#{','.join(pairs)}" if pairs else ""
