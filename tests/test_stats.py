@@ -303,7 +303,8 @@ def test_the_trouble_of_a_reporter_is_its_own(
     stats.counter(metrics.ACK, "apns", "game").add(3)
     stats.flush()
     assert [(sample.metric, sample.added) for sample in kept.samples] == [(metrics.ACK, 3)]
-    assert type(trouble).__name__ in caplog.text
+    (line,) = caplog.records
+    assert type(trouble).__name__ in line.__dict__["fields"]["reporter"]
 
 
 def test_a_reporter_that_nobody_brought_is_named_with_those_that_are_installed() -> None:
