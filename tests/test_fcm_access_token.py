@@ -173,7 +173,7 @@ def test_an_endpoint_that_does_not_answer(oauth: OAuth, files: TlsFiles) -> None
     oauth.set_faults(["silence"])
     others_go_on = gevent.spawn(gevent.sleep, 0.01)
     error = failure(endpoint(oauth.token_uri, files, timeout_s=0.3))
-    assert str(error) == "127.0.0.1 gave no access token within 0.3 s"
+    assert str(error) == "no access token, 127.0.0.1 gave no answer within 0.3 s"
     assert others_go_on.dead
 
 
@@ -270,7 +270,7 @@ def test_when_it_is_renewed(oauth: OAuth, files: TlsFiles, lifetime_s: int, rene
     oauth.token_lifetime_s = lifetime_s
     clock = Clock()
     token = AccessToken("app", endpoint(oauth.token_uri, files).fetch, clock=clock)
-    token.prime()
+    token.prime(20)
     assert token._next_at - clock.now == renewed_after_s
 
 
@@ -293,19 +293,66 @@ def test_one_request_at_a_time_however_many_ask(oauth: OAuth, files: TlsFiles) -
     assert oauth.most_at_once == 1
 
 
-def test_a_token_that_is_refused_young_is_not_the_reason(oauth: OAuth, files: TlsFiles) -> None:
+def test_a_refused_token_is_replaced_once_however_young_it_is(oauth: OAuth, files: TlsFiles) -> None:
     clock = Clock()
-    token = AccessToken("app", endpoint(oauth.token_uri, files).fetch, clock=clock)
-    token.prime()
+    token = AccessToken("account", endpoint(oauth.token_uri, files).fetch, clock=clock)
+    token.prime(20)
     first = token.current()
-    assert not token.refused(first)
-    clock.now += 59
-    assert not token.refused(first)
-    assert token.current() is first
-    clock.now += 1
     assert token.refused(first)
     assert token.current() == ""
     assert token.refused(first)
+    token.prime(20)
+    second = token.current()
+    assert second != first
+    clock.now += 59
+    assert not token.refused(second)
+    assert token.current() is second
+    clock.now += 1
+    assert token.refused(second)
+    assert token.current() == ""
+
+
+def test_apps_that_share_it_ask_once(oauth: OAuth, files: TlsFiles) -> None:
+    oauth.set_faults(["ok,delay=30"])
+    token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
+    gevent.joinall([gevent.spawn(token.prime, 20) for _ in range(5)])
+    assert oauth.project_of(token.current()) == PROJECT
+    with running(token), running(token):
+        assert token.refused(token.current())
+        until(token.current)
+    assert oauth.counts["200 OK"] == 2
+    assert oauth.most_at_once == 1
+
+
+def test_it_is_kept_fresh_when_the_app_that_asks_goes_away(oauth: OAuth, files: TlsFiles) -> None:
+    oauth.set_faults(["silence,times=1"])
+    token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
+    asking = gevent.spawn(token.run)
+    until(lambda: oauth.most_at_once == 1)
+    with running(token):
+        asking.kill()
+        assert token.wait(20)
+
+
+def test_who_does_not_want_it_any_more_stops_asking(oauth: OAuth, files: TlsFiles) -> None:
+    token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
+    wanted = [True]
+    asking = gevent.spawn(token.run, lambda: wanted[0])
+    until(token.current)
+    wanted[0] = False
+    token.wake()
+    asking.join(20)
+    assert asking.successful()
+
+
+def test_the_first_request_is_left_to_the_service_when_it_takes_too_long(oauth: OAuth, files: TlsFiles) -> None:
+    oauth.set_faults(["silence,times=1"])
+    token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
+    token.prime(0.2)
+    assert token.current() == ""
+    assert token.reason == "no access token yet"
+    with running(token):
+        assert token.wait(20)
 
 
 def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth: OAuth, files: TlsFiles) -> None:
@@ -315,7 +362,7 @@ def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth
         first = token.wait(20)
         oauth.set_faults(["503"])
         clock.now += 3599 - 300
-        token._wake.set()
+        token.wake()
         until(lambda: "503" in token.reason)
         assert token.current() is first
         clock.now += 299
@@ -327,7 +374,7 @@ def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth
 
         def advance() -> str:
             clock.now += 0.02
-            token._wake.set()
+            token.wake()
             return token.wait(0.01)
 
         until(advance)
@@ -338,11 +385,11 @@ def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth
 def test_a_refusal_does_not_shorten_the_back_off(oauth: OAuth, files: TlsFiles) -> None:
     clock = Clock()
     token = AccessToken("app", endpoint(oauth.token_uri, files).fetch, clock=clock)
-    token.prime()
+    token.prime(20)
     first = token.current()
     clock.now += 3400
     oauth.set_faults(["503,retry-after=50"])
-    token.prime()
+    token._renew()
     due = token._next_at
     assert due == clock.now + 50
     assert token.refused(first)
@@ -355,7 +402,7 @@ def test_back_off_grows_to_its_limit(oauth: OAuth, files: TlsFiles) -> None:
     token = AccessToken("app", endpoint(oauth.token_uri, files).fetch, clock=clock)
     waits = []
     for _ in range(9):
-        token.prime()
+        token._renew()
         waits.append(token._next_at - clock.now)
     limits = [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, limits, strict=True))
@@ -364,12 +411,12 @@ def test_back_off_grows_to_its_limit(oauth: OAuth, files: TlsFiles) -> None:
 def test_the_first_request_tells_whether_the_account_is_refused(oauth: OAuth, files: TlsFiles) -> None:
     token = AccessToken("app", endpoint(oauth.token_uri, files).fetch)
     oauth.set_faults(["503"])
-    token.prime()
+    token.prime(20)
     assert token.current() == ""
     oauth.set_faults([])
     oauth.remove_account(EMAIL)
     with pytest.raises(TokenFailed, match="account not found"):
-        token.prime()
+        token.prime(20)
 
 
 def test_an_account_that_is_deleted_while_we_run_is_asked_for_again(oauth: OAuth, files: TlsFiles) -> None:
@@ -386,9 +433,9 @@ def test_a_skewed_clock_is_logged(oauth: OAuth, files: TlsFiles, caplog: pytest.
     oauth.now = lambda: time.time() + 600
     token = AccessToken("skewed-app", endpoint(oauth.token_uri, files).fetch)
     with caplog.at_level(logging.INFO):
-        token.prime()
+        token.prime(20)
     [line] = [vars(entry)["fields"] for entry in caplog.records]
-    assert line["game"] == "skewed-app"
+    assert line["account"] == "skewed-app"
     assert line["behind_s"] == pytest.approx(600, abs=2)
 
 
@@ -397,9 +444,9 @@ def test_logs_hold_no_token(oauth: OAuth, files: TlsFiles, caplog: pytest.LogCap
     with caplog.at_level(logging.DEBUG):
         token = AccessToken("logged-app", endpoint(oauth.token_uri, files).fetch, clock=clock)
         oauth.set_faults(["503"])
-        token.prime()
+        token.prime(20)
         oauth.set_faults([])
-        token.prime()
+        token.prime(20)
         first = token.current()
         clock.now += 100
         token.refused(first)

@@ -87,7 +87,7 @@ class Bed:
         self._submitted = 0
 
     def __enter__(self) -> Self:
-        self.token.prime()
+        self.token.prime(20)
         for loop in self.service.loops().values():
             self._loops.spawn(loop)
         self.service.start()
@@ -370,10 +370,10 @@ def test_pushes_wait_while_the_token_endpoint_is_down(simulate: Simulate) -> Non
     assert bed.outcomes == {Kind.DELIVERED: 50}
 
 
-def _move(clock: Clock) -> None:
-    """Time goes on for the back-off of the token endpoint."""
+def _move(clock: Clock, step_s: float = 0.05) -> None:
+    """Time goes on for the access token."""
     while True:
-        clock.now += 0.05
+        clock.now += step_s
         gevent.sleep(0.01)
 
 
@@ -390,10 +390,34 @@ def test_a_project_that_is_not_ours_holds_the_app(simulate: Simulate) -> None:
     assert not any("deleteToken" in feedback["metadata"] for feedback in bed.publisher.feedbacks)
 
 
-def test_a_token_that_is_refused_while_it_is_young_is_not_renewed_again(simulate: Simulate) -> None:
+def test_a_push_is_sent_once_more_with_a_new_token_and_then_it_has_failed(simulate: Simulate) -> None:
     simulator = simulate("401 UNAUTHENTICATED")
     with Bed(simulator) as bed:
         bed.submit()
         bed.wait_until_done()
-    assert (bed.outcomes, bed.feedback["error"]) == ({Kind.REJECTED: 1}, "UNKNOWN")
-    assert simulator.oauth.counts["200 OK"] == 1
+        assert (bed.outcomes, bed.feedback["error"]) == ({Kind.REJECTED: 1}, "UNKNOWN")
+        assert [status for _, _, status, _ in simulator.received] == [401, 401]
+        bed.submit()
+        bed.wait_until_done()
+        assert len(simulator.received) == 3
+    assert simulator.oauth.counts["200 OK"] == 2
+
+
+def test_a_push_that_is_refused_with_each_new_token_fails_in_the_end(simulate: Simulate) -> None:
+    simulator = simulate("401 UNAUTHENTICATED")
+    with Bed(simulator) as bed:
+        moving = gevent.spawn(_move, bed.clock, 120.0)
+        bed.submit()
+        bed.wait_until_done()
+        moving.kill()
+    assert len(simulator.received) == 2
+
+
+def test_a_token_that_is_revoked_in_its_first_minute_is_renewed(simulate: Simulate) -> None:
+    simulator = simulate()
+    with Bed(simulator, RetryPolicy(0.01, 1)) as bed:
+        simulator.oauth.revoke_tokens()
+        bed.submit(100)
+        bed.wait_until_done()
+    assert bed.outcomes == {Kind.DELIVERED: 100}
+    assert simulator.oauth.counts["200 OK"] == 2

@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("broker",),
     ("push",),
     ("providers.http2", "providers.tls"),
+    ("providers.http1",),
     ("providers.provider", "providers.dispatch", "providers.judgement", "providers.rotation"),
     ("providers",),
     ("daemon",),

@@ -101,13 +101,21 @@ class Dispatcher(Generic[P]):
     def _send(self) -> None:
         while True:
             room = self._room()
-            if not room:
-                continue
-            pushes = self.lane.take(room, _WAIT_S)
-            if pushes:
-                self._sent_at = self._clock()
-                self.lane.handed_over(pushes)
-                self.pool.send([self._exchange_of(push) for push in pushes])
+            pushes = self.lane.take(room, _WAIT_S) if room else []
+            if pushes and self._ready(0.0):
+                self._hand_over(pushes)
+            else:
+                # what was true when the wait for them began is so no more
+                self._put_back(pushes)
+
+    def _hand_over(self, pushes: list[P]) -> None:
+        self._sent_at = self._clock()
+        self.lane.handed_over(pushes)
+        self.pool.send([self._exchange_of(push) for push in pushes])
+
+    def _put_back(self, pushes: list[P]) -> None:
+        for push in pushes:
+            self.lane.defer(push, 0.0)
 
     def _room(self) -> int:
         """How many pushes may be sent now; waits up to ``_WAIT_S`` where there is none."""

@@ -6,16 +6,15 @@ outcome says so.
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 from collections.abc import Callable
-from typing import Any
 
+import h11
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pusher.errors import CredentialError
 from pusher.listener.sorter import Sorter
+from pusher.providers import http1
 from pusher.providers.apns import reasons
 from pusher.providers.google.fcm import errors as fcm_errors
 from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
@@ -100,29 +99,25 @@ def retry_after(data: bytes) -> None:
     assert wait_s is None or 0.0 <= wait_s <= 3_600.0
 
 
-class _Answer:
-    """What the endpoint writes before it closes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, *_mode: Any) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
 def token(data: bytes) -> None:
-    """The token endpoint's whole answer, read by Python's own HTTP."""
-
-    class Endpoint(TokenEndpoint):
-        def _exchange(self, context: object) -> tuple[int, http.client.HTTPMessage, bytes]:
-            response = http.client.HTTPResponse(_Answer(data), method="POST")  # type: ignore[arg-type]  # only read
-            response.begin()
-            return response.status, response.headers, response.read(65_536)
-
-    account = ServiceAccount("project", "me@example.com", KEY, "", "https://oauth2.example.com/token")
-    endpoint = Endpoint(account, tls=lambda: None, wall_clock=lambda: NOW_S)  # type: ignore[arg-type, return-value]
+    """All that a token endpoint says, in pieces whose size the first octet tells."""
+    draw = Draw(data)
+    size = 1 + draw.number(256)
+    octets = draw.rest()
+    pieces = iter([octets[start : start + size] for start in range(0, len(octets), size)])
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="POST", target="/token", headers=[("Host", "a"), ("Content-Length", "0")]))
+    connection.send(h11.EndOfMessage())
     try:
-        grant = endpoint.fetch()
+        answer = http1.Answer(connection, lambda: next(pieces, b"")).read()
+    except (http1.Unusable, h11.RemoteProtocolError):
+        return
+    assert 200 <= answer.status <= 999
+    assert len(answer.body) <= http1.MAX_BODY_BYTES
+    account = ServiceAccount("project", "me@example.com", KEY, "", "https://oauth2.example.com/token")
+    endpoint = TokenEndpoint(account, tls=lambda: None, wall_clock=lambda: NOW_S)  # type: ignore[arg-type, return-value]
+    try:
+        grant = endpoint.grant(answer)
     except TokenFailed as failed:
         assert len(str(failed).splitlines()) == 1
         assert len(str(failed)) <= 500

@@ -71,7 +71,9 @@ TARGETS: Mapping[str, Target] = {
     ),
     "gcm-answer": Target(answers.xmpp, ("pusher.providers.google.xmpp.errors", "pusher.push.feedback"), mutate=JSON),
     "retry-after": Target(answers.retry_after, ("pusher.push.retry",), max_octets=200),
-    "token-answer": Target(answers.token, ("pusher.providers.google.fcm.access_token",)),
+    "token-answer": Target(
+        answers.token, ("pusher.providers.google.fcm.access_token", "pusher.providers.http1"), 2, calls=60_000
+    ),
     "account": Target(answers.account, ("pusher.providers.google.fcm.credentials",), mutate=JSON),
     "http2-octets": Target(http2_hostile.octets, HTTP2, 4, mutate=http2_hostile.mutate, calls=40_000),
     "http2-frames": Target(http2_hostile.frames, HTTP2, 4, calls=400_000),

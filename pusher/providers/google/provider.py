@@ -6,15 +6,16 @@ What stands on the XMPP library is imported where it is used: only XMPP needs th
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
 from pusher.providers.google import settings
-from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
+from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.service import FcmService, FcmSettings
@@ -38,6 +39,11 @@ log = logger(__name__)
 _CONNECT_TIMEOUT_S = 10.0
 #: By ``--production``.
 _XMPP_PORTS = {True: 5235, False: 5236}
+#: The set-up of an app waits so long to be told that its account is refused; a slower endpoint is waited for by the
+#: running service.
+_FIRST_TOKEN_S = 3.0
+#: By account and what its endpoint's certificate is checked against, for as long as a service uses them.
+_access_tokens: WeakValueDictionary[Hashable, AccessToken] = WeakValueDictionary()
 
 
 def over_fcm(config: Config, app: str) -> bool:
@@ -102,11 +108,18 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
 
 
-def fcm_access_token(config: Config, app: str) -> tuple[ServiceAccount, AccessToken]:
-    """Reads an app's service account and asks for its first token. Waits; raises ``CredentialError``."""
-    account = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app))
-    access_token = AccessToken(app, TokenEndpoint(account, fcm_trust(config).context).fetch)
-    access_token.prime()
+def fcm_access_token(config: Config, app: str, timeout_s: float) -> tuple[ServiceAccount, AccessToken]:
+    """Reads an app's service account and asks for its first token, of which there is one for each account.
+
+    Waits up to ``timeout_s``; raises ``CredentialError`` for what cannot be used or is refused.
+    """
+    account, trust = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app)), fcm_trust(config)
+    key = (account.identity, trust)
+    access_token = _access_tokens.get(key)
+    if access_token is None:
+        access_token = AccessToken(account.client_email, TokenEndpoint(account, trust.context).fetch)
+        _access_tokens[key] = access_token
+    access_token.prime(timeout_s)
     return account, access_token
 
 
@@ -122,7 +135,7 @@ def fcm_origin(config: Config) -> Origin:
 
 
 def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
-    account, access_token = fcm_access_token(config, app)
+    account, access_token = fcm_access_token(config, app, _FIRST_TOKEN_S)
     retry = RetryPolicy(
         config[settings.FCM_RETRY_INTERVAL],
         config[settings.FCM_RETRY_MAX_ATTEMPTS],
@@ -147,9 +160,11 @@ def _reload_gcm(service: Any, config: Config, app: str) -> bool:
 
 
 def _reload_fcm(service: FcmService, config: Config, app: str) -> bool:
-    account, access_token = fcm_access_token(config, app)
+    account, access_token = fcm_access_token(config, app, REQUEST_TIMEOUT_S)
     if not access_token.current():
         raise CredentialError(access_token.reason)
+    if service.uses(access_token):
+        return False
     service.reload(account.project_id, access_token)
     return True
 

@@ -1,18 +1,16 @@
-"""The access token of an app: asked for in the background, early, one request at a time.
+"""The access token of an account: asked for in the background, early, one request at a time.
 
 ``fetch`` is one exchange with the token endpoint. ``AccessToken`` holds its result: ``run`` asks again five minutes
 before the end, and goes on asking with back-off while the endpoint fails; the token in hand is used for as long as it
-lasts, then ``current`` is empty and pushes wait. Only ``run`` asks, so there are never two requests.
+lasts, then ``current`` is empty and pushes wait. There are never two requests at a time.
 
 Rule: nothing here knows what a push is. Tokens and assertions are never logged.
 """
 
 from __future__ import annotations
 
-import http.client
 import random
 import re
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -27,8 +25,8 @@ from gevent.event import Event
 
 from pusher.errors import CredentialError
 from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.http1 import ExchangeFailed, Request, Response, exchange
 from pusher.providers.http2.pool import BackOff
-from pusher.providers.http2.transport import describe
 from pusher.push.fields import Json
 from pusher.push.retry import parse_retry_after
 from pusher.telemetry.log import Seldom, logger
@@ -38,7 +36,7 @@ _seldom = Seldom(log, period_s=60)
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 RENEW_EARLY_S = 300.0
-#: A token that is refused while it is so young is not the reason for the refusal.
+#: Refused tokens are replaced no more often than this: when the new one is refused too, tokens are not the reason.
 RENEW_AT_MOST_EVERY_S = 60.0
 #: Google refuses assertions from a clock that is some minutes off.
 SKEW_WORTH_A_WARNING_S = 60.0
@@ -46,7 +44,6 @@ REQUEST_TIMEOUT_S = 15.0
 _DEFAULT_LIFETIME_S = 3_600.0
 _MAX_LIFETIME_S = 86_400.0
 _MAX_RETRY_AFTER_S = 600.0
-_MAX_ANSWER_BYTES = 65_536
 _MAX_DESCRIPTION_CHARACTERS = 200
 #: RFC 6750, 2.1: what may stand in the authorization header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -85,59 +82,38 @@ class TokenEndpoint:
 
     def fetch(self) -> Grant:
         """One exchange. Waits up to ``timeout_s``; raises ``TokenFailed``."""
-        host = urlsplit(self.account.token_uri).hostname
         try:
-            context = self.tls()
-        except CredentialError as error:
-            raise TokenFailed(f"no access token: {error}") from error
-        # One limit for all of it; a socket's own would begin again with each octet.
-        with gevent.Timeout(self.timeout_s, TokenFailed(f"{host} gave no access token within {self.timeout_s:g} s")):
-            try:
-                status, headers, body = self._exchange(context)
-            except OSError as error:
-                raise TokenFailed(f"no access token, {host}: {describe(error)}") from error
-            except http.client.HTTPException as error:
-                raise TokenFailed(f"no access token, {host} does not speak HTTP: {_cut(repr(error))}") from error
-        now_s = self.wall_clock()
-        skew_s = _skew_s(headers["date"], now_s)
-        facts = _facts(body)
-        if status == 200:
-            return _grant(facts, skew_s, str(host))
+            return self.grant(exchange(self._request(), self.tls, self.timeout_s))
+        except ExchangeFailed as error:
+            raise TokenFailed(f"no access token, {error}") from error
+
+    def grant(self, answer: Response) -> Grant:
+        """What the endpoint's answer gives. Never waits; raises ``TokenFailed``."""
+        host, now_s = str(urlsplit(self.account.token_uri).hostname), self.wall_clock()
+        skew_s = _skew_s(answer.headers.get("date"), now_s)
+        facts = _facts(answer.body)
+        if answer.status == 200:
+            return _grant(facts, skew_s, host)
+        retry_after_s = parse_retry_after(answer.headers.get("retry-after", ""), now_s) or 0.0
         raise TokenFailed(
-            f"{host} refuses an access token: {_refusal(facts, status)}{_of_clocks(skew_s)}",
-            refused=status in {400, 401, 403},
-            retry_after_s=min(parse_retry_after(headers["retry-after"] or "", now_s) or 0.0, _MAX_RETRY_AFTER_S),
+            f"{host} refuses an access token: {_refusal(facts, answer.status)}{_of_clocks(skew_s)}",
+            refused=answer.status in {400, 401, 403},
+            retry_after_s=min(retry_after_s, _MAX_RETRY_AFTER_S),
             skew_s=skew_s,
         )
 
-    def _exchange(self, context: ssl.SSLContext) -> tuple[int, http.client.HTTPMessage, bytes]:
-        uri = urlsplit(self.account.token_uri)
+    def _request(self) -> Request:
         form = {"grant_type": GRANT_TYPE, "assertion": self.account.assertion(self.wall_clock())}
-        host, port = str(uri.hostname), uri.port or 443
-        # Each address gets a share of the time, so that a mute one does not hide the next.
-        share_s = self.timeout_s / (len(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)) + 1)
-        connection = http.client.HTTPSConnection(host, port, timeout=share_s, context=context)
-        try:
-            connection.connect()
-            connection.sock.settimeout(None)
-            connection.request(
-                "POST",
-                f"{uri.path or '/'}?{uri.query}" if uri.query else uri.path or "/",
-                urlencode(form),
-                {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
-            )
-            response = connection.getresponse()
-            return response.status, response.headers, response.read(_MAX_ANSWER_BYTES)
-        finally:
-            connection.close()
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        return Request("POST", self.account.token_uri, headers, urlencode(form).encode())
 
 
 class AccessToken:
-    """An app's access token. ``run`` belongs into a greenlet of its own."""
+    """An account's access token; apps with the same account share it. ``run`` belongs into a greenlet of its own."""
 
     def __init__(
         self,
-        app: str,
+        account: str,
         fetch: Callable[[], Grant],
         *,
         back_off: BackOff = BackOff(min_s=1.0, max_s=60.0),  # noqa: B008  # frozen
@@ -147,15 +123,15 @@ class AccessToken:
         self.reason = "no access token yet"
         #: Whether the endpoint's last answer refused the account itself.
         self.account_refused = False
-        self._app, self._fetch, self._back_off, self._clock = app, fetch, back_off, clock
+        self._account, self._fetch, self._back_off, self._clock = account, fetch, back_off, clock
         self._token = ""
-        self._obtained_at = 0.0
         self._expires_at = 0.0
         self._next_at = clock()
+        #: When a token was last thrown away because it was refused.
+        self._refused_at = -RENEW_AT_MOST_EVERY_S
         self._failures = 0
-        self._stopped = False
-        self._ready = Event()
-        self._wake = Event()
+        self._asking = False
+        self._changed = Event()
 
     def current(self) -> str:
         """The token to send now, the same object until it changes; "" while there is none. Never waits."""
@@ -164,87 +140,99 @@ class AccessToken:
         return self._token
 
     def wait(self, timeout_s: float) -> str:
-        """``current``, after waiting until there is one."""
+        """``current``, after waiting for a change where there is none."""
         if not self.current():
-            self._ready.clear()
-            self._ready.wait(timeout_s)
+            self._changed.wait(timeout_s)
         return self.current()
 
     def refused(self, token: str) -> bool:
-        """A request with this token was answered 401. True when a newer token makes another try worthwhile."""
+        """A request with this token was answered 401. True when a newer token makes another try worthwhile.
+
+        However young the token is, a new one is asked for: once, for when that one is refused as well, tokens are not
+        the reason.
+        """
         if token != self.current():
             return True
-        if self._clock() - self._obtained_at < RENEW_AT_MOST_EVERY_S:
+        now = self._clock()
+        if now - self._refused_at < RENEW_AT_MOST_EVERY_S:
             return False
-        log.warning("FCM refuses the access token before its time, asking for a new one", game=self._app)
-        self._token = ""
+        log.warning("FCM refuses the access token before its time, asking for a new one", account=self._account)
+        self._token, self._refused_at = "", now
         if not self._failures:
-            self._next_at = self._clock()
-            self._wake.set()
+            self._next_at = now
+        self.wake()
         return True
 
-    def prime(self) -> None:
-        """Asks for the first token, before ``run`` is started. Waits.
+    def prime(self, timeout_s: float) -> None:
+        """Asks for the first token unless there is one, before ``run`` is started. Waits up to ``timeout_s``.
 
-        Raises ``TokenFailed`` when the account is refused; an endpoint that cannot be had is left to ``run``.
+        Raises ``TokenFailed`` when the account is refused; an endpoint that cannot be had, or is slow, is left to
+        ``run``.
         """
-        failure = self._renew()
-        if failure is not None and failure.refused:
-            raise failure
+        with gevent.Timeout(timeout_s, False):  # type: ignore[arg-type]  # False: ends quietly
+            if self._asking:  # for another app
+                self._changed.wait()
+            elif not self.current():
+                self._renew()
+        if self.account_refused and not self.current():
+            raise TokenFailed(self.reason, refused=True)
 
-    def run(self) -> None:
-        """Keeps the token fresh until ``stop``."""
-        self._stopped = False
-        while not self._stopped:
-            self._wake.clear()
-            wait_s = self._next_at - self._clock()
-            if wait_s > 0:
-                self._wake.wait(wait_s)
+    def run(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Keeps the token fresh while it is ``wanted``, which is looked at after each ``wake``.
+
+        Each app that shares the token runs this: one of them asks, the others see that it does.
+        """
+        while wanted():
+            wait_s = None if self._asking else self._next_at - self._clock()
+            if wait_s is None or wait_s > 0:
+                self._changed.wait(wait_s)
             else:
                 self._renew()
 
-    def stop(self) -> None:
-        """Lets ``run`` return; it may be started again. Returns at once."""
-        self._stopped = True
-        self._wake.set()
+    def wake(self) -> None:
+        """Lets everybody who waits look again. Returns at once."""
+        event, self._changed = self._changed, Event()
+        event.set()
 
-    def _renew(self) -> TokenFailed | None:
+    def _renew(self) -> None:
+        self._asking = True
         try:
-            grant = self._fetch()
+            self._obtained(self._fetch())
         except TokenFailed as error:
-            self._note_skew(error.skew_s)
             self._failed(error)
-            return error
+        finally:
+            self._asking = False
+            self.wake()
+
+    def _obtained(self, grant: Grant) -> None:
         self._note_skew(grant.skew_s)
         if self._failures:
-            log.info("access token obtained again", game=self._app, failures=self._failures)
+            log.info("access token obtained again", account=self._account, failures=self._failures)
         self.reason, self.account_refused, self._failures = "", False, 0
         self._token = grant.token
-        self._obtained_at = self._clock()
-        self._expires_at = self._obtained_at + grant.lifetime_s
+        self._expires_at = self._clock() + grant.lifetime_s
         self._next_at = self._expires_at - min(RENEW_EARLY_S, grant.lifetime_s / 2)
-        self._ready.set()
-        return None
 
     def _failed(self, error: TokenFailed) -> None:
+        self._note_skew(error.skew_s)
         self._failures += 1
         self.reason, self.account_refused = str(error), error.refused
         # At least half of the back-off: a crowd that was cut off together must not come back together.
         wait_s = self._back_off.delay_s(self._failures, (1 + random.random()) / 2)
         self._next_at = self._clock() + max(wait_s, error.retry_after_s)
         _seldom.error(
-            (self._app, error.refused),
+            (self._account, error.refused),
             "no access token for FCM, pushes wait" if not self.current() else "no new access token for FCM yet",
-            game=self._app,
+            account=self._account,
             error=str(error),
         )
 
     def _note_skew(self, skew_s: float | None) -> None:
         if skew_s is not None and abs(skew_s) > SKEW_WORTH_A_WARNING_S:
             _seldom.warning(
-                (self._app, "skew"),
+                (self._account, "skew"),
                 "this machine's clock and that of Google's token endpoint differ: synchronize it",
-                game=self._app,
+                account=self._account,
                 behind_s=round(skew_s),
             )
 

@@ -75,6 +75,12 @@ class ServiceAccount:
             _token_uri(_text(account, "token_uri", where, GOOGLE_TOKEN_URI), where),
         )
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for accounts whose access tokens are interchangeable."""
+        numbers = self.key.public_key().public_numbers()
+        return self.project_id, self.client_email, self.token_uri, self.key_id, str(numbers.n)
+
     def assertion(self, now_s: float) -> str:
         """The signed claim to be this account, for the token endpoint. Costs a millisecond; ``now_s`` is Unix time."""
         claims = {

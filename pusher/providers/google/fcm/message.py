@@ -59,11 +59,16 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
 class FcmPush(Push):
     """A push for Google over HTTP v1. ``token`` is its target: a device token, ``/topics/name``, or a condition."""
 
-    __slots__ = ("body", "left_out")
+    __slots__ = ("body", "left_out", "refused_token")
 
     body: bytes
     #: Fields that could not be mapped.
     left_out: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The access token with which it was refused: it is sent again with one other.
+        self.refused_token = ""
 
 
 class FcmParser:

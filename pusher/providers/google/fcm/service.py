@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from pusher.providers.dispatch import Dispatcher
@@ -114,6 +115,10 @@ class FcmService:
         self._rotation.change(Account(project_id, access_token))
         self._use(old)
 
+    def uses(self, access_token: AccessToken) -> bool:
+        """Whether this is the token that requests are made with."""
+        return access_token is self._access_token
+
     @property
     def in_flight(self) -> int:
         """Requests without an answer."""
@@ -136,13 +141,14 @@ class FcmService:
 
     def _keep_token(self) -> None:
         while True:
-            self._access_token.run()
+            token = self._access_token
+            token.run(partial(self.uses, token))
 
     def _use(self, old: AccessToken) -> None:
         """The present account's path and token from the next request on."""
         self._path, self._token = self._rotation.current.path, ""
         self._dispatcher.credentials_changed()
-        old.stop()
+        old.wake()
 
     def _went_back(self, outcome: Outcome) -> bool:
         """Whether the refused account was on trial, so that the old one is used again."""
@@ -180,13 +186,22 @@ class FcmService:
                 self._rotation.accepted()
             return ACCEPTED
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
-        if meaning.access_token and self._access_token.refused(_token_of(exchange)):
+        if meaning.access_token and self._renewed_for(exchange):
             return AGAIN
         if meaning.credentials:
             return self._refused(exchange, outcome)
         if meaning.retry:
             return Judgement(Retry(outcome, policy=self._quota if meaning.quota else None))
         return Judgement(Finish(outcome), Proof.GOOD)
+
+    def _renewed_for(self, exchange: Exchange) -> bool:
+        """Whether the push is sent once more with another access token."""
+        push: FcmPush = exchange.subject
+        token = _token_of(exchange)
+        if push.refused_token not in ("", token) or not self._access_token.refused(token):
+            return False
+        push.refused_token = token
+        return True
 
     def _refused(self, exchange: Exchange, outcome: Outcome) -> Judgement:
         if exchange.fields is not self._fields or self._went_back(outcome):
