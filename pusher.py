@@ -1,12 +1,8 @@
-"""Start of the program from the source tree: gevent patches the standard library before all else."""
-
-from gevent import monkey
-
-monkey.patch_all()
+"""Start of the program from the source tree."""
 
 import sys
 
-from pusher.commands.cli import main
+from pusher.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

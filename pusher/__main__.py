@@ -1,10 +1,25 @@
-"""Start of the program, as `pusher` and as `python -m pusher`: gevent patches the standard library before all else."""
+"""Start of the program, as `pusher`, as `python -m pusher` and from pusher.py.
+
+The order matters: signals have their meaning from here on, descriptors 0 to 2 are there before anything opens one, and
+gevent patches the standard library before anything else is imported.
+"""
+
+import sys
+import warnings
+
+from pusher.daemon import early
+
+early.take_signals()
+early.open_standard_descriptors()
+# A library's deprecation is no reason to stop, whatever PYTHONWARNINGS or -W say.
+warnings.simplefilter("default")
+if sys.flags.optimize:
+    sys.stderr.write("pusher: python -O (PYTHONOPTIMIZE) leaves out checks that its libraries need\n")
+    sys.exit(2)
 
 from gevent import monkey
 
 monkey.patch_all()
-
-import sys
 
 from pusher.commands.cli import main
 

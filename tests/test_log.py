@@ -1,14 +1,19 @@
+import fcntl
 import io
 import json
 import logging
+import os
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 
+import gevent
 import pytest
 
 from pusher.telemetry import log as log_module
 from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.writer import LineWriter
 
 log = logger("pusher.somewhere")
 
@@ -122,7 +127,6 @@ def test_levels(written: Written, level: str, expected: list[str]) -> None:
     for write in (log.debug, log.info, log.warning, log.error):
         write("x")
     assert [line.split("level=")[1].split()[0] for line in written()] == expected
-    assert log.debugging() is (level == "debug")
 
 
 def test_percent_signs_are_text(written: Written) -> None:
@@ -225,4 +229,86 @@ def test_seldom_remembers_a_bounded_number_of_keys() -> None:
     seldom = Seldom(log, period_s=60, clock=lambda: 0.0)
     for number in range(5_000):
         seldom.turn(number)
-    assert len(seldom._seen) <= 1_000
+    assert len(seldom._windows) <= 1_000
+
+
+def test_the_first_five_lines_of_a_key_are_written_and_then_their_number(written: Written) -> None:
+    written("info")
+    now = 0.0
+    few = Seldom(log, period_s=60, first=5, clock=lambda: now)
+    for number in range(20_000):
+        few.warning(("game", "not-json"), "message can never be sent", offset=number)
+    few.tell_left_out()
+    assert len(written()) == 5
+    now = 60.0
+    few.tell_left_out()
+    few.tell_left_out()
+    assert len(written()) == 6
+    assert 'line="message can never be sent" about="game not-json" left_out=19995' in written()[-1]
+    few.warning(("game", "not-json"), "message can never be sent", offset=1)
+    assert "left_out" not in written()[-1]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_fields_messages_and_traces_of_any_length_make_a_short_line(written: Written, as_json: bool) -> None:
+    written("info", as_json=as_json)
+    log.error("m" * 900_000, error="e" * 900_000, other=OSError("o" * 900_000))
+    try:
+        raise ValueError("v" * 900_000)
+    except ValueError:
+        log.exception("failed")
+    assert len(written()) == 2
+    assert max(map(len, written())) < 2_000
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_exception_that_nobody_catches_is_a_line(written: Written, as_json: bool) -> None:
+    written("info", as_json=as_json)
+    gevent.spawn(int, "x").join()
+    thread = threading.Thread(target=int, args=("y",))
+    thread.start()
+    thread.join()
+    assert len(written()) == 2
+    assert all("invalid literal" in line for line in written())
+
+
+def pipe_of(octets: int) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, octets)
+    return reading, writing
+
+
+def lines_from(reading: int, until: bytes) -> list[bytes]:
+    """Reads in a thread, so that the test's own greenlets go on."""
+    text = b""
+    while until not in text:
+        text += gevent.get_hub().threadpool.apply(os.read, (reading, 1 << 16))
+    return text.splitlines()
+
+
+@pytest.mark.parametrize("octets", [4_096, 65_536])
+def test_a_reader_that_stands_still_stops_nobody_and_hears_later_what_is_missing(octets: int) -> None:
+    reading, writing = pipe_of(octets)
+    writer = LineWriter(writing, lambda number: b"%d missing\n" % number, max_waiting=100_000)
+    for number in range(50_000):
+        writer.write(b"line %05d\n" % number)
+    assert not writer.flush(0.1)
+    read = gevent.spawn(lines_from, reading, b"last\n")
+    assert writer.flush(30)
+    writer.write(b"last\n")
+    lines = read.get(timeout=30)
+    missing = next(line for line in lines if line.endswith(b"missing"))
+    assert lines[-1] == b"last"
+    assert len(lines) - 2 + int(missing.split()[0]) == 50_000
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+def test_lines_for_nobody_are_dropped() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    writer = LineWriter(writing, lambda number: b"")
+    for _ in range(3):
+        writer.write(b"x" * 100_000)
+        assert writer.flush(5)
+    os.close(writing)

@@ -15,11 +15,14 @@ from typing import Any
 from pusher import __version__, config
 from pusher.config import Config, doors, settings
 from pusher.config.effective import effective
+from pusher.daemon import early
 from pusher.errors import StartError
 from pusher.telemetry import log as logging_setup
 
 #: Exit codes.
 OK, FAILED, CANNOT_START = 0, 1, 2
+#: What the last log lines get to be written.
+_FLUSH_S = 1.0
 #: As shells report a process that a signal has ended.
 INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
@@ -41,6 +44,8 @@ class Command:
     arguments: str | Callable[[argparse.ArgumentParser], None] | None = None
     #: Without settings ``run`` is called with the arguments alone.
     configured: bool = True
+    #: It runs until a signal ends it, and handles signals itself.
+    stays: bool = False
     #: Commands of their own below this one.
     commands: tuple[Command, ...] = ()
 
@@ -86,10 +91,10 @@ def _simulator(name: str, text: str) -> Command:
 _PLATFORMS = doors.installed(doors.PROVIDERS)
 COMMANDS = (
     *(
-        Command(word, f"send pushes of the platform {word}", _send, _add_check)
+        Command(word, f"send pushes of the platform {word}", _send, _add_check, stays=True)
         for word in doors.installed(doors.PROVIDERS)
     ),
-    Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check),
+    Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check, stays=True),
     Command("version", "print the version", _print_version, configured=False),
     Command("settings", "print the settings in force and where each comes from", _print_settings),
     Command(
@@ -183,7 +188,7 @@ def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> No
 
     flags = parser.add_argument_group("flags")
     path = config.DEFAULT_PATH
-    flags.add_argument("--config", metavar="FILE", default=default(path), help=f"configuration file ({path})")
+    flags.add_argument("--config", metavar="FILE", default=default(None), help=f"configuration file ({path})")
     for short, long, text in (
         ("-d", "--debug", "log level debug"),
         ("-j", "--json", "JSON log lines instead of text"),
@@ -207,20 +212,35 @@ def main(arguments: Sequence[str] | None = None, rows: Sequence[Command] = COMMA
 
 
 def _run(row: Command, args: argparse.Namespace, flags: Sequence[str]) -> int:
-    run = _load(row.run) if isinstance(row.run, str) else row.run
     try:
+        if not row.stays or args.check:
+            early.hand_over()
+        run = _load(row.run) if isinstance(row.run, str) else row.run
         result = int(run(args, _configure(args, flags))) if row.configured else int(run(args))
         sys.stdout.flush()
         return result
     except StartError as error:
+        logging_setup.flush(_FLUSH_S)
         sys.stderr.write(f"pusher: {error}\n")
         return CANNOT_START
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone; Python must not find that out again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return PIPE_CLOSED
+    except OSError as error:
+        # Of the terminal or of a file: brokers and providers have errors of their own.
+        _print_no_more()
+        sys.stderr.write(f"pusher: {error.filename or 'output'}: {error.strerror or error}\n")
+        return FAILED
+    finally:
+        logging_setup.tell_left_out()
+        logging_setup.flush(_FLUSH_S)
+
+
+def _print_no_more() -> None:
+    """Python must not find out again, when it flushes at exit, that nobody takes our output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _configure(args: argparse.Namespace, flags: Sequence[str]) -> Config:

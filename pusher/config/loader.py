@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import configargparse
@@ -72,14 +73,19 @@ class Config:
 
 
 def load(
-    path: str = DEFAULT_PATH,
+    path: str | None = None,
     environ: Mapping[str, str] | None = None,
     flags: Sequence[str] = (),
     *,
     production: bool = False,
 ) -> Config:
-    """Reads the file and merges all sources; flags are ``--key=value``. Raises ConfigError."""
-    found = parse(file.read(path), environ, flags, name=path, production=production)
+    """Reads the file and merges all sources; flags are ``--key=value``. Raises ConfigError.
+
+    Without a ``path`` the file is ``DEFAULT_PATH``, which may be missing.
+    """
+    name = path or DEFAULT_PATH
+    text = file.read(name) if path or Path(name).exists() else ""
+    found = parse(text, environ, flags, name=name, production=production)
     found.again = lambda: load(path, environ, flags, production=production)
     return found
 

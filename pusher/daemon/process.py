@@ -13,9 +13,10 @@ import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
+from pusher.daemon import early
 from pusher.daemon.greenlets import Greenlets
 from pusher.telemetry import sentry
-from pusher.telemetry.log import logger
+from pusher.telemetry.log import flush, logger
 from pusher.telemetry.stacks import stacks
 
 log = logger(__name__)
@@ -25,6 +26,8 @@ log = logger(__name__)
 _CONTAINERS_BETWEEN_COLLECTIONS = 10_000
 #: What flushing outcomes and the last commit get, even when the grace time is used up.
 FLUSH_AT_LEAST_S = 2.0
+#: What the last log line gets to be written.
+_LAST_LINE_S = 0.2
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
@@ -57,6 +60,13 @@ class Daemon:
         self._reloading = BoundedSemaphore()
         gevent.signal_handler(signal.SIGHUP, self._hung_up)
         gevent.signal_handler(signal.SIGUSR1, _log_stacks)
+        for noted in early.taken():
+            self._signalled(noted)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal, or the death of a greenlet, ends the process."""
+        return self._over.is_set()
 
     def run(self, stop_order: Sequence[Step]) -> int:
         """Waits for the end, stops in order and returns the exit code. Waits up to the grace time, and little more."""
@@ -104,6 +114,7 @@ class Daemon:
         name = signal.Signals(number).name
         if self._signals > 1:
             log.warning("second signal, exiting at once", signal=name)
+            flush(_LAST_LINE_S)
             os._exit(EXIT_FAILED)
         log.warning("stopping", signal=name, grace=f"{self._grace_s:g}s")
         self._over.set()

@@ -41,7 +41,7 @@ from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
 from pusher.telemetry.health import Readiness, reasons
-from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.log import Seldom, logger, tell_left_out
 from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
@@ -200,6 +200,7 @@ class Listener:
                 deleter.held.tick()
             self._consuming.count_out_of_range(self._stats)
             self._readiness.report()
+            tell_left_out()
 
     def _measure(self) -> None:
         while True:

@@ -14,10 +14,10 @@ from pusher.push import topics
 from pusher.push.feedback import Origin
 from pusher.push.outcome import Outcome
 from pusher.push.push import Push
-from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.log import Seldom, few, logger
 
 log = logger(__name__)
-_seldom = Seldom(log, period_s=60)
+_seldom, _few = Seldom(log, period_s=60), few(log)
 
 #: How often a feedback that its topic refused is tried again.
 _RETRY_S = 5.0
@@ -85,7 +85,8 @@ class FeedbackTopic:
             push.tracker.finish(push.offset)
         elif isinstance(error, RecordTooLarge) and user_metadata:
             topic, partition = push.tracker.key
-            log.warning(
+            _few.warning(
+                (self._topic, "size"),
                 "feedback refused for its size, published without the producer's metadata",
                 game=self._origin.game,
                 topic=topic,

@@ -28,11 +28,11 @@ from pusher.push.outcome import EXPIRED, Kind, Outcome
 from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.telemetry import metrics
-from pusher.telemetry.log import Seldom, logger
+from pusher.telemetry.log import few, logger
 from pusher.telemetry.stats import Counter, Stats
 
 log = logger(__name__)
-_seldom = Seldom(log, period_s=60)
+_few = few(log)
 
 P = TypeVar("P", bound=Push)
 P_co = TypeVar("P_co", bound=Push, covariant=True)
@@ -337,7 +337,9 @@ class Lane(Generic[P]):
         self.totals.outcomes[kind] += 1
         if kind is Kind.EXPIRED:
             self._expired.add()
-            log.warning("push expired before it could be sent", **self._where(push))
+            left_out = _few.turn((self.settings.app, "expired"), "push expired before it could be sent")
+            if left_out is not None:
+                log.warning("push expired before it could be sent", **self._where(push), **left_out)
             return
         if push.first_sent_at:
             self.totals.responses += 1

@@ -17,10 +17,10 @@ from pusher.push.lane import Lane
 from pusher.push.origin import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin
 from pusher.push.outcome import Kind
 from pusher.telemetry import metrics
-from pusher.telemetry.log import logger
+from pusher.telemetry.log import few, logger
 from pusher.telemetry.stats import Stats
 
-log = logger(__name__)
+_few = few(logger(__name__))
 
 
 class Pipeline:
@@ -111,7 +111,8 @@ class Pipeline:
         name = self.name(record.topic) or topics.TopicName(topics.UNKNOWN, topics.UNKNOWN)
         self._stats.counter(metrics.INVALID, name.platform, name.game, error.reason).add()
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        log.error("message can never be sent", reason=error.reason, error=error.detail, game=name.game, **where)
+        key = (name.platform, name.game, error.reason)
+        _few.error(key, "message can never be sent", reason=error.reason, error=error.detail, game=name.game, **where)
         came_back = any(header == SOURCE_TOPIC_HEADER for header, _ in record.headers or ())
         if came_back or not self._invalid_topic:
             tracker.finish(record.offset)
@@ -135,8 +136,10 @@ class Pipeline:
     ) -> None:
         if error is not None:
             self._stats.counter(metrics.INVALID_UNPUBLISHED, name.platform, name.game).add()
-            log.error(
+            _few.error(
+                (name.platform, name.game, "invalid topic"),
                 "the invalid topic refused a message; it stays in its source topic",
+                game=name.game,
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,

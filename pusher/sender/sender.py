@@ -28,7 +28,7 @@ from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.health import Readiness, reasons
-from pusher.telemetry.log import logger
+from pusher.telemetry.log import logger, tell_left_out
 from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
@@ -125,6 +125,7 @@ class Sender:
             for service in self.services.values():
                 service.lane.tick()
             self._readiness.report()
+            tell_left_out()
             self._consuming.count_out_of_range(self._stats)
             if self._skipped and time.monotonic() >= self._set_up_at:
                 self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S

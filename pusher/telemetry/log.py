@@ -1,8 +1,12 @@
 """Log lines on stderr: ``time="…" level=info msg="…" key=value``, or JSON objects with the same members.
 
 Every record is one line whatever it contains: characters that are not printable are escaped, so that no message,
-token or error text can forge a line. Libraries log through the same handler; what they call information is of
-interest to developers only and counts as debug here, and what they repeat is written once a minute.
+token or error text can forge a line, and every field is cut at ``MAX_FIELD`` characters. Libraries, Python's warnings,
+and exceptions that nobody caught log through the same handler; what libraries call information is of interest to
+developers only and counts as debug here, and what they repeat is written once a minute.
+
+What comes from outside must not fill the log: its lines go through ``Few``. Lines are written by ``writer.py``, so that
+logging never waits.
 """
 
 from __future__ import annotations
@@ -12,9 +16,16 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any, TextIO
+from weakref import WeakSet
+
+import gevent
+
+from pusher.telemetry.writer import LineWriter
 
 #: First words of the names of libraries' loggers.
 _LIBRARIES = ("kafka", "raven", "sentry", "sleekxmpp", "h2", "hpack", "urllib3", "google", "asyncio")
@@ -36,6 +47,8 @@ _NAMES = {
     logging.ERROR: "error",
     logging.CRITICAL: "fatal",
 }
+#: Characters of a field; a trace, whose end tells most, keeps its last ones.
+MAX_FIELD, MAX_TRACE = 500, 1_200
 _PLAIN = re.compile(r"[A-Za-z0-9._/@^+:-]+")
 #: A library's repeated line is left out for this long.
 _REPEAT_PERIOD_S = 60.0
@@ -48,10 +61,6 @@ class Logger:
 
     def __init__(self, name: str) -> None:
         self._log = logging.getLogger(name)
-
-    def debugging(self) -> bool:
-        """Whether debug lines are written: for callers whose fields are dear."""
-        return self._log.isEnabledFor(logging.DEBUG)
 
     def debug(self, message: str, /, **fields: object) -> None:
         """For developers; the only level that may show tokens and payloads."""
@@ -84,41 +93,107 @@ def logger(name: str) -> Logger:
     return Logger(name)
 
 
-class Seldom:
-    """Writes at most one line a period for each key, with the number of those that were left out."""
+class _Window:
+    """What was said of one key since ``since``."""
 
-    def __init__(self, log: Logger, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log, self._period_s, self._clock = log, period_s, clock
-        self._seen: dict[object, tuple[float, int]] = {}
+    __slots__ = ("left_out", "message", "since", "written")
+
+    def __init__(self, since: float, message: str) -> None:
+        self.since, self.message = since, message
+        self.written = 1
+        self.left_out = 0
+
+
+class Seldom:
+    """Writes at most ``first`` lines a period for each key, and then the number of those that were left out."""
+
+    def __init__(
+        self, log: Logger, period_s: float, clock: Callable[[], float] = time.monotonic, *, first: int = 1
+    ) -> None:
+        self._log, self._period_s, self._clock, self._first = log, period_s, clock, first
+        self._windows: dict[object, _Window] = {}
+        _all_seldom.add(self)
 
     def warning(self, key: object, message: str, /, **fields: object) -> None:
         """As :meth:`Logger.warning`."""
-        left_out = self.turn(key)
+        left_out = self.turn(key, message)
         if left_out is not None:
             self._log.warning(message, **fields, **left_out)
 
     def error(self, key: object, message: str, /, **fields: object) -> None:
         """As :meth:`Logger.error`."""
-        left_out = self.turn(key)
+        left_out = self.turn(key, message)
         if left_out is not None:
             self._log.error(message, **fields, **left_out)
 
-    def turn(self, key: object) -> dict[str, int] | None:
-        """None when the key's line was written less than a period ago; else the field that says what was left out."""
+    def turn(self, key: object, message: str = "") -> dict[str, int] | None:
+        """None when the key's lines of this period were written; else the field that says what was left out."""
         now = self._clock()
-        written_at, left_out = self._seen.get(key, (None, 0))
-        if written_at is not None and now - written_at < self._period_s:
-            self._seen[key] = (written_at, left_out + 1)
+        window = self._windows.get(key)
+        if window is not None and now - window.since < self._period_s:
+            if window.written < self._first:
+                window.written += 1
+                return {}
+            window.left_out += 1
             return None
-        if len(self._seen) >= _REMEMBERED:
-            self._seen.clear()
-        self._seen[key] = (now, 0)
-        return {"left_out": left_out} if left_out else {}
+        if len(self._windows) >= _REMEMBERED:
+            self._windows.clear()
+        self._windows[key] = _Window(now, message)
+        return {"left_out": window.left_out} if window is not None and window.left_out else {}
+
+    def tell_left_out(self) -> None:
+        """One line for each key whose period is over and of which lines were left out. Called about once a second."""
+        now = self._clock()
+        over = [(key, window) for key, window in self._windows.items() if now - window.since >= self._period_s]
+        for key, window in over:
+            del self._windows[key]
+            if window.left_out:
+                about = (
+                    key if isinstance(key, str) else " ".join(map(str, key)) if isinstance(key, tuple) else repr(key)
+                )
+                self._log.warning("lines were left out", line=window.message, about=about, left_out=window.left_out)
+
+
+_all_seldom: WeakSet[Seldom] = WeakSet()
+
+
+def few(log: Logger) -> Seldom:
+    """For lines that what comes from outside causes: the first five of a key and minute, then their number."""
+    return Seldom(log, period_s=60, first=5)
+
+
+def tell_left_out() -> None:
+    """Of everything that is written seldom. Called about once a second by what runs for long. Never waits."""
+    for seldom in list(_all_seldom):
+        seldom.tell_left_out()
+
+
+class _Handler(logging.Handler):
+    """Hands each line to the writer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer = LineWriter(2, self._left_out)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never waits."""
+        self.writer.write(self._line(record))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+
+    def _left_out(self, number: int) -> bytes:
+        message = "log lines were left out, because nobody read them"
+        record = logging.makeLogRecord({"name": __name__, "levelno": logging.WARNING, "msg": message})
+        record.fields = {"left_out": number}
+        return self._line(record)
 
 
 def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Sends all logging of the process, warnings of Python included, to stderr. May be called again."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Sends all logging of the process to stderr, or to a stream: that of libraries, Python's warnings, and exceptions
+    that nobody caught. May be called again.
+    """
+    handler = logging.StreamHandler(stream) if stream is not None else _Handler()
     handler.setFormatter(_Json() if as_json else _Text())
     handler.addFilter(_tame(Seldom(logger(__name__), _REPEAT_PERIOD_S)))
     root = logging.getLogger()
@@ -131,6 +206,44 @@ def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None) ->
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(logging.INFO if number <= logging.DEBUG else max(number, logging.WARNING))
     logging.captureWarnings(capture=True)
+    _catch_the_rest()
+
+
+def flush(timeout_s: float) -> None:
+    """Waits, up to ``timeout_s``, until all lines are written. A reader that stands still is given up."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.writer.flush(timeout_s)
+
+
+def _catch_the_rest() -> None:
+    """What would print a trace past the log becomes a line: an exception in a greenlet, a thread, a destructor."""
+    uncaught = few(logger(__name__))
+
+    def of_greenlet(context: object, kind: type[BaseException], error: object, trace: TracebackType | None) -> None:
+        name = getattr(context, "name", None) or type(context).__name__
+        shown = error if isinstance(error, BaseException) else kind(error)
+        uncaught.error(
+            ("greenlet", name, kind.__name__), "exception in a greenlet", where=name, **_traced(shown, trace)
+        )
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        name = args.thread.name if args.thread else "?"
+        shown = args.exc_value or args.exc_type()
+        uncaught.error(("thread", name), "exception in a thread", where=name, **_traced(shown, args.exc_traceback))
+
+    def of_destructor(args: sys.UnraisableHookArgs) -> None:
+        where = type(args.object).__name__
+        shown = args.exc_value or args.exc_type()
+        uncaught.error(("destructor", where), "exception ignored", where=where, **_traced(shown, args.exc_traceback))
+
+    gevent.get_hub().print_exception = of_greenlet  # type: ignore[method-assign,assignment]
+    threading.excepthook = of_thread
+    sys.unraisablehook = of_destructor
+
+
+def _traced(error: BaseException, trace: TracebackType | None) -> dict[str, str]:
+    return {"exception": logging.Formatter().formatException((type(error), error, trace))}
 
 
 def _tame(seldom: Seldom) -> Callable[[logging.LogRecord], bool]:
@@ -156,22 +269,39 @@ def _tame(seldom: Seldom) -> Callable[[logging.LogRecord], bool]:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(record)
-        head = f'time="{_time(record)}" level={_NAMES.get(record.levelno, "info")} msg={_quoted(record.getMessage())}'
+        level, message = _NAMES.get(record.levelno, "info"), _quoted(_cut(record.getMessage()))
+        head = f'time="{_time(record)}" level={level} msg={message}'
         return " ".join([head, *(f"{_key(name)}={_value(value)}" for name, value in fields.items())])
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        own = {"level": _NAMES.get(record.levelno, "info"), "msg": record.getMessage(), "time": _time(record)}
+        own = {"level": _NAMES.get(record.levelno, "info"), "msg": _cut(record.getMessage()), "time": _time(record)}
         fields = {f"fields.{name}" if name in own else name: value for name, value in _fields(record).items()}
         return json.dumps(fields | own, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+    fields = {name: _cut_value(value) for name, value in getattr(record, "fields", {}).items()}
     if record.exc_info:
         fields["exception"] = logging.Formatter().formatException(record.exc_info)
+    if "exception" in fields:
+        fields["exception"] = _end(str(fields["exception"]))
     return fields
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_FIELD else f"{text[: MAX_FIELD - 1]}…"
+
+
+def _cut_value(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _cut(str(value))
+
+
+def _end(trace: str) -> str:
+    return trace if len(trace) <= MAX_TRACE else f"…{trace[1 - MAX_TRACE :]}"
 
 
 def _time(record: logging.LogRecord) -> str:
