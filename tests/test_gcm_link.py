@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import itertools
 import re
 import ssl
 import time
@@ -11,7 +12,6 @@ from typing import Any
 import gevent
 import orjson
 import pytest
-from gevent.server import StreamServer
 
 from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES, Engine, message_stanza
 from pusher.providers.google.xmpp.link import (
@@ -29,6 +29,7 @@ from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.gcm import GcmSimulator
 from tests.faults.altered import HostsFile
 from tests.faults.surroundings import MUTE, mute
+from tests.scripted_xmpp import Scripted, say
 
 Json = dict[str, Any]
 
@@ -51,12 +52,19 @@ class Owner:
 
     def link(self, **settings: Any) -> Link:
         chosen: Json = {"host": "localhost", "port": self.port, "sender_id": "123", "api_key": "key"} | settings
-        return Link(
+
+        def message(content: Json) -> None:
+            self.messages.append(content)
+            if content.get("message_id") != "nobody" and "from" in content:
+                link.useful()
+
+        link = Link(
             LinkSettings(**chosen),
-            on_message=self.messages.append,
+            on_message=message,
             on_stanza_error=lambda *error: self.errors.append(error),
             on_down=self.downs.append,
         )
+        return link
 
     def opened(self, **settings: Any) -> Link:
         link = self.link(**settings)
@@ -103,74 +111,11 @@ def test_a_mute_address_does_not_hide_the_next(
     assert simulator.events["logins"] == 1
 
 
-class Scripted:
-    """A TLS server that says what it is told, in the pieces it is told, whatever the client says."""
-
-    FEATURES = "<stream:features>{}</stream:features>"
-    HEADER = (
-        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' id='1'>"
-    )
-    LOGIN = (
-        HEADER,
-        FEATURES.format(
-            "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>"
-        ),
-        "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>",
-        HEADER,
-        FEATURES.format("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"),
-    )
-
-    def __init__(self, directory: Path) -> None:
-        ca = make_ca()
-        self.ca_file, _ = ca.write(directory, "ca")
-        certificate = make_server_certificate(ca).write(directory, "server")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*certificate)
-        self.received = ""
-        self.serve: Callable[[Any], object] = lambda _socket: None
-        self.server = StreamServer(("127.0.0.1", 0), lambda socket, _: self.serve(socket), ssl_context=context)
-        self.server.start()
-        self.port = int(self.server.address[1])
-
-    def until(self, socket: Any, text: str) -> str:
-        """Reads until the text has come; returns what came."""
-        came = ""
-        while text not in came:
-            data = socket.recv(4096).decode()
-            assert data
-            came += data
-        self.received += came
-        return came
-
-    def rest(self, socket: Any) -> None:
-        """Reads to the end."""
-        with contextlib.suppress(OSError):
-            while data := socket.recv(4096):
-                self.received += data.decode()
-
-    def login(self, socket: Any, say: Callable[[Any, str], None]) -> None:
-        self.until(socket, "version='1.0'>")
-        say(socket, self.LOGIN[0] + self.LOGIN[1])
-        self.until(socket, "</auth>")
-        say(socket, self.LOGIN[2])
-        self.until(socket, "version='1.0'>")
-        say(socket, self.LOGIN[3] + self.LOGIN[4])
-        bind = self.until(socket, "</iq>")
-        name = bind.split('id="')[1].split('"')[0]
-        jid = "<jid>123@gcm.googleapis.com/A</jid>"
-        say(socket, f"<iq type='result' id='{name}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{jid}</bind></iq>")
-        self.until(socket, "</presence>")
-
-
 @pytest.fixture
 def scripted(tmp_path: Path) -> Iterator[Scripted]:
     server = Scripted(tmp_path)
     yield server
     server.server.stop()
-
-
-def say(socket: Any, text: str) -> None:
-    socket.sendall(text.encode())
 
 
 def say_in_single_bytes(socket: Any, text: str) -> None:
@@ -583,10 +528,79 @@ def test_other_requests_of_the_server_are_refused(scripted: Scripted) -> None:
 
     scripted.serve = serve
     link = Owner(scripted.port, scripted.ca_file).opened()
-    wait_until(lambda: 'id="q7"' in scripted.received)
-    assert 'type="error"' in scripted.received
+    wait_until(lambda: "feature-not-implemented" in scripted.received)
+    assert '<iq type=\'error\' to="" id="q7">' in scripted.received
     assert link.up
     link.kill(ClosedError("the test is over"))
+
+
+# --- floods -----------------------------------------------------------------------------------------------------------
+def stanza(payload: str) -> str:
+    return f"<message><gcm xmlns='google:mobile:data'>{payload}</gcm></message>"
+
+
+FLOODS = {
+    "answers to nothing": stanza('{"message_type":"ack","from":"t","message_id":"nobody"}'),
+    "errors of nothing": stanza('{"message_type":"nack","error":"INVALID_JSON","from":"t","message_id":"nobody"}'),
+    "control": stanza('{"message_type":"control","control_type":"UNKNOWN"}'),
+    "no JSON": stanza("nonsense"),
+    "no payload": "<message/>",
+    "elements": f"<message>{'<a/>' * 900}</message>",
+    "too many elements": f"<message>{'<a/>' * 20_000}</message>",
+    "attributes": f"<message a='{'x' * 500_000}'/>",
+    "an attribute without end": "<message a='" + "x" * 5_000_000,
+    "a text without end": "<message>" + "x" * 5_000_000,
+    "a start tag without end": "<message " + "".join(f"a{number}='' " for number in range(400_000)),
+    "comments": "<!--" + "x" * 1_000 + "-->",
+    "white space": " " * 10_000,
+    "presences": "<presence from='a'/>",
+    "requests": "<iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+    "results": "<iq type='result' id='1'/>",
+    "unknown stanzas": "<other xmlns='urn:other'/>",
+    "stanza errors": "<message type='error' id='nobody'><error type='cancel'/></message>",
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_keeps_nobody_waiting_and_ends_the_link(scripted: Scripted, kind: str) -> None:
+    chunk = (FLOODS[kind] * (1 + 200_000 // len(FLOODS[kind]))).encode()
+    reading: gevent.Greenlet[..., None]
+
+    def serve(socket: Any) -> None:
+        nonlocal reading
+        scripted.login(socket, say)
+        reading = gevent.spawn(scripted.rest, socket)
+        with contextlib.suppress(OSError):
+            while True:
+                socket.sendall(chunk)
+
+    scripted.serve = serve
+    owner = Owner(scripted.port, scripted.ca_file)
+    owner.messages = Forgetful()
+    link = owner.opened()
+    pauses = [time.monotonic()]
+    while link.up and len(pauses) < 2_000:
+        gevent.sleep(0.01)
+        pauses.append(time.monotonic())
+    assert not link.up
+    assert max(after - before for before, after in itertools.pairwise(pauses)) < 1.0
+    reading.kill()
+
+
+class Forgetful(list[Json]):
+    """A list that keeps nothing: whoever floods fills no memory of ours."""
+
+    def append(self, item: Json) -> None:
+        pass
+
+
+def test_what_answers_something_is_no_flood(simulator: GcmSimulator, owner: Owner) -> None:
+    link = owner.opened()
+    for number in range(20_000):
+        push(link, f"m{number}")
+    wait_until(lambda: len(owner.messages) == 20_000)
+    assert link.up
+    link.close()
 
 
 # --- what stays -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import gevent
@@ -30,6 +31,7 @@ from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
 from tests.publisher import ListPublisher
 from tests.records import record, request, tracker
+from tests.scripted_xmpp import Scripted, say
 from tests.test_gcm_link import wait_until
 
 TOPIC = "push-game_gcm-single"
@@ -245,24 +247,28 @@ def test_an_answer_counts_although_the_link_ends_with_the_same_bytes(simulator: 
     assert simulator.arrivals == {"m0": 1}
 
 
+class Owner:
+    def __init__(self) -> None:
+        self.ends: dict[str, object] = {}
+        #: None: there is to be none.
+        self.late: list[Answer] | None = None
+
+    def ended(self, push: GcmPush, end: object) -> None:
+        self.ends[push.id] = end
+
+    def answered_late(self, message_id: str, answer: Answer) -> None:
+        assert self.late is not None, "an answer"
+        self.late.append(answer)
+
+    def upstream(self, window: Window, message: object) -> None:
+        pytest.fail("a message")
+
+    def died(self, error: BaseException) -> None:
+        raise error
+
+
 def test_how_messages_of_a_lost_link_end(simulator: GcmSimulator) -> None:
     """Written, begun to be written or waiting to be: only the first two may have arrived."""
-
-    class Owner:
-        def __init__(self) -> None:
-            self.ends: dict[str, object] = {}
-
-        def ended(self, push: GcmPush, end: object) -> None:
-            self.ends[push.id] = end
-
-        def answered_late(self, message_id: str, answer: Answer) -> None:
-            pytest.fail("an answer")
-
-        def upstream(self, window: Window, message: object) -> None:
-            pytest.fail("a message")
-
-        def died(self, error: BaseException) -> None:
-            raise error
 
     owner = Owner()
     link = LinkSettings("localhost", simulator.port, "123", "key", ping_interval_s=0.2, ping_timeout_s=0.3)
@@ -548,3 +554,51 @@ def test_a_trial_login(simulator: GcmSimulator) -> None:
     simulator.stop()
     with pytest.raises(LinkError, match="cannot connect"):
         log_in_once("game", GcmSettings(good, trust))
+
+
+ACK = '{"message_type":"ack","from":"t","message_id":"m0"}'
+DEAD = '{"message_type":"nack","error":"DEVICE_UNREGISTERED","from":"t","message_id":"m0"}'
+BAD = '{"message_type":"nack","error":"BAD_REGISTRATION","from":"t","message_id":"m0"}'
+LATER = '{"message_type":"nack","error":"SERVICE_UNAVAILABLE","from":"t","message_id":"m0"}'
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one read", "several reads"])
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ((ACK, DEAD, BAD), Kind.DELIVERED),
+        ((DEAD, ACK), Kind.REJECTED),
+        ((BAD, DEAD), Kind.REJECTED),
+        ((LATER, ACK, DEAD), Kind.DELIVERED),
+        ((LATER, DEAD, ACK), Kind.REJECTED),
+        ((ACK, LATER), Kind.DELIVERED),
+    ],
+)
+def test_the_first_final_answer_of_a_push_holds(
+    tmp_path: Path, answers: tuple[str, ...], expected: Kind, apart: bool
+) -> None:
+    scripted = Scripted(tmp_path)
+
+    def serve(socket: Any) -> None:
+        scripted.login(socket, say)
+        scripted.until(socket, "</message>")
+        stanzas = [f"<message><gcm xmlns='google:mobile:data'>{answer}</gcm></message>" for answer in answers]
+        for part in stanzas if apart else ["".join(stanzas)]:
+            say(socket, part)
+        scripted.until(socket, "</stream:stream>")
+
+    scripted.serve = serve
+    owner = Owner()
+    owner.late = []
+    window = Window(LinkSettings("localhost", scripted.port, "123", "key"), 100, 60, owner)
+    window.open(TlsTrust(scripted.ca_file).context())
+    window.send(parse(*request({"to": "t", "message_id": "m0"}, 0, TOPIC)))
+
+    def final() -> list[Kind]:
+        answers = [*owner.ends.values(), *(owner.late or ())]
+        return [one.outcome.kind for one in answers if isinstance(one, Answer) and not one.meaning.retry]
+
+    wait_until(final)
+    assert final()[0] is expected
+    window.close(0.0)
+    scripted.server.stop()

@@ -23,7 +23,8 @@ from pusher.providers.http2 import ConnectionFailed, literal_field
 from pusher.providers.http2.connection import MAX_IDLE_FRAMES
 from pusher.providers.http2.frames import ErrorCode
 from tests.http2_wire import Wire, an_exchange, answer, block, window_update
-from tests.test_gcm_link import Owner, Scripted, say, scripted
+from tests.scripted_xmpp import Scripted, say
+from tests.test_gcm_link import Owner, scripted
 
 #: The fixture, and what lets the library make bounded batches when it is imported.
 __all__ = ["KafkaSource", "scripted"]

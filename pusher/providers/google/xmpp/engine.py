@@ -22,6 +22,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
+from pusher.providers.budget import Budget, Turns
+
 # the library's ordered set derives from this name, which Python 3.10 took away
 collections.MutableSet = collections.abc.MutableSet  # type: ignore[attr-defined]
 with warnings.catch_warnings():
@@ -41,14 +43,23 @@ _PAYLOAD = f"{{{PAYLOAD_NAMESPACE}}}gcm"
 _STREAM_ERROR = "{http://etherx.jabber.org/streams}error"
 _PING = "{urn:xmpp:ping}ping"
 _STANZA_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
+_NOT_IMPLEMENTED = "<error type='cancel'><feature-not-implemented xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
 _STREAM_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-streams}"
 #: SASL conditions (RFC 6120, 6.5) that are not the fault of the credentials.
 _NOT_THE_CREDENTIALS = ("temporary-auth-failure", "aborted", "invalid-mechanism", "malformed-request")
 _READ_BYTES = 65_536
 _DOCTYPE = b"<!DOCTYPE"
-#: Google's stanzas have a few KiB; one that does not end must not fill the memory.
+#: Parsed before it is looked whether others should have their turn.
+_FEED_BYTES = 4_096
+#: Google's stanzas have a few KiB and a few elements; one that does not end must not fill the memory.
 MAX_STANZA_BYTES = 1 << 20
+MAX_STANZA_ELEMENTS = 1_000
 _MAX_DEPTH = 32
+#: What a server may send that answers nothing: an element costs one unit, as do so many octets. An answer to a message
+#: that waits for one earns what hundreds of ordinary stanzas cost.
+_OCTETS_A_UNIT = 500
+_UNITS_PER_S, _MOST_UNITS = 1_000.0, 5_000.0
+_EARNED_BY_AN_ANSWER = 100.0
 #: Of an error's words, which go into feedbacks and logs.
 _MAX_WORDS_CHARACTERS = 500
 
@@ -79,8 +90,8 @@ class Owner(Protocol):
     def failed(self, error: LinkError) -> None:
         """The connection cannot go on."""
 
-    def payload(self, text: str) -> None:
-        """Takes the content of a message."""
+    def payload(self, text: str | None) -> None:
+        """Takes the content of a message; None: it has none."""
 
     def stanza_error(self, stanza_id: str, condition: str, text: str) -> None:
         """The server refuses a stanza."""
@@ -99,6 +110,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
         self.whitespace_keepalive = False
         self._owner = owner
         self._established = False
+        self._budget = Budget(_UNITS_PER_S, _MOST_UNITS)
         self.add_event_handler("session_start", self._login_done)
         self.add_event_handler("failed_auth", self._login_refused)
         self.add_event_handler("socket_error", lambda error: owner.failed(LinkError(f"the connection failed: {error}")))
@@ -106,6 +118,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
     def start(self, socket: ssl.SSLSocket) -> None:
         """Begins the login on a socket whose TLS is established. Does not wait."""
         self.set_socket(socket)
+        self.filesocket.spend = self._spend
         self.event("connected", direct=True)
         self.process(block=False)
 
@@ -116,12 +129,23 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
             self.filesocket.close()
         self.socket = None
 
+    def useful(self) -> None:
+        """What came last has answered something."""
+        self._budget.earn(_EARNED_BY_AN_ANSWER)
+
+    def _spend(self, octets: int, elements: int) -> None:
+        """Raises ``LinkError`` when the server has sent too much that answers nothing."""
+        if not self._budget.spend(octets / _OCTETS_A_UNIT + elements):
+            raise LinkError("the server floods the connection with what answers nothing")
+
     # --- what the library calls ---------------------------------------------------------------------------------------
     def incoming_filter(self, xml: Element) -> Element | None:
         """Sees every stanza first; None: it is dealt with."""
         self._owner.received_at = time.monotonic()
         handle = self._STANZAS.get(xml.tag)
-        return None if handle is not None and handle(self, xml) else xml
+        dealt_with = handle is not None and handle(self, xml)
+        # the library has a use for what belongs to the login alone
+        return None if dealt_with or self._established else xml
 
     def send_raw(self, data: str, now: bool = False, reconnect: bool | None = None) -> bool:  # noqa: ARG002
         """Everything that the library writes."""
@@ -172,7 +196,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
         if xml.get("type") == "error":
             self._owner.stanza_error(xml.get("id", ""), *_error(xml.find(f"{_CLIENT}error"), _STANZA_CONDITIONS))
         else:
-            self._owner.payload(xml.findtext(_PAYLOAD, ""))
+            self._owner.payload(xml.findtext(_PAYLOAD))
         return True
 
     def _iq(self, xml: Element) -> bool:
@@ -180,9 +204,14 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
             answer = f"<iq type='result' to={quoteattr(xml.get('from', ''))} id={quoteattr(xml.get('id', ''))}/>"
             self._owner.write(answer.encode())
             return True
+        if self._established and xml.get("type") in ("get", "set"):
+            # every request has to be answered (RFC 6120, 8.2.3)
+            refusal = f"<iq type='error' to={quoteattr(xml.get('from', ''))} id={quoteattr(xml.get('id', ''))}>"
+            self._owner.write(f"{refusal}{_NOT_IMPLEMENTED}</iq>".encode())
+            return True
         if self._established:
             # an answer to one of our pings; that it came is all that counts
-            return xml.get("type") in ("result", "error")
+            return True
         if xml.get("type") == "error":
             condition, _ = _error(xml.find(f"{_CLIENT}error"), _STANZA_CONDITIONS)
             self._owner.failed(LinkError(f"the server refuses the session: {condition}"))
@@ -229,10 +258,12 @@ def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, 
     pull: Any = ElementTree.XMLPullParser  # with events in bytes: what the library compares with
     parser = pull(events, _parser=ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  # no entities here
     flush = getattr(parser, "flush", None)
-    depth = unended_bytes = 0
+    depth = unended_bytes = elements = 0
     prolog = b""
-    while data := source.read(_READ_BYTES):
+    turns = Turns()
+    for data in _pieces(source, turns):
         unended_bytes += len(data)
+        begun = elements
         if not depth:
             prolog += data
             if _DOCTYPE in prolog:
@@ -242,13 +273,28 @@ def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, 
             flush()
         for event, element in parser.read_events():
             depth += 1 if event == b"start" else -1
+            elements += event == b"start"
             if depth == 1:
                 unended_bytes = 0
+                source.spend(0, elements - begun)
+                elements = begun = 0
             if depth > _MAX_DEPTH:
                 raise LinkError(f"elements nested deeper than {_MAX_DEPTH} from the server")
             yield event, element
+        source.spend(len(data), max(0, elements - begun))
+        turns.give_way()
+        if elements > MAX_STANZA_ELEMENTS:
+            raise LinkError(f"a stanza of more than {MAX_STANZA_ELEMENTS} elements from the server")
         if unended_bytes > MAX_STANZA_BYTES:
             raise LinkError(f"a stanza of more than {MAX_STANZA_BYTES} bytes from the server")
+
+
+def _pieces(source: Any, turns: Turns) -> Iterator[bytes]:
+    """What is read, in pieces whose parsing is short."""
+    while data := source.read(_READ_BYTES):
+        turns.begin()
+        for start in range(0, len(data), _FEED_BYTES):
+            yield data[start : start + _FEED_BYTES]
 
 
 xmlstream.ET = types.SimpleNamespace(iterparse=_iterparse)

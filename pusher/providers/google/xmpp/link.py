@@ -21,11 +21,12 @@ from gevent.pool import Group
 
 from pusher.providers.google.xmpp.engine import DOMAIN, AuthError, Engine, LinkError, message_stanza
 from pusher.push.fields import InvalidMessage, Json, decode_object
-from pusher.telemetry.log import logger
+from pusher.telemetry.log import Seldom, few, logger
 
 __all__ = ["AuthError", "CertificateError", "ClosedError", "Link", "LinkError", "LinkSettings"]
 
-log = logger(__name__)
+_few = few(logger(__name__))
+_seldom = Seldom(logger(__name__), period_s=60)
 
 #: Beyond so many bytes that the peer has not taken, ``send`` waits.
 MAX_UNWRITTEN_BYTES = 1 << 20
@@ -227,12 +228,21 @@ class Link:
         """The connection cannot go on."""
         self.kill(error)
 
-    def payload(self, text: str) -> None:
+    def useful(self) -> None:
+        """What came last has answered something: see ``engine``."""
+        self._engine.useful()
+
+    def payload(self, text: str | None) -> None:
         """The content of a message stanza."""
+        if text is None:
+            key = (self.settings.sender_id, "no-payload")
+            _seldom.warning(key, "message without a payload from Google ignored", sender_id=self.settings.sender_id)
+            return
         try:
             message = decode_object(text.encode())
         except InvalidMessage as error:
-            log.warning("undecodable message from Google ignored", error=error.detail)
+            key = (self.settings.sender_id, error.reason)
+            _few.warning(key, "undecodable message from Google ignored", reason=error.reason, error=error.detail)
             return
         self._on_message(message)
 

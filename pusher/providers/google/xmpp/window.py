@@ -21,9 +21,10 @@ from pusher.providers.google.xmpp.link import ClosedError, Link, LinkError, Link
 from pusher.providers.google.xmpp.message import GcmPush
 from pusher.push.fields import Json
 from pusher.telemetry import sentry
-from pusher.telemetry.log import logger
+from pusher.telemetry.log import few, logger
 
 log = logger(__name__)
+_few = few(log)
 
 #: The name both of the control message and of the error of messages that come after it.
 _DRAINING = "CONNECTION_DRAINING"
@@ -73,6 +74,7 @@ class Window:
         #: Whether Google has taken a message that was sent on it.
         self.served = False
         self._owner = owner
+        self._sender_id = settings.sender_id
         self._ack_timeout_s = ack_timeout_s
         self._pool = Pool(max_pending)
         #: By message id, oldest first.
@@ -106,6 +108,7 @@ class Window:
     def acknowledge(self, message_id: str, body: bytes) -> None:
         """Sends what Google does not answer. May wait for a peer that reads slowly; raises ``LinkError``."""
         self._link.send(message_id, body)
+        self._link.useful()
 
     def leave(self, reason: str) -> None:
         """Takes no more pushes."""
@@ -133,11 +136,13 @@ class Window:
         self._owner.ended(push, end or Unanswered.TIMEOUT)
 
     def _answer(self, message_id: str, answer: Answer) -> None:
+        """The first final answer holds, however many come before the waiting greenlet runs."""
         wait = self._waits.get(message_id)
-        if wait is not None:
-            wait.set(answer)
-        else:
+        if wait is None:
             self._owner.answered_late(message_id, answer)
+        elif not wait.ready() or (_is_passing(wait.value) and not answer.meaning.retry):
+            self._link.useful()
+            wait.set(answer)
 
     def _died(self, greenlet: gevent.Greenlet[[GcmPush], None]) -> None:
         if greenlet.exception is not None:
@@ -152,12 +157,14 @@ class Window:
         if kind in ("ack", "nack"):
             self._answer(text(message, "message_id"), read_answer(message))
         elif kind == "control":
-            log.warning("control message from Google", control_type=text(message, "control_type"))
+            control = text(message, "control_type")
+            _few.warning((self._sender_id, "control"), "control message from Google", control_type=control)
         else:
             self._owner.upstream(self, message)
 
     def _stanza_error(self, message_id: str, condition: str, words: str) -> None:
-        log.warning("Google refuses a stanza", message_id=message_id, condition=condition, text=words)
+        key = (self._sender_id, "refused stanza")
+        _few.warning(key, "Google refuses a stanza", message_id=message_id, condition=condition, text=words)
         self._answer(message_id, read_error(condition, words))
 
     def _down(self, reason: LinkError) -> None:
@@ -171,3 +178,8 @@ class Window:
         for message_id, wait in self._waits.items():
             if not wait.ready():
                 wait.set(Unanswered.UNSENT if message_id in unwritten else lost)
+
+
+def _is_passing(end: End | None) -> bool:
+    """Whether an answer asks for another try, so that a final one may still take its place."""
+    return isinstance(end, Answer) and end.meaning.retry
