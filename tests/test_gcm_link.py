@@ -318,7 +318,7 @@ def test_stanza_errors_name_their_message(simulator: GcmSimulator, owner: Owner)
 
 def test_garbage_is_ignored(simulator: GcmSimulator, owner: Owner, caplog: pytest.LogCaptureFixture) -> None:
     simulator.set_faults(["garbage"])
-    link = owner.opened()
+    link = owner.opened(app="garbled")
     push(link, "m1")
     push(link, "m2")
     wait_until(lambda: len(owner.messages) == 2)

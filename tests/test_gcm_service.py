@@ -487,8 +487,10 @@ def test_credentials_that_turn_wrong_are_tried_again(simulator: GcmSimulator) ->
         wait_until(lambda: "not-authorized" in bed.service.health().reason)
         bed.submit(2)
         wait_until(lambda: simulator.events["refused-logins"] > 2)
+        wait_until(lambda: bed.lane.full)
         simulator.accounts = {"123": "key"}
         bed.wait_until_done()
+        wait_until(lambda: not bed.lane.full)
     assert bed.outcomes == {Kind.DELIVERED: 2}
 
 
@@ -545,15 +547,15 @@ def test_a_bug_ends_the_sender(simulator: GcmSimulator) -> None:
 def test_a_trial_login(simulator: GcmSimulator) -> None:
     good = LinkSettings("localhost", simulator.port, "123", "key")
     trust = TlsTrust(simulator.ca_file)
-    log_in_once("game", GcmSettings(good, trust))
+    log_in_once("game", GcmSettings(good, trust), 20)
     wait_until(lambda: simulator.links == [])
     with pytest.raises(CredentialError, match=r"not-authorized; check gcm\.certs\.game\.senderID and \.apiKey"):
-        log_in_once("game", GcmSettings(LinkSettings("localhost", simulator.port, "123", "wrong"), trust))
+        log_in_once("game", GcmSettings(LinkSettings("localhost", simulator.port, "123", "wrong"), trust), 20)
     with pytest.raises(CertificateError):
-        log_in_once("game", GcmSettings(good, TlsTrust()))
+        log_in_once("game", GcmSettings(good, TlsTrust()), 20)
     simulator.stop()
     with pytest.raises(LinkError, match="cannot connect"):
-        log_in_once("game", GcmSettings(good, trust))
+        log_in_once("game", GcmSettings(good, trust), 20)
 
 
 ACK = '{"message_type":"ack","from":"t","message_id":"m0"}'

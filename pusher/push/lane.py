@@ -101,6 +101,8 @@ class Lane(Generic[P]):
         self.retries: RetryQueue[P] = RetryQueue()
         #: Set at a stop: nothing more is taken for sending.
         self.closed = False
+        #: Set by the service while the provider refuses the app: its partitions are paused.
+        self.held = False
         #: Messages that were submitted and have no outcome yet.
         self.in_hand = 0
         #: Pushes that wait to be taken, retries not counted.
@@ -132,7 +134,7 @@ class Lane(Generic[P]):
     def full(self) -> bool:
         """Whether the app's partitions should be paused."""
         waiting = self.waiting + len(self.retries) + len(self._suspended)
-        return waiting >= self.settings.high_water or bool(self.blocked)
+        return self.held or waiting >= self.settings.high_water or bool(self.blocked)
 
     def put(self, pushes: Sequence[P]) -> None:
         """Into the inbox. Never waits: who calls has looked at ``full``."""

@@ -19,6 +19,7 @@ from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessTo
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.service import FcmService, FcmSettings
+from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
@@ -42,6 +43,8 @@ _XMPP_PORTS = {True: 5235, False: 5236}
 #: The set-up of an app waits so long to be told that its account is refused; a slower endpoint is waited for by the
 #: running service.
 _FIRST_TOKEN_S = 3.0
+#: And so long to be told that its sender id and key are refused.
+_FIRST_LOGIN_S = 3.0
 #: By account and what its endpoint's certificate is checked against, for as long as a service uses them.
 _access_tokens: WeakValueDictionary[Hashable, AccessToken] = WeakValueDictionary()
 
@@ -64,9 +67,9 @@ def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
 
 
 def xmpp_settings(config: Config, app: str) -> GcmSettings:
-    """How an app talks to Google over XMPP. Raises ``StartError`` without credentials, or without the XMPP library."""
+    """How an app talks to Google over XMPP. Raises ``StartError`` without usable credentials or the XMPP library."""
     sender_id, api_key = config.of(settings.SENDER_ID, app), config.of(settings.API_KEY, app)
-    if not (sender_id and api_key):
+    if not (sender_id.strip() and api_key.strip()):
         raise CredentialError(
             f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
             f"or gcm.certs.{app}.apiKey and .senderID (XMPP, which Google shut down in 2024)"
@@ -75,6 +78,7 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
         raise StartError(
             "GCM over XMPP needs sleekxmpp: run `pip install ./packaging/sleekxmpp` at the top of pusher's sources"
         )
+    login = account(app, sender_id, api_key)
     from pusher.providers.google.xmpp.link import LinkSettings
     from pusher.providers.google.xmpp.service import GcmSettings
 
@@ -82,10 +86,11 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
         LinkSettings(
             host=config[settings.XMPP_HOST],
             port=config[settings.XMPP_PORT] or _XMPP_PORTS[config.production],
-            sender_id=sender_id,
-            api_key=api_key,
+            sender_id=login.sender_id,
+            api_key=login.api_key,
             ping_interval_s=config[settings.PING_INTERVAL],
             ping_timeout_s=config[settings.PING_TIMEOUT],
+            app=app,
         ),
         TlsTrust(config[settings.XMPP_CA_FILE], config[settings.XMPP_CRL_FILE]),
         max_pending=config[settings.MAX_PENDING_MESSAGES],
@@ -100,7 +105,7 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     from pusher.providers.google.xmpp.service import GcmService, log_in_once
 
     try:
-        log_in_once(app, how)
+        log_in_once(app, how, _FIRST_LOGIN_S)
     except LinkError as error:
         # not the credentials' fault: the service tries for ever
         log.warning("first login failed", game=app, error=str(error))
@@ -177,7 +182,7 @@ def _reload_xmpp(service: GcmService, config: Config, app: str) -> bool:
     if how.link == service.settings.link:
         return False
     try:
-        log_in_once(app, how)
+        log_in_once(app, how, _CONNECT_TIMEOUT_S)
     except LinkError as error:
         raise CredentialError(str(error)) from None
     service.reload(how)
@@ -208,7 +213,7 @@ def _xmpp(config: Config, app: str) -> str:
     from pusher.providers.google.xmpp.service import log_in_once
 
     try:
-        log_in_once(app, how)
+        log_in_once(app, how, _CONNECT_TIMEOUT_S)
     except LinkError as error:
         raise StartError(str(error)) from None
     return f"logged in at {how.link.host}:{how.link.port} as {how.link.sender_id}"

@@ -57,6 +57,8 @@ class LinkSettings:
     ping_timeout_s: float = 10.0
     #: For name look-up, TCP, TLS and login together.
     connect_timeout_s: float = 20.0
+    #: Whose link it is, for log lines.
+    app: str = ""
 
 
 class Link:
@@ -234,15 +236,15 @@ class Link:
 
     def payload(self, text: str | None) -> None:
         """The content of a message stanza."""
+        app = self.settings.app
         if text is None:
-            key = (self.settings.sender_id, "no-payload")
-            _seldom.warning(key, "message without a payload from Google ignored", sender_id=self.settings.sender_id)
+            _seldom.warning((app, "no payload"), "message without a payload from Google ignored", game=app)
             return
         try:
             message = decode_object(text.encode())
         except InvalidMessage as error:
-            key = (self.settings.sender_id, error.reason)
-            _few.warning(key, "undecodable message from Google ignored", reason=error.reason, error=error.detail)
+            key = (app, error.reason)
+            _few.warning(key, "undecodable message from Google ignored", game=app, error=error.detail)
             return
         self._on_message(message)
 

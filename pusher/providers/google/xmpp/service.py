@@ -45,8 +45,8 @@ _BATCH = 8
 _SAME_ID_WAIT_S = 0.2
 #: Credentials that were good once and are refused now are tried so often.
 _REFUSED_EVERY_S = 60.0
-#: For the login by which credentials are checked: a host that does not answer must not hold up the start.
-_TRIAL_S = 5.0
+#: For the end of the login by which credentials are checked.
+_TRIAL_CLOSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class GcmService:
 
     def _use(self, window: Window) -> None:
         """Waits until the window takes no more pushes."""
-        self._refused = False
+        self._set_refused(refused=False)
         self._windows.append(window)
         self._window = window
         self._has_window.set()
@@ -183,7 +183,7 @@ class GcmService:
 
     def _failed(self, error: LinkError, failures: int) -> float:
         """Says why no link can be opened; returns the seconds to wait."""
-        self._refused = isinstance(error, AuthError)
+        self._set_refused(refused=isinstance(error, AuthError))
         if isinstance(error, AuthError | CertificateError):
             _seldom.error(
                 (self.lane.settings.app, "login"), str(error), game=self.lane.settings.app, origin=self._where
@@ -191,6 +191,10 @@ class GcmService:
         wait_s = self._settings.refused_every_s if isinstance(error, AuthError) else self._delay_s(failures)
         self._down(str(error), wait_s)
         return wait_s
+
+    def _set_refused(self, *, refused: bool) -> None:
+        """While the credentials are refused nothing more is read for the app."""
+        self._refused = self.lane.held = refused
 
     def _down(self, reason: str, wait_s: float) -> None:
         self._reason = reason
@@ -304,10 +308,10 @@ class GcmService:
                 log.debug("not acknowledged, Google will send it again", message_id=message_id)
 
 
-def log_in_once(app: str, settings: GcmSettings) -> None:
-    """Logs in and out again. Waits some seconds; raises ``CredentialError`` when refused, else ``LinkError``."""
+def log_in_once(app: str, settings: GcmSettings, limit_s: float) -> None:
+    """Logs in and out again. Waits up to ``limit_s``; raises ``CredentialError`` when refused, else ``LinkError``."""
     link = Link(
-        replace(settings.link, connect_timeout_s=_TRIAL_S),
+        replace(settings.link, connect_timeout_s=limit_s),
         on_message=lambda message: log.debug("message during the trial login", fields=",".join(message)),
         on_stanza_error=lambda *_: None,
         on_down=lambda _: None,
@@ -316,4 +320,4 @@ def log_in_once(app: str, settings: GcmSettings) -> None:
         link.open(settings.trust.context())
     except AuthError as error:
         raise CredentialError(f"{error}; check gcm.certs.{app}.senderID and .apiKey") from None
-    link.close()
+    link.close(_TRIAL_CLOSE_S)

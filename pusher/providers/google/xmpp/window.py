@@ -74,7 +74,7 @@ class Window:
         #: Whether Google has taken a message that was sent on it.
         self.served = False
         self._owner = owner
-        self._sender_id = settings.sender_id
+        self._app = settings.app
         self._ack_timeout_s = ack_timeout_s
         self._pool = Pool(max_pending)
         #: By message id, oldest first.
@@ -158,13 +158,19 @@ class Window:
             self._answer(text(message, "message_id"), read_answer(message))
         elif kind == "control":
             control = text(message, "control_type")
-            _few.warning((self._sender_id, "control"), "control message from Google", control_type=control)
+            _few.warning((self._app, "control"), "control message from Google", game=self._app, control_type=control)
         else:
             self._owner.upstream(self, message)
 
     def _stanza_error(self, message_id: str, condition: str, words: str) -> None:
-        key = (self._sender_id, "refused stanza")
-        _few.warning(key, "Google refuses a stanza", message_id=message_id, condition=condition, text=words)
+        _few.warning(
+            (self._app, "refused stanza"),
+            "Google refuses a stanza",
+            game=self._app,
+            message_id=message_id,
+            condition=condition,
+            text=words,
+        )
         self._answer(message_id, read_error(condition, words))
 
     def _down(self, reason: LinkError) -> None:
