@@ -28,6 +28,7 @@ from pusher.providers.http2.header_block import EVICTION_PAUSE, MAX_REMEMBERED, 
 from tests.http2_wire import (
     FIELDS,
     PATH,
+    USUAL,
     Pair,
     Wire,
     an_exchange,
@@ -787,7 +788,7 @@ def test_a_flood_of_pings_that_nobody_reads_the_answers_of_fails() -> None:
 def test_a_status_is_read_the_same_whether_the_block_is_decoded_or_not(
     *, huffman: bool, sensitive: bool, resized: bool
 ) -> None:
-    blocks = ResponseBlocks(indexing=False)
+    decoding, looking = ResponseBlocks(indexing=False), ResponseBlocks(indexing=False)
     told = set()
     for status in range(100, 600):
         encoder = hpack.Encoder()
@@ -796,11 +797,11 @@ def test_a_status_is_read_the_same_whether_the_block_is_decoded_or_not(
         fields = [(b":status", str(status).encode(), sensitive), (b"retry-after", b"7", sensitive)]
         whole = encoder.encode(fields, huffman=huffman)
         whole = size_update + whole if resized else whole
-        assert blocks.decode(whole)[0] == (b":status", str(status).encode())
-        if found := blocks.status(whole):
+        assert decoding.decode(whole)[0] == (b":status", str(status).encode())
+        if found := looking.status(whole):
             assert found == status
             told.add(status)
-    assert told == {200, *range(400, 500)} - {429}
+    assert told == {*range(100, 200), 200, *range(400, 500)} - {429}
 
 
 @pytest.mark.parametrize("start", [b"", b"\x20", b"\x08", b"\x08\x03", b"\x08\x03\x34\x31", b"\x80", b"\xff"])
@@ -825,14 +826,56 @@ def indexing_answers() -> tuple[bytes, bytes]:
     return encoder.encode(headers), encoder.encode(headers)
 
 
-def test_a_peer_that_indexes_all_the_same_is_found_out() -> None:
+def test_a_peer_that_indexes_all_the_same_is_understood_and_remembered() -> None:
     first, second = indexing_answers()
     wire = Wire()
-    exchange = an_exchange()
-    wire.send(exchange, an_exchange())
-    assert wire.receive(answer(1, first)) == [exchange]
+    exchanges = [an_exchange(), an_exchange()]
+    wire.send(*exchanges)
+    assert wire.receive(answer(1, first), answer(3, second)) == exchanges
+    assert exchanges[1].header(b"apns-id") == b"x"
+    assert wire.client.peer_indexes
+
+
+@pytest.mark.parametrize("ordinary", [1, 20, 5_000])
+def test_entries_that_came_with_answers_that_were_not_decoded_are_caught_up_with(ordinary: int) -> None:
+    encoder = hpack.Encoder()
+    wire = Wire()
+    for number in range(ordinary):
+        wire.send(exchange := an_exchange())
+        headers = [(b":status", b"200"), (b"apns-id", b"%d" % number), (b"server", b"h2o")]
+        assert wire.receive(answer(2 * number + 1, encoder.encode(headers))) == [exchange]
+    wire.send(late := an_exchange())
+    headers = [(b":status", b"429"), (b"server", b"h2o"), (b"retry-after", b"7")]
+    assert wire.receive(answer(2 * ordinary + 1, encoder.encode(headers))) == [late]
+    assert (late.header(b"server"), late.header(b"retry-after")) == (b"h2o", b"7")
+
+
+def test_a_peer_that_shows_a_table_of_size_0_is_believed_and_nothing_is_kept() -> None:
+    wire = Wire()
+    for number in range(100):
+        wire.send(exchange := an_exchange())
+        assert wire.receive(answer(2 * number + 1, b"\x20" * (number == 0) + USUAL)) == [exchange]
+        assert not wire.client._responses.keeps
+        assert not wire.client._responses._kept
+
+
+def test_what_is_kept_is_bounded() -> None:
+    wire = Wire()
+    for number in range(10_000):
+        wire.send(exchange := an_exchange())
+        assert wire.receive(answer(2 * number + 1)) == [exchange]
+    assert not wire.client._responses.indexing
+    assert not wire.client._responses._kept
+
+
+def test_a_peer_that_begins_to_index_late_is_found_out() -> None:
+    first, second = indexing_answers()
+    wire = Wire()
+    wire.send(ordinary := an_exchange())
+    assert wire.receive(answer(1, b"\x20" + USUAL)) == [ordinary]
+    wire.send(an_exchange(), an_exchange())
     with pytest.raises(ConnectionFailed) as failure:
-        wire.receive(answer(3, second))
+        wire.receive(answer(3, first), answer(5, second))
     assert failure.value.code == ErrorCode.COMPRESSION_ERROR
     assert wire.client.peer_indexes
 

@@ -413,3 +413,42 @@ def test_the_hub_goes_on_while_much_is_sent(server: Server, service: Service) ->
     service.ended(3000)
     ticker.kill()
     assert len(ticks) > 10
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{SettingCodes.MAX_CONCURRENT_STREAMS: 0}, {SettingCodes.INITIAL_WINDOW_SIZE: 0}],
+    ids=["no stream", "no window"],
+)
+def test_a_live_link_that_lets_nothing_go_is_told_and_replaced(
+    tmp_path: Path,
+    settings: dict[SettingCodes, int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pusher.providers.http2.pool._STALLED_AFTER_S", 0.5)
+    with Server(make_files(tmp_path), settings=settings) as server:
+        service = Service(server, max_in_flight=2, timeout_s=1.0)
+        service.pool.demand = lambda: True
+        until(service.ready)
+        service.pool.send([an_exchange(), an_exchange()][: service.pool.room()])
+        until(lambda: not service.ready())
+        assert "lets no request go" in service.pool.state().reason
+        until(lambda: len(server.peers) >= 2)
+        assert not service.ready()
+        assert [line.message for line in caplog.records].count(service.pool.state().reason) == 1
+        server.settings = {}
+        until(service.ready)
+        service.send(5)
+        service.pool.close(0)
+
+
+def test_a_link_without_demand_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pusher.providers.http2.pool._STALLED_AFTER_S", 0.1)
+    with Server(make_files(tmp_path), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}) as server:
+        service = Service(server, timeout_s=0.1)
+        until(service.ready)
+        gevent.sleep(0.5)
+        assert service.ready()
+        assert len(server.peers) == 1
+        service.pool.close(0)

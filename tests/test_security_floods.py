@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import time
 from typing import Any
 
@@ -11,7 +12,8 @@ import hpack
 import lz4.frame
 import pytest
 import zstandard
-from hyperframe.frame import DataFrame, PriorityFrame, SettingsFrame
+from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
@@ -20,7 +22,7 @@ from pusher.broker.kafka.batches import MAX_UNPACKED_BYTES
 from pusher.broker.kafka.records import read
 from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES
 from pusher.providers.http2 import ConnectionFailed, literal_field
-from pusher.providers.http2.connection import MAX_IDLE_FRAMES
+from pusher.providers.http2.connection import MAX_IDLE_COST, OCTETS_A_UNIT
 from pusher.providers.http2.frames import ErrorCode
 from tests.http2_wire import Wire, an_exchange, answer, block, window_update
 from tests.scripted_xmpp import Scripted, say
@@ -28,6 +30,13 @@ from tests.test_gcm_link import Owner, scripted
 
 #: The fixture, and what lets the library make bounded batches when it is imported.
 __all__ = ["KafkaSource", "scripted"]
+
+
+def many_settings(number: int) -> bytes:
+    """Of parameters that nobody knows; hyperframe would cut their ids to an octet."""
+    payload = b"".join(struct.pack(">HI", 1_000 + one, 1) for one in range(number))
+    return len(payload).to_bytes(3, "big") + b"\x04\0\0\0\0\0" + payload
+
 
 INTERIM = answer(1, block((b":status", b"103")), flags=["END_HEADERS"])
 FLOODS: dict[str, bytes] = {
@@ -39,6 +48,14 @@ FLOODS: dict[str, bytes] = {
     "priorities": PriorityFrame(1, depends_on=3).serialize(),
     "unknown frames": b"\0\0\0\x77\0\0\0\0\1",
     "interim answers": INTERIM,
+}
+#: By what one costs: the work, not the frame.
+COSTLY: dict[str, bytes] = {
+    "settings of 2,700 parameters": many_settings(2_700),
+    "interim answers of 15 KB": answer(1, block((b":status", b"103"), (b"x", b"a" * 15_000)), flags=["END_HEADERS"]),
+    "unknown frames of 16 KB": b"\0\x40\0\x77\0\0\0\0\1" + b"x" * 16_384,
+    "pings": PingFrame(0, opaque_data=b"12345678").serialize(),
+    "resets of streams that are over": RstStreamFrame(1).serialize(),
 }
 
 
@@ -53,7 +70,8 @@ def begun(kind: str) -> Wire:
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_that_answers_nothing_is_cut_off(kind: str) -> None:
     wire = begun(kind)
-    for _ in range(MAX_IDLE_FRAMES // 100 - 1):
+    cost = 1 + len(FLOODS[kind]) // OCTETS_A_UNIT
+    for _ in range(MAX_IDLE_COST // cost // 100 - 1):
         wire.receive(FLOODS[kind] * 100)
         wire.client.take_output(0.0)
     with pytest.raises(ConnectionFailed) as failure:
@@ -64,14 +82,40 @@ def test_a_flood_that_answers_nothing_is_cut_off(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["empty data", "unknown frames", "window updates"])
 def test_as_many_frames_over_a_longer_time_are_no_flood(kind: str) -> None:
     wire = begun(kind)
-    for _ in range(MAX_IDLE_FRAMES // 500):
+    for _ in range(MAX_IDLE_COST // 500):
         wire.receive(FLOODS[kind] * 1000)
         wire.client.breathe()
 
 
+@pytest.mark.parametrize("kind", COSTLY)
+def test_a_flood_is_cut_off_by_its_cost(kind: str) -> None:
+    wire = begun(kind)
+    affordable = 2 * MAX_IDLE_COST // max(1, len(COSTLY[kind]) // OCTETS_A_UNIT)
+    with pytest.raises(ConnectionFailed, match="flood"):  # noqa: PT012 - which one is refused is the question
+        for _ in range(affordable):
+            wire.receive(COSTLY[kind])
+            wire.client.take_output(0.0)
+
+
+def test_interim_answers_are_not_decoded() -> None:
+    wire = begun("interim")
+    wire.receive(answer(1, b"\x08\x03103" + b"\xff" * 15_000, flags=["END_HEADERS"]))
+
+
+def test_the_smallest_window_is_no_flood() -> None:
+    """A server may give a body its window octet by octet."""
+    wire = Wire({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+    wire.send(exchange := an_exchange(body=b"x" * (3 * MAX_IDLE_COST)))
+    wire.client.take_output(0.0)
+    for _ in range(3 * MAX_IDLE_COST - 1):
+        wire.receive(window_update(1, 1))
+        wire.client.take_output(0.0)
+    assert wire.receive(answer(1)) == [exchange]
+
+
 def test_frames_between_answers_are_no_flood() -> None:
     wire = Wire()
-    for number in range(MAX_IDLE_FRAMES // 500):
+    for number in range(MAX_IDLE_COST // 500):
         wire.send(exchange := an_exchange())
         assert wire.receive(FLOODS["unknown frames"] * 1000 + answer(2 * number + 1)) == [exchange]
         wire.out()

@@ -70,6 +70,7 @@ class Dispatcher(Generic[P]):
         self.lane = lane
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
+        self.pool.demand = lambda: bool(lane.waiting or lane.retries)
         self._exchange_of, self._judge, self._ready, self._clock = exchange_of, judge, ready, clock
         #: Answers in a row that refused the credentials.
         self._refusals = 0

@@ -57,8 +57,11 @@ RECEIVE_WINDOW: Final = 1024 * 1024
 """Octets that the peer may send before we acknowledge some."""
 MAX_QUEUED_FRAMES: Final = 100_000
 """A peer that makes us queue more frames than this without reading them is cut off."""
-MAX_IDLE_FRAMES: Final = 20_000
-"""Frames that may come between two `breathe` without ending a request: a peer that sends more only costs time."""
+MAX_IDLE_COST: Final = 20_000
+"""What may come between two `breathe` without ending a request, in units of some 10 us of work: a frame costs one, a
+setting `SETTING_COST`, a decoded field one, `OCTETS_A_UNIT` octets one. A peer that sends more only costs time."""
+SETTING_COST: Final = 4
+OCTETS_A_UNIT: Final = 500
 OUTPUT_OCTETS: Final = 48 * 1024
 """About how much `take_output` packs at once."""
 
@@ -91,7 +94,7 @@ class Connection:
         self._ended: list[Exchange] = []
         self._max_streams = 0
         self._unacknowledged = 0
-        self._idle_frames = 0
+        self._idle_cost = 0
         self._rest = b""
         self._blocks = HeaderBlocks()
         self._closed = False
@@ -251,12 +254,17 @@ class Connection:
             self._say_goaway(failed.code)
             raise
         if self._ended:
-            self._idle_frames = 0
+            self._idle_cost = 0
         return self._take_ended()
 
     def breathe(self) -> None:
         """Call about once a second: a flood is what comes within it."""
-        self._idle_frames = 0
+        self._idle_cost = 0
+
+    def _spend(self, cost: int) -> None:
+        self._idle_cost += cost
+        if self._idle_cost > MAX_IDLE_COST:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that answer nothing")
 
     def _receive_frames(self, buffer: bytes) -> int:
         """Take the whole frames; returns where the rest begins."""
@@ -264,7 +272,8 @@ class Connection:
         position = 0
         unpack = HEAD.unpack_from
         streams, ended, unsent, blocks = self._streams, self._ended, self._outbound.unsent, self._blocks
-        fast = not self._responses.indexing
+        responses = self._responses
+        fast = not responses.indexing
         while available - position >= HEAD_OCTETS:
             word, flags, stream_id = unpack(buffer, position)
             start = position + HEAD_OCTETS
@@ -279,6 +288,8 @@ class Connection:
                 if first == STATUS_200 or (first == TABLE_SIZE_0 and buffer[start + 1] == STATUS_200):
                     exchange = streams.get(stream_id)
                     if exchange is not None and not exchange.status and stream_id not in unsent:
+                        if responses.keeps:
+                            responses.keep(buffer[start:stop])
                         exchange.status = 200
                         exchange.end = End.RESPONSE
                         del streams[stream_id]
@@ -286,14 +297,13 @@ class Connection:
                         position = stop
                         continue
             self._receive_frame(word & 0xFF, flags, stream_id & MAX_31_BITS, buffer[position:stop])
+            fast = not responses.indexing
             position = stop
         return position
 
     def _receive_frame(self, kind: int, flags: int, stream_id: int, whole: bytes) -> None:
         payload = whole[HEAD_OCTETS:]
-        self._idle_frames += 1
-        if self._idle_frames > MAX_IDLE_FRAMES:
-            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that answer nothing")
+        self._spend(1 + len(payload) // OCTETS_A_UNIT)
         if not self.ready and kind != SETTINGS:
             raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._blocks.open or kind == CONTINUATION:
@@ -329,6 +339,8 @@ class Connection:
         if self._responses.indexing or (first and not status):
             headers = self._decode(block)  # with indexing even those of streams that we gave up
             status = _status(headers)
+        elif self._responses.keeps:
+            self._responses.keep(block)
         if exchange is None:
             return
         if first:
@@ -340,10 +352,13 @@ class Connection:
 
     def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         try:
-            return self._responses.decode(block)
+            headers = self._responses.decode(block)
         except HeaderBlockError as error:
             self.peer_indexes = isinstance(error, PeerIndexes)
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from error
+        self.peer_indexes = self._responses.indexing
+        self._spend(len(headers))
+        return headers
 
     def _on_answer(self, exchange: Exchange, flags: int, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         if status < 100:
@@ -391,6 +406,7 @@ class Connection:
     def _on_window_update(self, stream_id: int, flags: int, payload: bytes) -> None:  # noqa: ARG002 - one signature
         increment = number(payload) & MAX_31_BITS
         code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
+        queued = len(self._outbound.queue)
         if not stream_id:
             if not increment or not self._outbound.widen(increment):
                 raise ConnectionFailed(code, "a bad WINDOW_UPDATE")
@@ -398,10 +414,14 @@ class Connection:
             increment and self._outbound.widen_stream(stream_id, increment)
         ):
             self._malformed(self._streams[stream_id], code)
+            return
+        if len(self._outbound.queue) > queued:
+            self._idle_cost = max(0, self._idle_cost - 1)  # a body goes on: however small the window, that is no flood
 
     # Stream 0
 
     def _on_stream_0(self, whole: bytes) -> None:
+        self._spend(SETTING_COST * ((len(whole) - HEAD_OCTETS) // 6))
         announced = self._stream_0.receive(whole)
         # The acknowledgement must precede every frame that makes use of the new settings.
         self._outbound.queue.append(self._stream_0.take())

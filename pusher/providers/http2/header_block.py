@@ -9,8 +9,13 @@ their way in, and more kinds of requests than the table holds do not make every 
 
 Inbound. We announce a table of size 0, so that each block stands alone and need not be decoded where its beginning says
 all that anybody asks for: status 200, and the refusals that name no time to come again; that is 70 us less for each
-dead token. All others go through hpack's decoder. A peer that indexes all the same is betrayed by a reference to an
-entry that we cannot have (`PeerIndexes`); its next connection is read with a table and every block is decoded.
+dead token. All others go through hpack's decoder.
+
+There are peers that index all the same (h2o 2.2 among them). One that obeys begins a block with a table size of 0 (RFC
+7541, 4.2). Until then the blocks that were not decoded are kept, up to `KEPT_OCTETS`, and go through the decoder before
+the next one that has to be decoded, or when they are many: where that leaves entries in the table the peer indexes, and
+from then on every block is decoded. What betrays itself later, by a reference to an entry that we cannot have
+(`PeerIndexes`), costs the connection; the next one is read with a table.
 """
 
 import re
@@ -28,6 +33,8 @@ MAX_LIST_OCTETS: Final = 32 * 1024
 """A decoded header list above this is refused."""
 EVICTION_PAUSE: Final = 10_000
 """Blocks between two of which the table may push old entries out."""
+KEPT_OCTETS: Final = 64 * 1024
+"""Blocks of a peer that has not shown a table size of 0 are kept up to here, and then decoded."""
 MAX_REMEMBERED: Final = 1024
 """Kinds of requests whose encoded fields are remembered."""
 
@@ -96,8 +103,8 @@ def _telling_beginnings() -> dict[bytes, int]:
     An entry of the static table, or a literal whose name is entry 8 (:status), indexed or not, Huffman-coded or not.
     """
     huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
-    # 429 may say when to come again
-    statuses = {200, *range(400, 500)} - {429}
+    # 429 may say when to come again; an interim answer says nothing that anybody asks for
+    statuses = {*range(100, 200), 200, *range(400, 500)} - {429}
     beginnings: dict[bytes, int] = {}
     for status in statuses:
         plain = str(status).encode()
@@ -206,10 +213,43 @@ class ResponseBlocks:
 
     def __init__(self, *, indexing: bool) -> None:
         self.indexing = indexing
+        #: What we announce.
         self.table_octets = TABLE_OCTETS if indexing else 0
+        #: The peer has not shown yet that it obeys: blocks that are not decoded have to be kept.
+        self.keeps = not indexing
+        self._kept: list[bytes] = []
+        self._kept_octets = 0
+        # Not the announced size: the decoder would refuse every block of a peer that has not taken it over yet.
         self._decoder = hpack.Decoder(MAX_LIST_OCTETS)
-        self._decoder.max_allowed_table_size = self.table_octets
-        self._decoder.header_table_size = self.table_octets
+        self._decoder.max_allowed_table_size = TABLE_OCTETS
+
+    def keep(self, block: bytes) -> None:
+        """A block that was not decoded, while `keeps`. Raises HeaderBlockError."""
+        self._kept.append(block)
+        self._kept_octets += len(block)
+        if block[:1] == b"\x20":
+            self._obeys()
+        elif self._kept_octets > KEPT_OCTETS:
+            self._catch_up()
+            if not self.indexing:
+                self._obeys()
+
+    def _obeys(self) -> None:
+        """Nothing is in the peer's table and nothing will be."""
+        self._catch_up()
+        self.keeps = False
+        self._decoder.header_table_size = 0
+
+    def _catch_up(self) -> None:
+        """What was kept goes through the decoder; whether the peer indexes is known then."""
+        kept, self._kept, self._kept_octets = self._kept, [], 0
+        for block in kept:
+            self._decode(block)
+        self._look_at_table()
+
+    def _look_at_table(self) -> None:
+        if self.keeps and self._decoder.header_table.dynamic_entries:
+            self.indexing, self.keeps = True, False
 
     def status(self, block: bytes) -> int:
         """The status, where the rest of the block need not be decoded; otherwise 0."""
@@ -222,6 +262,13 @@ class ResponseBlocks:
 
     def decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         """All fields, in order. Raises HeaderBlockError."""
+        if self._kept:
+            self._catch_up()
+        fields = self._decode(block)
+        self._look_at_table()
+        return fields
+
+    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except InvalidTableIndexError as error:

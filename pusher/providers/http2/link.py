@@ -16,10 +16,12 @@ from typing import Final, Protocol
 import gevent
 from gevent.event import Event
 
+from pusher.providers.budget import Turns
 from pusher.providers.http2.connection import Connection, ConnectionFailed
 from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.transport import TlsSocket, describe
 
+_PIECE_OCTETS: Final = 8 * 1024
 FLUSH_S: Final = 1.0
 """How long the last words of a link may take."""
 
@@ -85,6 +87,9 @@ class Link:
         self._received_at = self._busy_since = self.opened_at
         self._pinged_at = 0.0
         self._finish_until = 0.0
+        self.answered_at = 0.0
+        """When an exchange ended last (monotonic)."""
+        self._turns = Turns()
         self._greenlets = [spawn(self._write), spawn(self._read)]
 
     @property
@@ -168,6 +173,7 @@ class Link:
 
     def _hand_on(self, ended: list[Exchange]) -> None:
         if ended:
+            self.answered_at = time.monotonic()
             if not self.served:
                 self.served = any(exchange.status == 200 for exchange in ended)
             self._answers.put(ended)
@@ -205,12 +211,20 @@ class Link:
         finally:
             self.end(reason)
 
+    def _take(self, data: bytes) -> None:
+        """Feeds the engine, in pieces between which others have their turn."""
+        self._turns.begin()
+        for start in range(0, len(data), _PIECE_OCTETS):
+            if start:
+                self._turns.give_way()
+            self._hand_on(self.connection.receive(data[start : start + _PIECE_OCTETS]))
+
     def _read(self) -> None:
         reason = "the reader died"
         try:
             while data := self._transport.receive():
                 self._received_at = time.monotonic()
-                self._hand_on(self.connection.receive(data))
+                self._take(data)
                 self._look_after()
                 gevent.sleep(0)  # let senders and the writer go on, and more answers come
             reason = "the peer closed the connection"

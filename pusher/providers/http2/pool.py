@@ -64,6 +64,10 @@ class State:
     reason: str
 
 
+_STALLED = "the peer lets no request go: it answers none and has no stream or window for another"
+_STALLED_AFTER_S = 10.0
+
+
 class PoolFailed(Exception):
     """A greenlet of the pool died of an unexpected exception, which is the cause of this one."""
 
@@ -90,7 +94,7 @@ class Pool:
         self.size = size
         self.max_in_flight = max_in_flight
         self._origin = origin
-        self._authority = (origin.authority or origin.host).encode("ascii")
+        self._authority = (origin.authority or _authority(origin)).encode("ascii")
         self._tls = tls
         self._answers = answers
         self._timeout_s = timeout_s
@@ -105,6 +109,10 @@ class Pool:
         self._failure: BaseException | None = None
         self._closing = False
         self._peer_indexes = False
+        self.demand: Callable[[], bool] = lambda: False
+        """Whether requests wait for room."""
+        self._let_go_at = time.monotonic()
+        self._stalled = False
 
     def start(self) -> None:
         """Open the links in the background. Does not wait."""
@@ -176,6 +184,8 @@ class Pool:
     def state(self) -> State:
         """What the health page says."""
         links = len([link for link in self._links if not link.left.is_set()])
+        if self._stalled and self.demand():
+            return State(False, links, _STALLED)
         return State(links > 0, links, "" if links == self.size else self._reason)
 
     def replace(self, reason: str, opened_before: float | None = None) -> None:
@@ -206,6 +216,22 @@ class Pool:
             now = time.monotonic()
             for link in [*self._links, *self._leaving]:
                 link.tick(now)
+            self._look_for_stalls(now)
+
+    def _look_for_stalls(self, now: float) -> None:
+        """Links that are alive and let nothing go: said so once, and replaced when no answer would come in time."""
+        if self.room() > 0 or not self.demand():
+            self._let_go_at, self._stalled = now, False
+            return
+        answered_at = max((link.answered_at for link in self._links), default=0.0)
+        if answered_at > self._let_go_at:
+            self._let_go_at, self._stalled = answered_at, False
+        elif self._links and not self._stalled and now - self._let_go_at >= _STALLED_AFTER_S:
+            self._stalled = True
+            log.warning(_STALLED, game=self._name, origin=str(self._origin), seconds=round(now - self._let_go_at))
+        for link in list(self._links):
+            if now - max(self._let_go_at, link.opened_at) >= max(self._timeout_s, _STALLED_AFTER_S):
+                link.retire(_STALLED)
 
     def _progressed(self) -> None:
         self._progress.set()
@@ -232,7 +258,7 @@ class Pool:
                 self._reason = link.reason
                 log.info("a link was sent away", game=self._name, origin=str(self._origin), reason=link.reason)
                 continue
-            if time.monotonic() - link.opened_at < policy.young_s:
+            if self._stalled or time.monotonic() - link.opened_at < policy.young_s:
                 # The first one may be followed at once: servers are allowed to send a single connection away.
                 delay_s = policy.back_off.delay_s(failures, random.random())
                 failures += 1
@@ -282,6 +308,12 @@ class Pool:
             link.end("never became ready")
             raise
         return link
+
+
+def _authority(origin: Origin) -> str:
+    """Host and port, the port only where it is not the scheme's own (RFC 9113, section 8.3.1)."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return host if origin.port == 443 else f"{host}:{origin.port}"
 
 
 __all__ = ["BackOff", "Origin", "Patience", "Policy", "Pool", "PoolFailed", "State"]

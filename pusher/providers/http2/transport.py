@@ -14,7 +14,11 @@ from typing import Final
 import gevent
 from gevent import socket
 
+from pusher.providers.budget import Turns
+
 RECEIVE_OCTETS: Final = 64 * 1024
+MAX_SILENT_OCTETS: Final = 256 * 1024
+"""Octets that may come, in the handshake or after it, without any content: session tickets and the like."""
 ALPN: Final = "h2"
 
 
@@ -43,6 +47,9 @@ class TlsSocket:
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._ended = False
+        self._failed: ssl.SSLError | None = None
+        self._silent_octets = 0
+        self._turns = Turns()
 
     def handshake(self) -> None:
         """Waits. Raises OSError (ssl.SSLError among them), ConnectFailed when the peer does not speak HTTP/2."""
@@ -51,10 +58,9 @@ class TlsSocket:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush()
-                data = self._socket.recv(RECEIVE_OCTETS)
-                if not data:
+                self._turns.give_way()
+                if not self._take_in():
                     raise ConnectionError("the peer closed the connection during the TLS handshake") from None
-                self._incoming.write(data)
             else:
                 break
             finally:
@@ -67,16 +73,30 @@ class TlsSocket:
     def _flush(self) -> None:
         self._socket.sendall(self._outgoing.read())
 
+    def _take_in(self) -> bool:
+        """One read of the socket; false when the peer has closed. Waits, but not where much has come already."""
+        data = self._socket.recv(RECEIVE_OCTETS)
+        self._incoming.write(data)
+        self._silent_octets += len(data)
+        if self._silent_octets > MAX_SILENT_OCTETS:
+            raise ConnectionError("the peer sends TLS records without content and without end")
+        return bool(data)
+
     def receive(self) -> bytes:
-        """What has come, all that one read of the socket held; b"" when the peer has closed. Waits."""
+        """What has come, all that one read of the socket held; b"" when the peer has closed. Waits.
+
+        What was decrypted before an error is returned; the error is raised at the next call.
+        """
         while not self._ended:
-            data = self._socket.recv(RECEIVE_OCTETS)
-            if not data:
+            if self._failed is not None:
+                raise self._failed
+            if not self._take_in():
                 break
-            self._incoming.write(data)
             plain = self._decrypted()
             if plain:
+                self._silent_octets = 0
                 return plain
+            self._turns.give_way()
         return b""
 
     def _decrypted(self) -> bytes:
@@ -87,6 +107,8 @@ class TlsSocket:
             self._ended = True  # close_notify
         except ssl.SSLWantReadError:
             pass  # drained
+        except ssl.SSLError as error:
+            self._failed = error
         return b"".join(parts)
 
     def send(self, data: bytes) -> None:
