@@ -36,12 +36,17 @@ def no_greenlet(_name: str, _run: object) -> None:
 
 
 def ask(
-    admin: AdminPort | AdminServer, target: str, method: str = "GET", host: str = "localhost"
+    admin: AdminPort | AdminServer,
+    target: str,
+    method: str = "GET",
+    host: str = "localhost",
+    authorization: str = "",
 ) -> tuple[int, dict[str, str], bytes]:
     """A request over a socket of its own; status, headers, body."""
+    more = f"Authorization: {authorization}\r\n" if authorization else ""
     server = admin.server if isinstance(admin, AdminPort) else admin
     with socket.create_connection(("127.0.0.1", server.port or 0), timeout=DEADLINE_S) as connection:
-        connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        connection.sendall(f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *rest = head.decode().split("\r\n")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import gevent
 import pytest
 
 from pusher import config
@@ -120,3 +124,76 @@ def test_the_file_of_the_embedded_broker_is_its_owners_alone(tmp_path: Path) -> 
         (file.name for file in files), "0o600"
     )
     store.close()
+
+
+def slow_head(client: socket.socket) -> None:
+    """A header line now and then, without end; comes again when it is cut."""
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+    while True:
+        gevent.sleep(0.05)
+        client.sendall(b"X-More: 1\r\n")
+
+
+def silent(client: socket.socket) -> None:
+    gevent.sleep(60)
+
+
+def unread(client: socket.socket) -> None:
+    """Asks for the page again and again and reads nothing."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+    gevent.sleep(60)
+
+
+def reset(client: socket.socket) -> None:
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize("behave", [slow_head, silent, unread, reset])
+def test_slow_clients_however_many_delay_nobody(
+    admin: AdminPort, behave: Callable[[socket.socket], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = admin.server.port
+    assert port is not None
+
+    def client() -> None:
+        while True:
+            gevent.sleep(0.01)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                behave(connection)
+
+    clients = [gevent.spawn(client) for _ in range(200)]
+    gevent.sleep(0.5)
+    for _ in range(20):
+        with gevent.Timeout(1.0):
+            assert ask(admin, "/healthz")[0] == 200
+        gevent.sleep(0.02)
+    gevent.killall(clients)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [("", 401), ("Bearer secret-token", 200), ("bearer secret-token", 200), ("Bearer other", 401), ("Basic x", 401)],
+)
+def test_a_token_opens_what_health_does_not_need(given: str, status: int) -> None:
+    routes = {path: lambda: Answer(200, TEXT, b"ok") for path in ("/", "/metrics", "/healthz", "/readyz")}
+    server = AdminServer("127.0.0.1", free_port(), routes, token="secret-token")
+    server.start()
+    for path in ("/", "/metrics"):
+        found, headers, body = ask(server, path, authorization=given)
+        assert found == status
+        assert "secret-token" not in f"{headers}{body!r}"
+    for path in ("/healthz", "/readyz"):
+        assert ask(server, path, authorization=given)[0] == 200
+    server.stop()
+
+
+def test_a_port_that_others_may_reach_without_a_token_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    for host, token, lines in (("0.0.0.0", "", 1), ("0.0.0.0", "t", 0), ("127.0.0.1", "", 0)):
+        caplog.clear()
+        server = AdminServer(host, free_port(), {}, token=token)
+        server.start()
+        server.stop()
+        assert caplog.text.count("admin.token") == lines

@@ -53,6 +53,13 @@ LOG_LEVEL = Setting(
 SENTRY_URL = Setting("sentry.url", Secret(), "", 'DSN of Sentry; "" = the variable SENTRY_DSN, or none.')
 ADMIN_HOST = Setting("admin.host", Text(empty=False), "127.0.0.1", "Where health, metrics and status page are served.")
 ADMIN_PORT = Setting("admin.port", Int(0, 65_535), 8081, "Port of health, metrics and status page; 0 = off.")
+ADMIN_TOKEN = Setting(
+    "admin.token",
+    Secret(),
+    "",
+    "Bearer token without which only `/healthz` and `/readyz` are served; "
+    'set it where `admin.host` can be reached by others, "" = none.',
+)
 ADMIN_DEBUG = Setting("admin.debug", Bool(), default=False, text="Serve `/debug/greenlets` as well.")
 SQLITE_RETENTION = Setting(
     "sqlite.retention",

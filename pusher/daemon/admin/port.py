@@ -54,7 +54,9 @@ class AdminPort:
         if config[settings.ADMIN_DEBUG]:
             routes["/debug/greenlets"] = lambda: Answer(200, TEXT, "\n\n".join(stacks()).encode())
         self.enabled = config[settings.ADMIN_PORT] != 0
-        self.server = AdminServer(config[settings.ADMIN_HOST], config[settings.ADMIN_PORT], routes)
+        self.server = AdminServer(
+            config[settings.ADMIN_HOST], config[settings.ADMIN_PORT], routes, token=config[settings.ADMIN_TOKEN]
+        )
 
     def start(self, spawn: Callable[[str, Callable[[], object]], None]) -> None:
         """Opens the port; ``spawn`` starts what has to run. Waits for the name service only."""

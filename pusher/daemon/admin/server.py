@@ -1,12 +1,14 @@
 """The HTTP server of the admin port.
 
 It shares the process with the pushes, so it must not be able to hurt them: few connections at a time, one request
-each, and a few seconds for all of it, after which the connection is cut. It only reads, and shows no secret.
+each, and a few seconds for all of it, after which the connection is cut. Where there are too many, the oldest gives
+way: slow clients, however many, delay nobody. It only reads, and shows no secret.
 """
 
 from __future__ import annotations
 
 import errno
+import hmac
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -26,13 +28,17 @@ log = logger(__name__)
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
-#: Connections that are served at the same time; others wait in the kernel.
-CONNECTIONS = 16
+#: Connections whose request is not complete, and as many that are being answered; a further one takes the place of the
+#: oldest of its kind.
+CONNECTIONS = 64
 BACKLOG = 64
 #: From accepting a connection to having sent the answer.
 PATIENCE_S = 5.0
+#: What supervisors and load balancers ask, with or without a token.
+OPEN = ("/healthz", "/readyz")
 _STATUS = {
     200: "OK",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     421: "Misdirected Request",
@@ -71,20 +77,25 @@ class _Handler(WSGIHandler):
     socket: socket.socket
 
     def handle(self) -> None:
-        timer = gevent.spawn_later(self.server.patience_s, _cut, self.socket)
+        connection = self.socket
+        self.server.admit(connection)
+        timer = gevent.spawn_later(self.server.patience_s, _cut, connection)
         try:
             super().handle()
         except OSError as error:
             log.debug("admin connection lost", error=str(error))
         finally:
             timer.kill(block=False)
+            self.server.ended(connection)
 
     def read_request(self, raw_requestline: str) -> Any:
         """Raises ValueError for what is no request: for any other error gevent prints a trace past our log."""
         try:
-            return super().read_request(raw_requestline)
-        except HTTPException as error:
+            read = super().read_request(raw_requestline)
+        except (HTTPException, OSError) as error:
             raise ValueError(str(error)) from None
+        self.server.complete(self.socket)
+        return read
 
     def log_error(self, msg: str, *args: object) -> None:
         """What clients do wrong is of no interest to operators."""
@@ -102,12 +113,45 @@ class _Server(WSGIServer):
     handler_class = _Handler
     patience_s = PATIENCE_S
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: Connections whose request is not complete, and those that are being answered, the oldest first.
+        self._incomplete: dict[socket.socket, None] = {}
+        self._answering: dict[socket.socket, None] = {}
+
+    def admit(self, connection: socket.socket) -> None:
+        """A new connection."""
+        _put(self._incomplete, connection)
+
+    def complete(self, connection: socket.socket) -> None:
+        """Its request has come."""
+        self._incomplete.pop(connection, None)
+        _put(self._answering, connection)
+
+    def ended(self, connection: socket.socket) -> None:
+        """It is gone."""
+        self._incomplete.pop(connection, None)
+        self._answering.pop(connection, None)
+
+
+def _put(connections: dict[socket.socket, None], connection: socket.socket) -> None:
+    """Where there are too many, the oldest is cut."""
+    while len(connections) >= CONNECTIONS:
+        oldest = next(iter(connections))
+        del connections[oldest]
+        _cut(oldest)
+    connections[connection] = None
+
 
 class AdminServer:
     """Serves ``routes``, by path. ``port`` is where it listens, None while it does not."""
 
-    def __init__(self, host: str, port: int, routes: Mapping[str, Route], *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, host: str, port: int, routes: Mapping[str, Route], *, patience_s: float = PATIENCE_S, token: str = ""
+    ) -> None:
+        """``token`` "" lets everybody read everything, else those without it only ``OPEN``."""
         self._routes = routes
+        self._token = token.encode()
         self._address = (host, port)
         self._patience_s = patience_s
         self._server: _Server | None = None
@@ -133,10 +177,16 @@ class AdminServer:
                 error=error.strerror or str(error),
             )
             return
-        self._server = _Server(listener, self._answer, log=None, error_log=None, spawn=Pool(CONNECTIONS))
+        self._server = _Server(listener, self._answer, log=None, error_log=None, spawn=Pool(4 * CONNECTIONS))
         self._server.patience_s = self._patience_s
         self._server.start()
         log.info("admin port open", address=f"{host}:{self.port}")
+        if not (self._local or self._token):
+            log.warning(
+                "the admin port is open beyond this machine, and everybody may read it: set admin.token, or admin.host "
+                "to 127.0.0.1",
+                address=f"{host}:{self.port}",
+            )
 
     def stop(self) -> None:
         """Closes the port and what is connected. Waits a moment at most."""
@@ -147,6 +197,8 @@ class AdminServer:
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._local and not _is_unforgeable(environ.get("HTTP_HOST", "")):
             answer = Answer(421, TEXT, b"ask for localhost or an address\n")
+        elif not self._may_read(environ):
+            answer = Answer(401, TEXT, b"needs the bearer token of admin.token\n", (("WWW-Authenticate", "Bearer"),))
         else:
             answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         headers = [
@@ -157,6 +209,12 @@ class AdminServer:
         ]
         start_response(f"{answer.status} {_STATUS[answer.status]}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
+
+    def _may_read(self, environ: Mapping[str, Any]) -> bool:
+        if not self._token or environ["PATH_INFO"] in OPEN:
+            return True
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
     def _find(self, method: str, path: str) -> Answer:
         if method not in ("GET", "HEAD"):
