@@ -70,7 +70,7 @@ def fcm_settings(nginx: Provider, directory: Path, apps: Sequence[str]) -> dict[
     }
     file = directory / "account.json"
     file.write_text(json.dumps(account))
-    fcm = {"endpoint": f"https://localhost:{nginx.port}", "caFile": str(nginx.certificate)}
+    fcm = {"endpoint": f"https://localhost:{nginx.port}", "caFile": str(nginx.certificate), "maxRate": 0}
     return {"gcm": {"apps": ",".join(apps), "fcm": fcm, "firebaseCredentials": dict.fromkeys(apps, str(file))}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import gevent
@@ -15,7 +16,8 @@ from pusher.broker.interface import Done
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser, FcmPush
-from pusher.providers.google.fcm.service import FcmService, FcmSettings
+from pusher.providers.google.fcm.pace import Pace
+from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.tls import TlsTrust
@@ -57,6 +59,7 @@ class Bed:
         *,
         app: str = "game",
         account: dict[str, str] | None = None,
+        pace: Pace | None = None,
         **how: Any,
     ) -> None:
         self.app = app
@@ -80,8 +83,12 @@ class Bed:
         self.token = AccessToken(app, endpoint.fetch, back_off=BackOff(0.01, 0.05), clock=self.clock)
         settings: dict[str, Any] = {"policy": Policy(back_off=BackOff(0.01, 0.05))} | how
         origin = Origin("localhost", simulator.port)
+        self.pace = pace or Pace(0, time.monotonic(), probe_every_s=0.05)
         self.service = FcmService(
-            self.lane, FcmSettings(origin, found.project_id, trust, **settings), self.token, self.stats
+            self.lane,
+            FcmSettings(origin, trust, **settings),
+            Account(found.project_id, self.token, self.pace),
+            self.stats,
         )
         self._loops = Group()
         self._submitted = 0
@@ -307,9 +314,56 @@ def test_a_throttled_app_does_not_hold_another(simulate: Simulate) -> None:
         slow.submit(300, to="slow")
         fast.submit(300, to="fast")
         fast.wait_until_done()
-        wait_until(lambda: len(slow.lane.retries) == 300, "the throttled ones do not wait")
+        wait_until(lambda: slow.pace.stopped and slow.service.in_flight == 0, "the throttled ones do not wait")
         assert slow.lane.in_hand == 300
     assert fast.outcomes == {Kind.DELIVERED: 300}
+
+
+# --- the quota of a project
+
+
+def test_a_project_whose_quota_is_used_up_stops_and_goes_on_when_it_is_filled(simulate: Simulate) -> None:
+    simulator = simulate(quota="200/1,retry-after", latency_ms=5)
+    retry = RetryPolicy(0.01, 5, max_wait_s=3_600)
+    with Bed(simulator, retry, max_in_flight=20) as bed:
+        bed.submit(500)
+        wait_until(lambda: bed.pace.stopped, "the quota is not used up")
+        assert bed.service.condition().pace_per_s == 0
+        bed.wait_until_done()
+        assert bed.service.condition().quota_per_s
+    assert bed.outcomes == {Kind.DELIVERED: 500}
+    quota = simulator.counts()["quotas"][PROJECT]
+    assert quota["windows"][0] == 200
+    assert quota["refused"] <= 2 * 20 + 2
+
+
+def test_apps_of_a_project_stop_together(simulate: Simulate) -> None:
+    simulator = simulate(quota="0/3600")
+    pace = Pace(0, time.monotonic())
+    account = simulator.oauth.new_account(PROJECT)
+    with (
+        Bed(simulator, app="one", pace=pace, account=account) as one,
+        Bed(simulator, app="two", pace=pace, account=account) as two,
+    ):
+        one.submit()
+        wait_until(lambda: pace.stopped, "it goes on")
+        two.submit(100)
+        gevent.sleep(0.05)
+        assert (one.lane.in_hand, two.lane.in_hand) == (1, 100)
+        assert len(simulator.received) == 1
+
+
+def test_what_is_refused_for_the_quota_does_not_fill_the_inbox(simulate: Simulate) -> None:
+    simulator = simulate(quota="0/3600")
+    with Bed(simulator, max_in_flight=64) as bed:
+        bed.lane.settings = replace(bed.lane.settings, high_water=10)
+        bed.submit(9)
+        wait_until(lambda: bed.lane.retries.aside == 9, "they do not wait")
+        assert not bed.lane.full
+        bed.submit(9)
+        assert not bed.lane.full
+        bed.submit(1)
+        assert bed.lane.full
 
 
 # --- what is sent

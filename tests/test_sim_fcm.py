@@ -22,7 +22,8 @@ from pusher.sim.certificate import make_ca, make_p8, make_server_certificate
 from pusher.sim.faults import FaultSyntaxError
 from pusher.sim.fcm import FcmSimulator, add_arguments, from_arguments
 from pusher.sim.fcm_oauth import GRANT_TYPE
-from pusher.sim.fcm_rules import BAD_REQUEST, CODES, FCM_ERROR, USUAL_CODE
+from pusher.sim.fcm_quota import Quota, Terms
+from pusher.sim.fcm_rules import BAD_REQUEST, CODES, FCM_ERROR, QUOTA_FAILURE, USUAL_CODE
 from tests.apns_client import Client, Reply, client_context, connections, poll
 
 PROJECT = "my-project"
@@ -202,6 +203,36 @@ def test_a_dry_run_is_no_delivery(simulate: Simulate, send: Send) -> None:
     assert sim.ledger.delivered == {}
 
 
+def test_a_project_has_a_quota_that_is_filled_anew(simulate: Simulate, send: Send) -> None:
+    sim = simulate(quota="3/3600,retry-after")
+    sender = send(sim)
+    assert [sender.message().status for _ in range(5)] == [200, 200, 200, 429, 429]
+    refused = sender.message()
+    assert code_of(refused) == "QUOTA_EXCEEDED"
+    [failure] = [detail for detail in error_of(refused)["details"] if detail["@type"] == QUOTA_FAILURE]
+    assert failure["violations"][0]["subject"] == f"project:{PROJECT}"
+    assert 3_500 < int(refused.headers[b"retry-after"]) <= 3_600
+    assert sim.counts()["quotas"] == {PROJECT: {"windows": [3], "refused": 3}}
+    sim.set_quota(["2/3600"])
+    assert [sender.message().status for _ in range(3)] == [200, 200, 429]
+    assert b"retry-after" not in sender.message().headers
+    sim.set_quota([])
+    assert sender.message().status == 200
+
+
+def test_windows_of_a_quota() -> None:
+    quota = Quota(Terms.read("2/10"))
+    assert [quota.take(now) for now in (100.0, 101.0, 102.0, 109.0)] == [None, None, 8.0, 1.0]
+    assert [quota.take(now) for now in (110.0, 135.0, 136.0, 139.5)] == [None, None, None, 0.5]
+    assert quota.counts() == {"windows": [2, 1, 0, 2], "refused": 3}
+
+
+@pytest.mark.parametrize("text", ["", "5", "5/", "/5", "x/5", "5/0", "-1/5", "5/5,", "5/5,soon"])
+def test_a_quota_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Terms.read(text)
+
+
 def test_the_same_body_has_the_same_id(simulate: Simulate, send: Send) -> None:
     sim = simulate(id_key="pushId")
     sender = send(sim)
@@ -282,6 +313,9 @@ def test_bodies_that_are_no_request(simulate: Simulate, send: Send, body: bytes)
         ({"condition": " || ".join(f"'{name}' in topics" for name in "abcdef")}, "message.condition"),
         ({"token": TOKEN, "data": {"from": "x"}}, "message.data"),
         ({"token": TOKEN, "data": {"google.x": "x"}}, "message.data"),
+        ({"token": TOKEN, "data": {"gcm_x": "x"}}, "message.data"),
+        ({"token": TOKEN, "data": {"message_type": "x"}}, "message.data"),
+        ({"token": TOKEN, "data": {"collapse_key": "x"}}, "message.data"),
         ({"token": TOKEN, "data": {"k": "x" * 4000}, "notification": {"title": "x" * 96}}, "message"),
         ({"token": TOKEN, "android": {"ttl": "2419201s"}}, "message.android.ttl"),
         ({"token": TOKEN, "android": {"ttl": "-1s"}}, "message.android.ttl"),

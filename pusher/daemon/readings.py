@@ -79,6 +79,10 @@ def of_service(tags: tuple[str, str], condition: Condition, in_flight: int, *, r
         yield Sample(figures.PROVIDER_TOKEN_AGE, tags, condition.token_age_s)
     if condition.certificate_ends_s is not None:
         yield Sample(figures.CERTIFICATE_EXPIRY, tags, (condition.certificate_ends_s - time.time()) / _DAY_S)
+    if condition.pace_per_s is not None:
+        yield Sample(figures.PACE, tags, condition.pace_per_s)
+    if condition.quota_per_s is not None:
+        yield Sample(figures.QUOTA, tags, condition.quota_per_s)
 
 
 def of_skipped(tags: tuple[str, str]) -> Sample:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import gevent
 from gevent.queue import SimpleQueue
@@ -51,11 +51,32 @@ _WITHOUT_ANSWER: dict[End, Verdict] = {
 }
 
 
+class Pacer(Protocol):
+    """Says how many pushes may go, for all apps that share what is limited. Times are monotonic seconds."""
+
+    def room(self, now: float) -> int:
+        """How many may go."""
+        ...
+
+    def wait_s(self, now: float) -> float:
+        """How long none may, when ``room`` has just said so."""
+        ...
+
+    def take(self, wanted: int, now: float) -> int:
+        """How many of ``wanted`` go now; they count as sent."""
+        ...
+
+    def failed(self) -> None:
+        """A request had no answer, or there is no link."""
+        ...
+
+
 class Dispatcher(Generic[P]):
     """Sends a lane's pushes over a pool.
 
     ``exchange_of`` makes the request of a push. ``judge`` says what an answer means; it sees every answer once and does
-    not wait. ``ready`` waits up to some seconds until requests can be made, such as for an access token.
+    not wait. ``ready`` waits up to some seconds until requests can be made, such as for an access token. ``pacer``
+    gives what limits the number of pushes now.
     """
 
     def __init__(
@@ -65,9 +86,11 @@ class Dispatcher(Generic[P]):
         exchange_of: Callable[[P], Exchange],
         judge: Callable[[Exchange], Judgement],
         ready: Callable[[float], bool] = lambda _: True,
+        pacer: Callable[[], Pacer] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
+        self._pacer = pacer
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
         self.pool.demand = lambda: bool(lane.waiting or lane.retries)
@@ -110,7 +133,11 @@ class Dispatcher(Generic[P]):
                 self._put_back(pushes)
 
     def _hand_over(self, pushes: list[P]) -> None:
-        self._sent_at = self._clock()
+        now = self._sent_at = self._clock()
+        if self._pacer is not None:
+            granted = self._pacer().take(len(pushes), now)
+            self._put_back(pushes[granted:])
+            pushes = pushes[:granted]
         self.lane.handed_over(pushes)
         self.pool.send([self._exchange_of(push) for push in pushes])
 
@@ -128,7 +155,17 @@ class Dispatcher(Generic[P]):
         if wait_s > 0:
             gevent.sleep(min(wait_s, _WAIT_S))
             return 0
-        return min(room, batch)
+        room = min(room, batch)
+        return room if self._pacer is None else self._paced(room, self._pacer())
+
+    def _paced(self, room: int, pacer: Pacer) -> int:
+        if not room and not self.pool.state().links:
+            pacer.failed()
+        now = self._clock()
+        allowed = pacer.room(now)
+        if not allowed:
+            gevent.sleep(min(pacer.wait_s(now), _WAIT_S))
+        return min(room, allowed)
 
     def _pace(self) -> tuple[int, float]:
         """How many pushes make a batch, and how long nothing is sent after it (s)."""
@@ -148,6 +185,8 @@ class Dispatcher(Generic[P]):
 
     def _ended(self, exchange: Exchange) -> None:
         if exchange.end is not _RESPONSE:
+            if self._pacer is not None:
+                self._pacer().failed()
             self._act(exchange, _WITHOUT_ANSWER[exchange.end])
             return
         verdict, credentials = self._judge(exchange)
@@ -162,13 +201,13 @@ class Dispatcher(Generic[P]):
             self.lane.finish(push, verdict.outcome)
         elif isinstance(verdict, Retry):
             self._put_off += 1
-            wait_s = _retry_after_s(exchange) if verdict.wait_s is None else verdict.wait_s
-            self.lane.retry(push, verdict.failure, wait_s, verdict.policy)
+            wait_s = retry_after(exchange) if verdict.wait_s is None else verdict.wait_s
+            self.lane.retry(push, verdict.failure, wait_s, verdict.policy, aside=verdict.aside)
         else:
             self.lane.resend(push)
 
 
-def _retry_after_s(exchange: Exchange) -> float | None:
-    """How long the answer asks to wait; None where it does not say."""
+def retry_after(exchange: Exchange) -> float | None:
+    """How long (s) the answer asks to wait; None where it does not say."""
     value = exchange.header(b"retry-after")
     return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())

@@ -28,6 +28,9 @@ class Retry:
     wait_s: float | None = None
     #: None: the lane's.
     policy: RetryPolicy | None = None
+    #: It waits for what other pushes need not wait for, such as its device's limit or a quota that is filled meanwhile:
+    #: it does not fill the inbox.
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,8 +133,11 @@ class Lane(Generic[P]):
     @property
     def full(self) -> bool:
         """Whether the app's partitions should be paused."""
-        waiting = self.waiting + len(self.retries) + len(self._suspended)
-        return self.held or waiting >= self.settings.high_water or bool(self.blocked)
+        high_water = self.settings.high_water
+        # what waits aside has room of its own
+        retries = len(self.retries) - min(self.retries.aside, high_water)
+        waiting = self.waiting + retries + len(self._suspended)
+        return self.held or waiting >= high_water or bool(self.blocked)
 
     def put(self, pushes: Sequence[P]) -> None:
         """Into the inbox. Never waits: who calls has looked at ``full``."""
@@ -204,9 +207,18 @@ class Lane(Generic[P]):
         self._again(push, wait_s)
 
     def retry(
-        self, push: P, failure: Outcome, retry_after_s: float | None = None, policy: RetryPolicy | None = None
+        self,
+        push: P,
+        failure: Outcome,
+        retry_after_s: float | None = None,
+        policy: RetryPolicy | None = None,
+        *,
+        aside: bool = False,
     ) -> None:
-        """Again after a wait; ``failure`` is its outcome when ``policy``, else the lane's, allows no further send."""
+        """Again after a wait; ``failure`` is its outcome when ``policy``, else the lane's, allows no further send.
+
+        What waits ``aside`` does not fill the inbox.
+        """
         if push.finished:
             return
         push.free_resends = 0
@@ -216,7 +228,7 @@ class Lane(Generic[P]):
             self.finish(push, failure)
             return
         self._stats.counter(metrics.RETRIED, *self._tags, failure.key).add()
-        self._again(push, wait_s)
+        self._again(push, wait_s, aside=aside)
 
     def finish(self, push: P, outcome: Outcome) -> None:
         """The end of a push. A second one, an answer after a time-out say, changes nothing."""
@@ -312,8 +324,8 @@ class Lane(Generic[P]):
             else:
                 self.retries.push(0.0, push)
 
-    def _again(self, push: P, wait_s: float) -> None:
-        self.retries.push(self._clock() + wait_s, push)
+    def _again(self, push: P, wait_s: float, *, aside: bool = False) -> None:
+        self.retries.push(self._clock() + wait_s, push, aside=aside)
         # Wakes a taker, so that it looks at what is due next.
         self._inbox.put(())
 

@@ -57,22 +57,31 @@ class RetryQueue(Generic[T]):
     """A heap of what is due when. Items due at the same time come out in the order they went in. Never waits."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
+        self._heap: list[tuple[float, int, T, bool]] = []
         self._order = itertools.count()
+        self._aside = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def push(self, due: float, item: T) -> None:
-        """``due`` is on the clock that ``pop_due`` gets."""
-        heapq.heappush(self._heap, (due, next(self._order), item))
+    @property
+    def aside(self) -> int:
+        """Of the items, those that wait aside."""
+        return self._aside
+
+    def push(self, due: float, item: T, *, aside: bool = False) -> None:
+        """``due`` is on the clock that ``pop_due`` gets; ``aside``: it waits for something that others need not."""
+        self._aside += aside
+        heapq.heappush(self._heap, (due, next(self._order), item, aside))
 
     def pop_due(self, now: float, limit: int) -> list[T]:
         """At most ``limit`` items that are due."""
         heap = self._heap
         items: list[T] = []
         while heap and heap[0][0] <= now and len(items) < limit:
-            items.append(heapq.heappop(heap)[2])
+            _, _, item, aside = heapq.heappop(heap)
+            self._aside -= aside
+            items.append(item)
         return items
 
     @property
@@ -85,6 +94,7 @@ class RetryQueue(Generic[T]):
         out = [entry[2] for entry in self._heap if not keep(entry[0], entry[2])]
         self._heap = [entry for entry in self._heap if keep(entry[0], entry[2])]
         heapq.heapify(self._heap)
+        self._aside = sum(entry[3] for entry in self._heap)
         return out
 
 

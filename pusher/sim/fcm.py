@@ -9,6 +9,7 @@ in `fcm_rules`, the script of faults in `faults`, the transport in `http2_server
 import argparse
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from pusher.sim.admin import Order
 from pusher.sim.certificate import write_private
 from pusher.sim.faults import Fault, replacement
 from pusher.sim.fcm_oauth import OAuth
+from pusher.sim.fcm_quota import Quota, Terms
 from pusher.sim.fcm_rules import USUAL_CODE, Refusal, error_body, read
 from pusher.sim.http2_link import Answer, Request
 from pusher.sim.http2_server import Http2Server
@@ -34,6 +36,7 @@ ORDERS = """Orders at the admin port, as POST /ORDER
     faults                the body replaces the script of faults of messages:send; an empty one ends them
     oauth-faults          the same for the token endpoint
     revoke                no access token is good any more
+    quota                 the body, LIMIT/SECONDS or LIMIT/SECONDS,retry-after, is each project's from now on; "" = none
     cut                   resets all connections
     certificate           reads server.pem and server.key again from --tls-dir, for connections from now on
 """
@@ -63,6 +66,7 @@ class FcmSimulator(Http2Simulator):
         seed: int = 0,
         latency_ms: float = 0.0,
         max_streams: int = 100,
+        quota: str = "",
         ledger_limit: int = 100_000,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -71,6 +75,7 @@ class FcmSimulator(Http2Simulator):
         )
         self._id_key = id_key
         self._write_credentials = write_credentials
+        self.set_quota([quota])
         self.oauth = OAuth(
             self._context(),
             host,
@@ -101,12 +106,27 @@ class FcmSimulator(Http2Simulator):
         return {
             **super().orders(),
             "oauth-faults": self.oauth.set_faults,
+            "quota": self.set_quota,
             "revoke": lambda _: self.oauth.revoke_tokens(),
         }
 
     def counts(self) -> dict[str, Any]:
         """The ledger's counts, and what happened beside the pushes."""
-        return super().counts() | {"oauth": dict(self.oauth.counts)}
+        quotas = {project_id: quota.counts() for project_id, quota in self._quotas.items()}
+        return super().counts() | {"oauth": dict(self.oauth.counts), "quotas": quotas}
+
+    def set_quota(self, lines: Sequence[str]) -> None:
+        """What each project may send from now on. Raises ValueError."""
+        text = "".join(lines).strip()
+        self._terms = Terms.read(text) if text else None
+        self._quotas: dict[str, Quota] = {}
+
+    def _over_quota(self, project_id: str) -> float | None:
+        """Seconds until there is a quota again; None while there is."""
+        if self._terms is None:
+            return None
+        quota = self._quotas.setdefault(project_id, Quota(self._terms))
+        return quota.take(time.monotonic())
 
     def _serve(self, request: Request) -> None:
         match = SEND_PATH.match(request.path)
@@ -116,10 +136,14 @@ class FcmSimulator(Http2Simulator):
         project_id = match[1].decode("latin-1")
         body, refusal = read(request.body)
         refusal = self._unauthorized(request, project_id) or refusal
+        wait_s = self._over_quota(project_id)
         message = body.get("message")
         target, request_id = self._identify(message if isinstance(message, dict) else {}, request.body)
         fault = self.faults.pick(target, request_id)
         answer, reason = _decide(refusal, fault, project_id, request_id)
+        if wait_s is not None:
+            fault, reason = None, "QUOTA_EXCEEDED"
+            answer = _over_quota(project_id, wait_s if self._terms and self._terms.tells else None)
         if answer.status == 200 and body.get("validate_only"):
             reason = DRY_RUN
         self._note(request, request_id, target, answer.status, reason, fault)
@@ -140,6 +164,13 @@ class FcmSimulator(Http2Simulator):
         if not isinstance(request_id, str):
             request_id = hashlib.sha256(body).hexdigest()[:24]
         return target if isinstance(target, str) else "", request_id
+
+
+def _over_quota(project_id: str, retry_after_s: float | None) -> Answer:
+    """The project has used up its quota."""
+    body = error_body("QUOTA_EXCEEDED", 429, over_quota=f"project:{project_id}")
+    told = () if retry_after_s is None else ((b"retry-after", str(math.ceil(retry_after_s)).encode()),)
+    return Answer(429, (JSON_TYPE, *told), body)
 
 
 def _decide(refusal: Refusal | None, fault: Fault | None, project_id: str, request_id: str) -> tuple[Answer, str]:
@@ -176,6 +207,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accounts.add_argument("--token-lifetime", type=float, default=3599, metavar="S", help="of access tokens (3599 s)")
     transport = parser.add_argument_group("how it transports")
     transport.add_argument("--max-streams", type=int, default=100, metavar="N", help="at once (%(default)s)")
+    transport.add_argument(
+        "--quota", default="", metavar="LIMIT/SECONDS", help="of each project; with `,retry-after` refusals tell when"
+    )
     transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
     command.add_record_arguments(parser)
     parser.add_argument(
@@ -205,6 +239,7 @@ def from_arguments(args: argparse.Namespace) -> FcmSimulator:
         seed=args.seed,
         latency_ms=args.latency_ms,
         max_streams=args.max_streams,
+        quota=args.quota,
         ledger_limit=args.ledger_limit,
     )
     for path in args.credentials:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
 MESSAGE_BYTES = 4096
 TOPIC_MESSAGE_BYTES = 2048
 MAX_TTL_S = 28 * 24 * 3600
@@ -26,8 +27,10 @@ IN_TOPICS = re.compile(r"'[^']+' in topics")
 COLOR = re.compile(r"#[0-9A-Fa-f]{6}\Z")
 DURATION = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s\Z")
 INTEGER = re.compile(r"-?[0-9]{1,10}\Z")
-RESERVED_KEYS = {"from", "message_type"}
-RESERVED_PREFIXES = ("google.", "gcm.notification.")
+#: Reference of HTTP v1, "Message.data"; users report that "collapse_key" is refused too (PyFCM issue 103).
+RESERVED_KEYS = {"from", "message_type", "collapse_key"}
+RESERVED_PREFIXES = ("google", "gcm")
+INVALID_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105  # Google's words
 
 
 class Code(NamedTuple):
@@ -40,7 +43,7 @@ class Code(NamedTuple):
 
 
 CODES = {
-    "INVALID_ARGUMENT": Code(400, "INVALID_ARGUMENT", "The registration token is not a valid FCM registration token"),
+    "INVALID_ARGUMENT": Code(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
     "UNREGISTERED": Code(404, "NOT_FOUND", "Requested entity was not found."),
     "SENDER_ID_MISMATCH": Code(403, "PERMISSION_DENIED", "SenderId mismatch"),
     "QUOTA_EXCEEDED": Code(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'API requests'."),
@@ -110,14 +113,21 @@ def error_body(
     message: str = "",
     violations: Sequence[Violation] = (),
     detailed: bool | None = None,
+    over_quota: str = "",
 ) -> bytes:
-    """The error's JSON as Google writes it; a code that is not in the table is told as FCM's own."""
+    """The error's JSON as Google writes it; a code that is not in the table is told as FCM's own.
+
+    ``over_quota``: whose quota is used up.
+    """
     usual = CODES.get(code, Code(status, "UNKNOWN", "Unknown error."))
     details: list[dict[str, Any]] = []
     if usual.detailed if detailed is None else detailed:
         details.append({"@type": FCM_ERROR, "errorCode": code})
     if violations:
         details.append({"@type": BAD_REQUEST, "fieldViolations": [violation._asdict() for violation in violations]})
+    if over_quota:
+        violation = {"subject": over_quota, "description": usual.message}
+        details.append({"@type": QUOTA_FAILURE, "violations": [violation]})
     error = {"code": status, "message": message or usual.message, "status": usual.rpc_status}
     return json.dumps({"error": error | ({"details": details} if details else {})}, indent=2).encode()
 
@@ -348,7 +358,7 @@ def _bad(message: str, field: str = "") -> Refusal:
 def _target(message: dict[str, Any]) -> Refusal | None:
     token, topic, condition = (message.get(name) for name in TARGETS)
     if token is not None:
-        return None if TOKEN.match(token) else Refusal("INVALID_ARGUMENT")
+        return None if TOKEN.match(token) else Refusal("INVALID_ARGUMENT", INVALID_TOKEN)
     if topic is not None:
         return None if TOPIC.match(topic) else _bad("Malformed topic name", "message.topic")
     if condition is not None:

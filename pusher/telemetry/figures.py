@@ -48,6 +48,18 @@ APP_READY = Metric("app_ready", "gauge", _APP, "1 when pushes of the app can be 
 CREDENTIALS_REFUSED = Metric(
     "credentials_refused", "gauge", _APP, "1 while the provider refuses the app's credentials, else 0."
 )
+PACE = Metric(
+    "pace_per_second",
+    "gauge",
+    _APP,
+    "Pushes a second that may be sent now, for all apps of the project: 0 while its quota is used up.",
+)
+QUOTA = Metric(
+    "quota_per_second",
+    "gauge",
+    _APP,
+    "Pushes a second that the provider took from this process between the last two times that its quota was filled.",
+)
 PROVIDER_TOKEN_AGE = Metric("provider_token_age_seconds", "gauge", _APP, "Age of the token that is sent to Apple.")
 CERTIFICATE_EXPIRY = Metric(
     "certificate_expiry_days", "gauge", _APP, "Until the app's client certificate ends; negative: since it ended."

@@ -28,6 +28,10 @@ class Condition(NamedTuple):
     token_age_s: float | None = None
     #: Unix time at which the client certificate ends.
     certificate_ends_s: float | None = None
+    #: Pushes a second that may be sent now: 0 while a quota is used up. None: as many as there are.
+    pace_per_s: float | None = None
+    #: Pushes a second that the provider took between the last two times that it filled its quota.
+    quota_per_s: float | None = None
 
 
 def reasons(parts: Mapping[str, Health]) -> list[str]:

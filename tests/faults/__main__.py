@@ -18,6 +18,7 @@ from pathlib import Path  # noqa: E402
 from tests.faults import (  # noqa: E402
     disk_run,
     fcm_provider_runs,
+    fcm_quota_runs,
     fcm_runs,
     group_runs,
     listener_run,
@@ -38,6 +39,7 @@ RUNS = {
     **disk_run.RUNS,
     **listener_run.RUNS,
     **fcm_runs.RUNS,
+    **fcm_quota_runs.RUNS,
     **xmpp_runs.RUNS,
     **provider_runs.RUNS,
     **fcm_provider_runs.RUNS,

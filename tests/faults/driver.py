@@ -26,7 +26,7 @@ from tests.faults.statsd import StatsD
 from tests.kafka_admin import administration, committed, topics
 
 PREFIX = "test."
-_PARTITIONS: dict[str, Any] = {"num_partitions": 3, "replication_factor": 1}
+_PARTITIONS = 3
 
 
 class Fault(NamedTuple):
@@ -146,15 +146,17 @@ class Driver:
 
     # --- messages
 
-    def create_topics(self, *topics: str, **settings: str) -> None:
+    def create_topics(self, *topics: str, partitions: int = _PARTITIONS, **settings: str) -> None:
         """Makes topics, and at the first time those of each app's feedbacks and invalid messages."""
         outputs = [f"push-{app}-{self.platform}-{kind}" for app in self.apps for kind in ("feedbacks", "invalid")]
         with administration(self.brokers) as admin:
             if self._consumer is None:
-                admin.create_topics(dict.fromkeys(outputs, _PARTITIONS), wait_for_metadata=True)
+                admin.create_topics(dict.fromkeys(outputs, _spread(_PARTITIONS)), wait_for_metadata=True)
                 self._watch(outputs)
             configs = {name.replace("_", "."): value for name, value in settings.items()}
-            admin.create_topics(dict.fromkeys(topics, _PARTITIONS | {"configs": configs}), wait_for_metadata=True)
+            admin.create_topics(
+                dict.fromkeys(topics, _spread(partitions) | {"configs": configs}), wait_for_metadata=True
+            )
 
     def watch(self, *topics: str) -> None:
         """Reads further topics of feedbacks or invalid messages, which must exist."""
@@ -283,6 +285,10 @@ class Driver:
         } - have
         self._consumer.assign([*have, *added])
         self._consumer.seek_to_beginning(*added)
+
+
+def _spread(partitions: int) -> dict[str, Any]:
+    return {"num_partitions": partitions, "replication_factor": 1}
 
 
 def nested(settings: dict[str, Any]) -> dict[str, Any]:

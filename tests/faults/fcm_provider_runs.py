@@ -38,6 +38,7 @@ _CONSTANTS = {
     "pusher.providers.dispatch._PROBE_EVERY_S": 1.0,
     "pusher.providers.google.fcm.access_token.RENEW_AT_MOST_EVERY_S": _YOUNG_S,
     "pusher.providers.google.fcm.service.QUOTA_WAIT_S": 0.5,
+    "pusher.providers.google.fcm.pace.PROBE_EVERY_S": 0.1,
 }
 #: The first, one after each revocation, and those that are tried while all are answered 401.
 TOKENS = 1 + 4 + 10

@@ -42,6 +42,7 @@ class FcmDriver(Driver):
             "fcm": {
                 "endpoint": f"https://localhost:{port}",
                 "caFile": ca_file,
+                "maxRate": 0,
                 "retry": {"interval": "200ms"},
             },
         }

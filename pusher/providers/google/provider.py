@@ -6,8 +6,9 @@ What stands on the XMPP library is imported where it is used: only XMPP needs th
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,8 @@ from pusher.providers.google import settings
 from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser
-from pusher.providers.google.fcm.service import FcmService, FcmSettings
+from pusher.providers.google.fcm.pace import Pace
+from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.providers.http2.pool import BackOff, Policy
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pusher.providers.google.xmpp.service import GcmService, GcmSettings
 
 log = logger(__name__)
+T = TypeVar("T")
 
 #: A --check waits so long for a connection.
 _CONNECT_TIMEOUT_S = 10.0
@@ -47,6 +50,8 @@ _FIRST_TOKEN_S = 3.0
 _FIRST_LOGIN_S = 3.0
 #: By account and what its endpoint's certificate is checked against, for as long as a service uses them.
 _access_tokens: WeakValueDictionary[Hashable, AccessToken] = WeakValueDictionary()
+#: By project and address of FCM, likewise.
+_paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
 
 
 def over_fcm(config: Config, app: str) -> bool:
@@ -113,19 +118,32 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
 
 
-def fcm_access_token(config: Config, app: str, timeout_s: float) -> tuple[ServiceAccount, AccessToken]:
-    """Reads an app's service account and asks for its first token, of which there is one for each account.
+def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
+    """Reads an app's service account and asks for its first token.
 
-    Waits up to ``timeout_s``; raises ``CredentialError`` for what cannot be used or is refused.
+    Apps with the same account share the token, apps of the same project the pace. Waits up to ``timeout_s``; raises
+    ``CredentialError`` for what cannot be used or is refused.
     """
     account, trust = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app)), fcm_trust(config)
-    key = (account.identity, trust)
-    access_token = _access_tokens.get(key)
-    if access_token is None:
-        access_token = AccessToken(account.client_email, TokenEndpoint(account, trust.context).fetch)
-        _access_tokens[key] = access_token
+    access_token = _shared(
+        _access_tokens,
+        (account.identity, trust),
+        lambda: AccessToken(account.client_email, TokenEndpoint(account, trust.context).fetch),
+    )
+    pace = _shared(
+        _paces,
+        (account.project_id, fcm_origin(config)),
+        lambda: Pace(config[settings.FCM_MAX_RATE], time.monotonic()),
+    )
     access_token.prime(timeout_s)
-    return account, access_token
+    return Account(account.project_id, access_token, pace)
+
+
+def _shared(known: WeakValueDictionary[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
+    found = known.get(key)
+    if found is None:
+        found = known[key] = make()
+    return found
 
 
 def fcm_trust(config: Config) -> TlsTrust:
@@ -140,7 +158,7 @@ def fcm_origin(config: Config) -> Origin:
 
 
 def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
-    account, access_token = fcm_access_token(config, app, _FIRST_TOKEN_S)
+    account = fcm_account(config, app, _FIRST_TOKEN_S)
     retry = RetryPolicy(
         config[settings.FCM_RETRY_INTERVAL],
         config[settings.FCM_RETRY_MAX_ATTEMPTS],
@@ -150,14 +168,13 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
     lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE])
     how = FcmSettings(
         origin=fcm_origin(config),
-        project_id=account.project_id,
         trust=fcm_trust(config),
         connections=config[settings.FCM_CONNECTION_POOL_SIZE],
         max_in_flight=config[settings.CONCURRENT_WORKERS],
         request_timeout_s=config[settings.FCM_REQUEST_TIMEOUT],
         policy=Policy(back_off=_google_back_off(config)),
     )
-    return FcmService(lane, how, access_token, open_lane.stats)
+    return FcmService(lane, how, account, open_lane.stats)
 
 
 def _reload_gcm(service: Any, config: Config, app: str) -> bool:
@@ -165,12 +182,12 @@ def _reload_gcm(service: Any, config: Config, app: str) -> bool:
 
 
 def _reload_fcm(service: FcmService, config: Config, app: str) -> bool:
-    account, access_token = fcm_access_token(config, app, REQUEST_TIMEOUT_S)
-    if not access_token.current():
-        raise CredentialError(access_token.reason)
-    if service.uses(access_token):
+    account = fcm_account(config, app, REQUEST_TIMEOUT_S)
+    if not account.access_token.current():
+        raise CredentialError(account.access_token.reason)
+    if service.uses(account.access_token):
         return False
-    service.reload(account.project_id, access_token)
+    service.reload(account)
     return True
 
 

@@ -50,6 +50,12 @@ FCM_CONNECTION_POOL_SIZE = Setting("gcm.fcm.connectionPoolSize", Int(1, unit="co
 FCM_REQUEST_TIMEOUT = Setting(
     "gcm.fcm.requestTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest wait for an answer; then it is retried."
 )
+FCM_MAX_RATE = Setting(
+    "gcm.fcm.maxRate",
+    Int(0, unit="pushes a minute"),
+    600_000,
+    "FCM: sends of each Firebase project, in each process; they grow to it in the first minute. 0 = neither.",
+)
 FCM_RETRY_MAX_ATTEMPTS = Setting("gcm.fcm.retry.maxAttempts", Int(1, unit="sends"), 5, "FCM: sends of a push in all.")
 FCM_RETRY_INTERVAL = Setting(
     "gcm.fcm.retry.interval", Duration("s"), 10.0, "FCM: first wait before a retry; it doubles, with jitter."

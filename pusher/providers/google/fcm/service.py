@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-from pusher.providers.dispatch import Dispatcher
+from pusher.providers.dispatch import Dispatcher, retry_after
 from pusher.providers.google.fcm.access_token import AccessToken
 from pusher.providers.google.fcm.errors import QUOTA_WAIT_S, read_answer
 from pusher.providers.google.fcm.message import FcmPush
+from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
@@ -36,7 +37,6 @@ class FcmSettings:
     """How an app talks to FCM."""
 
     origin: Origin
-    project_id: str
     trust: TlsTrust
     connections: int = 1
     max_in_flight: int = 100
@@ -45,10 +45,11 @@ class FcmSettings:
 
 
 class Account(NamedTuple):
-    """A service account at work."""
+    """Who sends: a project, with what it shares with other apps of the process."""
 
     project_id: str
     access_token: AccessToken
+    pace: Pace
 
     @property
     def path(self) -> bytes:
@@ -63,14 +64,14 @@ class FcmService:
         self,
         lane: Lane[FcmPush],
         settings: FcmSettings,
-        access_token: AccessToken,
+        account: Account,
         stats: Stats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
         self._settings, self._clock = settings, clock
-        self._rotation = Rotation(Account(settings.project_id, access_token))
-        self._path = self._rotation.current.path
+        self._rotation = Rotation(account)
+        self._path, self._pace = account.path, account.pace
         self._fields = _fields("")
         self._token = ""
         #: For a 429 that does not say how long to wait.
@@ -91,6 +92,7 @@ class FcmService:
             self._exchange,
             self._judge,
             ready=self._has_token,
+            pacer=lambda: self._pace,
         )
         self._pool = self._dispatcher.pool
 
@@ -106,13 +108,13 @@ class FcmService:
         """Closes the links; waits up to ``grace_s`` for open streams."""
         self._pool.close(grace_s)
 
-    def reload(self, project_id: str, access_token: AccessToken) -> None:
+    def reload(self, account: Account) -> None:
         """A new account, whose token is there already. Should Google refuse it, the old one is used again.
 
         Returns at once.
         """
         old = self._access_token
-        self._rotation.change(Account(project_id, access_token))
+        self._rotation.change(account)
         self._use(old)
 
     def uses(self, access_token: AccessToken) -> bool:
@@ -132,7 +134,9 @@ class FcmService:
 
     def condition(self) -> Condition:
         """Links and credentials of this moment."""
-        return Condition(self._pool.state().links, self._dispatcher.held or self._access_token.account_refused)
+        refused = self._dispatcher.held or self._access_token.account_refused
+        shown = self._pace.shown(self._clock())
+        return Condition(self._pool.state().links, refused, pace_per_s=shown.pace, quota_per_s=shown.quota)
 
     # --- the account --------------------------------------------------------------------------------------------------
     @property
@@ -145,8 +149,9 @@ class FcmService:
             token.run(partial(self.uses, token))
 
     def _use(self, old: AccessToken) -> None:
-        """The present account's path and token from the next request on."""
-        self._path, self._token = self._rotation.current.path, ""
+        """The present account from the next request on."""
+        account = self._rotation.current
+        self._path, self._pace, self._token = account.path, account.pace, ""
         self._dispatcher.credentials_changed()
         old.wake()
 
@@ -180,8 +185,10 @@ class FcmService:
     # --- answers ------------------------------------------------------------------------------------------------------
     def _judge(self, exchange: Exchange) -> Judgement:
         """What an answer means: 200 is success and nothing else."""
-        self._latency.observe((self._clock() - exchange.sent_at) * 1000)
+        now = self._clock()
+        self._latency.observe((now - exchange.sent_at) * 1000)
         if exchange.status == 200:
+            self._pace.accepted(exchange.sent_at, now)
             if self._rotation.on_trial and exchange.fields is self._fields:
                 self._rotation.accepted()
             return ACCEPTED
@@ -190,8 +197,11 @@ class FcmService:
             return AGAIN
         if meaning.credentials:
             return self._refused(exchange, outcome)
+        if meaning.quota:
+            return self._out_of_quota(exchange, outcome)
         if meaning.retry:
-            return Judgement(Retry(outcome, policy=self._quota if meaning.quota else None))
+            self._pace.failed()
+            return Judgement(Retry(outcome))
         return Judgement(Finish(outcome), Proof.GOOD)
 
     def _renewed_for(self, exchange: Exchange) -> bool:
@@ -214,6 +224,17 @@ class FcmService:
             reason=outcome.description,
         )
         return Judgement(Finish(outcome), Proof.REFUSED)
+
+    def _out_of_quota(self, exchange: Exchange, outcome: Outcome) -> Judgement:
+        _seldom.warning(
+            (self._path, "quota"),
+            "the quota of the Firebase project is used up: its pushes wait, with a probe now and then",
+            project=self._rotation.current.project_id,
+            reason=outcome.description,
+        )
+        retry_after_s = retry_after(exchange)
+        self._pace.refused(exchange.sent_at, self._clock(), retry_after_s)
+        return Judgement(Retry(outcome, retry_after_s, self._quota, aside=True))
 
 
 def _token_of(exchange: Exchange) -> str:
