@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import ssl
 import time
@@ -52,7 +51,7 @@ def oauth(files: TlsFiles) -> Iterator[OAuth]:
 
 
 def endpoint(token_uri: str, files: TlsFiles, **changes: Any) -> TokenEndpoint:
-    account = ServiceAccount.load(json.dumps(ACCOUNT | {"token_uri": token_uri}))
+    account = ServiceAccount.read(ACCOUNT | {"token_uri": token_uri}, "the account")
     return dataclasses.replace(TokenEndpoint(account, TlsTrust(files.ca).context), **changes)
 
 

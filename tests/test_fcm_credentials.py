@@ -1,9 +1,11 @@
-"""Service accounts: every defect is one clear line that shows no secret."""
+"""Credentials of an app as they are given, and service accounts: every defect is one line that shows no secret."""
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -11,7 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from pusher.errors import CredentialError
+from pusher.providers.google.fcm.access_token import TokenSource
 from pusher.providers.google.fcm.credentials import GOOGLE_TOKEN_URI, SCOPE, ServiceAccount
+from pusher.providers.google.fcm.token_source import token_source
+from pusher.providers.tls import TlsTrust
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -31,39 +36,86 @@ ACCOUNT = {
 }
 
 
-def refusal(text_or_path: str) -> str:
+def source(value: str, project_id: str = "") -> TokenSource:
+    return token_source(value, project_id, TlsTrust().context)
+
+
+def refusal(value: str) -> str:
     with pytest.raises(CredentialError) as caught:
-        ServiceAccount.load(text_or_path)
-    return str(caught.value)
+        source(value)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert "secret" not in text
+    assert "PRIVATE KEY" not in text
+    return text
 
 
-def without(*names: str) -> dict[str, object]:
+def without(*names: str) -> dict[str, Any]:
     return {name: value for name, value in ACCOUNT.items() if name not in names}
 
 
-def test_text_and_file_are_the_same(tmp_path: Path) -> None:
-    file = tmp_path / "account.json"
-    file.write_text(json.dumps(ACCOUNT))
-    from_text, from_file = ServiceAccount.load(" \n" + json.dumps(ACCOUNT)), ServiceAccount.load(str(file))
-    for account in (from_text, from_file):
-        assert account.key.private_numbers() == KEY.private_numbers()
-        assert (account.project_id, account.client_email) == ("my-project", "a@my-project.iam.gserviceaccount.com")
-        assert (account.key_id, account.token_uri) == ("abc123", "https://token.example/path")
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+TEXT = json.dumps(ACCOUNT)
+WRITTEN_OUT = json.dumps(ACCOUNT, indent=2).replace("\n", "\\n")
+IN_LINES = json.dumps(ACCOUNT).replace("\\n", "\n")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        TEXT,
+        f" \n{TEXT}\n",
+        WRITTEN_OUT,
+        IN_LINES,
+        in_base64(TEXT),
+        in_base64(json.dumps(ACCOUNT, indent=2)) + "\n",
+        "\n".join(in_base64(TEXT)[n : n + 76] for n in range(0, len(in_base64(TEXT)), 76)),
+    ],
+    ids=["text", "white space", "line ends written out", "line ends in the key", "base64", "base64 and \\n", "MIME"],
+)
+def test_a_service_account_in_any_dress(value: str) -> None:
+    found = source(value)
+    assert found[:2] == ("my-project", "a@my-project.iam.gserviceaccount.com")
+    assert found.identity == source(TEXT).identity
+
+
+@pytest.mark.parametrize("name", ["account.json", "account", "an account"])
+def test_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    for path in (name, f"./{name}", f"{tmp_path}/{name}", f" {name}\n"):
+        assert source(path).identity == source(TEXT).identity
+
+
+def test_the_members_of_an_account() -> None:
+    account = ServiceAccount.read(ACCOUNT, "x")
+    assert account.key.private_numbers() == KEY.private_numbers()
+    assert (account.project_id, account.client_email) == ("my-project", "a@my-project.iam.gserviceaccount.com")
+    assert (account.key_id, account.token_uri) == ("abc123", "https://token.example/path")
+
+
+def test_the_projects_setting_goes_first() -> None:
+    assert source(TEXT, "another").project_id == "another"
+    assert source(json.dumps(without("project_id")), "another").project_id == "another"
+    assert source(TEXT, "another").identity != source(TEXT).identity
 
 
 def test_what_may_be_left_out() -> None:
-    account = ServiceAccount.load(json.dumps(without("type", "private_key_id", "token_uri")))
+    account = ServiceAccount.read(without("type", "private_key_id", "token_uri"), "x")
     assert (account.key_id, account.token_uri) == ("", GOOGLE_TOKEN_URI)
     assert "kid" not in jwt.get_unverified_header(account.assertion(0))
 
 
 def test_line_ends_written_as_two_characters() -> None:
-    account = ServiceAccount.load(json.dumps(ACCOUNT | {"private_key": pem(KEY).replace("\n", "\\n")}))
+    account = ServiceAccount.read(ACCOUNT | {"private_key": pem(KEY).replace("\n", "\\n")}, "x")
     assert account.key.private_numbers() == KEY.private_numbers()
 
 
 def test_assertion() -> None:
-    account = ServiceAccount.load(json.dumps(ACCOUNT))
+    account = ServiceAccount.read(ACCOUNT, "x")
     assertion = account.assertion(1_700_000_000.9)
     assert jwt.get_unverified_header(assertion) == {"alg": "RS256", "typ": "JWT", "kid": "abc123"}
     assert jwt.decode(
@@ -92,7 +144,8 @@ def test_assertion() -> None:
         (ACCOUNT | {"private_key": pem(KEY, b"x")}, "private_key is not a PEM key without password"),
         (ACCOUNT | {"private_key": pem(ec.generate_private_key(ec.SECP256R1()))}, "not an RSA key"),
         (ACCOUNT | {"private_key_id": 5}, "private_key_id is not a string"),
-        (ACCOUNT | {"type": "authorized_user"}, "another type than service_account"),
+        (ACCOUNT | {"type": "gdch_service_account"}, "their type is none of service_account, authorized_user"),
+        (ACCOUNT | {"type": ["secret"]}, "their type is none of service_account"),
         (ACCOUNT | {"token_uri": "http://token.example/"}, "token_uri is not an https address"),
         (ACCOUNT | {"token_uri": "https://"}, "token_uri is not an https address"),
         (ACCOUNT | {"token_uri": "https://token.example:port/"}, "token_uri is not an https address"),
@@ -104,23 +157,42 @@ def test_assertion() -> None:
 def test_defects_of_the_account(account: dict[str, object], words: str, tmp_path: Path) -> None:
     file = tmp_path / "account.json"
     file.write_text(json.dumps(account))
-    for given, where in ((json.dumps(account), "the service account"), (str(file), str(file))):
+    for given, where in ((json.dumps(account), "the credentials"), (str(file), str(file))):
         text = refusal(given)
         assert words in text
         assert where in text
-        assert text.isprintable()
-        assert "PRIVATE KEY" not in text
-        assert "secret" not in text
 
 
 def test_defects_around_it(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path / "none.json")).startswith(f"cannot read the service account {tmp_path}/none.json: No")
-    assert "Is a directory" in refusal(str(tmp_path))
-    assert "neither JSON text nor the path" in refusal("")
-    assert "neither JSON text nor the path" in refusal("line\nline")
-    assert "neither JSON text nor the path" in refusal("x" * 5000)
-    assert "is not JSON" in refusal("{")
+    assert refusal(str(tmp_path / "none.json")).startswith(f"cannot read the credentials {tmp_path}/none.json: No")
+    (tmp_path / "directory.json").mkdir()
+    assert "Is a directory" in refusal(str(tmp_path / "directory.json"))
+    assert "not JSON" in refusal("{")
     (tmp_path / "list").write_text("[]")
-    assert "is not a JSON object" in refusal(str(tmp_path / "list"))
+    assert "not a JSON object" in refusal(str(tmp_path / "list"))
     (tmp_path / "binary").write_bytes(b"\xff\x00")
-    assert "is not JSON" in refusal(str(tmp_path / "binary"))
+    assert "not JSON" in refusal(str(tmp_path / "binary"))
+    (tmp_path / "deep").write_text('{"a":' + "[" * 60_000)
+    assert "not JSON" in refusal(str(tmp_path / "deep"))
+    (tmp_path / "large").write_text(" " * 70_000)
+    assert "larger than" in refusal(str(tmp_path / "large"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 5_000,
+        "line\nsecret",
+        TEXT[1:],
+        TEXT[1:60],
+        in_base64(TEXT)[4:],
+        "/secret/in/a+long/base64==",
+        "-----BEGIN PRIVATE KEY-----\nsecret",
+        '"secret"',
+        "secret",
+    ],
+)
+def test_what_is_neither_text_nor_path_is_not_shown(value: str) -> None:
+    text = refusal(value)
+    assert "neither JSON text" in text
+    assert len(value) < 10 or value[5:30] not in text

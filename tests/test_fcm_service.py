@@ -77,7 +77,7 @@ class Bed:
         self.topic = f"push-{app}_gcm-single"
         self.tracker = tracker(self.topic)
         trust = TlsTrust(simulator.ca_file)
-        found = ServiceAccount.load(json.dumps(account or simulator.oauth.new_account(PROJECT)))
+        found = ServiceAccount.read(account or simulator.oauth.new_account(PROJECT), "the account")
         self.clock = Clock(1_000.0)
         endpoint = TokenEndpoint(found, trust.context, timeout_s=0.5)
         self.token = AccessToken(app, endpoint.fetch, back_off=BackOff(0.01, 0.05), clock=self.clock)

@@ -120,9 +120,9 @@ def test_markup_in_a_push_for_google_is_text() -> None:
 
 @pytest.mark.parametrize("project", ["a/../b", "a?b", "a\r\nx: y", "a b", "", "ä"])
 def test_no_project_id_leaves_its_place_in_the_path(project: str) -> None:
-    account = {"project_id": project, "client_email": "a@b", "private_key": "x"}
+    account: dict[str, object] = {"project_id": project, "client_email": "a@b", "private_key": "x"}
     with pytest.raises(CredentialError, match="project_id"):
-        ServiceAccount.load(orjson.dumps(account).decode())
+        ServiceAccount.read(account, "the account")
 
 
 @pytest.mark.parametrize(

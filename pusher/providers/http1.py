@@ -90,6 +90,8 @@ def exchange(request: Request, tls: Callable[[], ssl.SSLContext], timeout_s: flo
 
 def _exchange(request: Request, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> Response:
     url = urlsplit(request.url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise Unusable("not an address of the web")
     context = tls() if url.scheme == "https" else None
     sock = _connect(str(url.hostname), url.port or (443 if context else 80), timeout_s)
     try:

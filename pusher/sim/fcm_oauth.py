@@ -33,7 +33,11 @@ SCOPES = {
     "https://www.googleapis.com/auth/firebase.messaging",
     "https://www.googleapis.com/auth/cloud-platform",
 }
+#: What Google's libraries put in whatever the address is that they ask.
+GOOGLE_AUDIENCE = "https://oauth2.googleapis.com/token"
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#: Granted too: for impersonation, not for sending.
+IAM_SCOPE = "https://www.googleapis.com/auth/iam"
 ASSERTION_LIFETIME_S = 3600
 CLOCK_SKEW_S = 300  #: how far an assertion's clock may be off
 TOKEN_PATH = "/token"  # noqa: S105  # an address
@@ -176,6 +180,14 @@ class OAuth:
         project_id = self._accounts.pop(client_email).project_id
         self._tokens = {token: held for token, held in self._tokens.items() if held.project_id != project_id}
 
+    def issue(self, project_id: str) -> str:
+        """An access token for a project, as if somebody had asked for it in another way."""
+        token = f"ya29.{secrets.token_urlsafe(48)}"
+        now = self.now()
+        self._tokens = {old: held for old, held in self._tokens.items() if held.expires_at > now}
+        self._tokens[token] = AccessToken(project_id, now + self.token_lifetime_s)
+        return token
+
     def revoke_tokens(self) -> None:
         """All access tokens are void from now on."""
         self._tokens.clear()
@@ -223,21 +235,19 @@ class OAuth:
         account = self._accounts.get(_issuer(assertion))
         if account is None:
             raise Refused("invalid_grant", "Invalid grant: account not found")
-        self._verify(assertion, account)
-        token = f"ya29.{secrets.token_urlsafe(48)}"
-        now = self.now()
-        self._tokens = {old: held for old, held in self._tokens.items() if held.expires_at > now}
-        self._tokens[token] = AccessToken(account.project_id, now + self.token_lifetime_s)
+        scopes = self._verify(assertion, account)
+        token = self.issue(account.project_id if SCOPES & scopes else "")
         return {"access_token": token, "expires_in": int(self.token_lifetime_s), "token_type": "Bearer"}
 
-    def _verify(self, assertion: str, account: Account) -> None:
+    def _verify(self, assertion: str, account: Account) -> set[str]:
+        """The scopes that are asked for. Raises Refused."""
         try:
             # The times are compared with this endpoint's own clock, below.
             claims = jwt.decode(
                 assertion,
                 account.key,
                 algorithms=["RS256"],
-                audience=self.token_uri,
+                audience=[self.token_uri, GOOGLE_AUDIENCE],
                 options={"verify_exp": False, "verify_iat": False, "require": ["iss", "aud", "exp", "iat"]},
             )
         except jwt.InvalidAudienceError:
@@ -246,7 +256,8 @@ class OAuth:
             raise Refused("invalid_grant", f"Invalid JWT: {error}") from None
         except jwt.PyJWTError:
             raise Refused("invalid_grant", "Invalid JWT Signature.") from None
-        if not SCOPES & set(str(claims.get("scope", "")).split()):
+        scopes = set(str(claims.get("scope", "")).split())
+        if not (SCOPES | {IAM_SCOPE}) & scopes:
             raise Refused("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
         issued_at, expires_at, now = float(claims["iat"]), float(claims["exp"]), self.now()
         if (
@@ -259,6 +270,7 @@ class OAuth:
                 "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
                 "Check your iat and exp values in the JWT claim.",
             )
+        return scopes
 
 
 def _issuer(assertion: str) -> str:

@@ -19,6 +19,7 @@ from pusher.providers.apns import reasons
 from pusher.providers.google.fcm import errors as fcm_errors
 from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp import errors as gcm_errors
 from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
 from pusher.push.fields import InvalidMessage, decode_object
@@ -130,12 +131,11 @@ def token(data: bytes) -> None:
 
 
 def account(data: bytes) -> None:
-    """A service account as somebody may paste it."""
+    """Credentials as somebody may paste them."""
     text = data.decode("utf-8", "replace")
     try:
-        found = ServiceAccount.load("{" + text if not text.lstrip().startswith("{") else text)
+        found = token_source("{" + text if not text.lstrip().startswith("{") else text, "", lambda: None)  # type: ignore[arg-type, return-value]
     except CredentialError as error:
         assert len(str(error).splitlines()) == 1
         return
-    assert found.token_uri.startswith("https://")
     assert "/" not in found.project_id

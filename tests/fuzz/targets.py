@@ -74,7 +74,12 @@ TARGETS: Mapping[str, Target] = {
     "token-answer": Target(
         answers.token, ("pusher.providers.google.fcm.access_token", "pusher.providers.http1"), 2, calls=60_000
     ),
-    "account": Target(answers.account, ("pusher.providers.google.fcm.credentials",), mutate=JSON),
+    "account": Target(
+        answers.account,
+        ("pusher.providers.google.fcm.credentials", "pusher.providers.google.fcm.token_source"),
+        mutate=JSON,
+        calls=60_000,
+    ),
     "http2-octets": Target(http2_hostile.octets, HTTP2, 4, mutate=http2_hostile.mutate, calls=40_000),
     "http2-frames": Target(http2_hostile.frames, HTTP2, 4, calls=400_000),
     "http2-legal": Target(http2_legal.meeting, HTTP2, 4, calls=150_000),

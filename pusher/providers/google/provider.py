@@ -16,11 +16,11 @@ from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
 from pusher.providers.google import settings
-from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenEndpoint
-from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenSource
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
+from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.providers.http2.pool import BackOff, Policy
@@ -76,7 +76,8 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
     sender_id, api_key = config.of(settings.SENDER_ID, app), config.of(settings.API_KEY, app)
     if not (sender_id.strip() and api_key.strip()):
         raise CredentialError(
-            f"set gcm.firebaseCredentials.{app}, the JSON of a service account or the path of its file (FCM), "
+            f"set gcm.firebaseCredentials.{app}, Google credentials as JSON, as the path of their file, or "
+            "application-default (FCM), "
             f"or gcm.certs.{app}.apiKey and .senderID (XMPP, which Google shut down in 2024)"
         )
     if importlib.util.find_spec("sleekxmpp") is None:
@@ -118,25 +119,29 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
     return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
 
 
-def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
-    """Reads an app's service account and asks for its first token.
+def fcm_token_source(config: Config, app: str) -> TokenSource:
+    """What an app's credentials are. May wait for Google's metadata server; raises ``CredentialError``."""
+    value, project_id = config.of(settings.FIREBASE_CREDENTIALS, app), config.of(settings.FCM_PROJECT_ID, app)
+    return token_source(value, project_id.strip(), fcm_trust(config).context)
 
-    Apps with the same account share the token, apps of the same project the pace. Waits up to ``timeout_s``; raises
+
+def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
+    """Reads an app's credentials and asks for its first access token.
+
+    Apps with the same credentials share the token, apps of the same project the pace. Waits up to ``timeout_s``; raises
     ``CredentialError`` for what cannot be used or is refused.
     """
-    account, trust = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app)), fcm_trust(config)
+    source = fcm_token_source(config, app)
     access_token = _shared(
-        _access_tokens,
-        (account.identity, trust),
-        lambda: AccessToken(account.client_email, TokenEndpoint(account, trust.context).fetch),
+        _access_tokens, (source.identity, fcm_trust(config)), lambda: AccessToken(source.account, source.fetch)
     )
     pace = _shared(
         _paces,
-        (account.project_id, fcm_origin(config)),
+        (source.project_id, fcm_origin(config)),
         lambda: Pace(config[settings.FCM_MAX_RATE], time.monotonic()),
     )
     access_token.prime(timeout_s)
-    return Account(account.project_id, access_token, pace)
+    return Account(source.project_id, access_token, pace)
 
 
 def _shared(known: WeakValueDictionary[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
@@ -215,12 +220,11 @@ def _gcm_checks(config: Config) -> Iterator[Check]:
 
 
 def _fcm(config: Config, app: str) -> str:
-    """The service account gets an access token, FCM answers."""
-    account = ServiceAccount.load(config.of(settings.FIREBASE_CREDENTIALS, app))
-    trust = fcm_trust(config)
-    TokenEndpoint(account, trust.context).fetch()
-    found = check_connection(fcm_origin(config), trust, _CONNECT_TIMEOUT_S)
-    return f"access token for project {account.project_id} obtained, {found}"
+    """The credentials get an access token, FCM answers."""
+    source = fcm_token_source(config, app)
+    source.fetch()
+    found = check_connection(fcm_origin(config), fcm_trust(config), _CONNECT_TIMEOUT_S)
+    return f"access token for project {source.project_id} obtained, {found}"
 
 
 def _xmpp(config: Config, app: str) -> str:

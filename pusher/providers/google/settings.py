@@ -8,7 +8,14 @@ FIREBASE_CREDENTIALS = AppSetting(
     "gcm.firebaseCredentials.<app>",
     Credentials(),
     "",
-    "Service account, as JSON text or as the path of its file: the app is served through FCM HTTP v1.",
+    "Google credentials: JSON text, base64 of it, the path of its file, or `application-default`: the app is served "
+    "through FCM HTTP v1.",
+)
+FCM_PROJECT_ID = AppSetting(
+    "gcm.fcm.projectId.<app>",
+    Text(),
+    "",
+    "Firebase project of the app, where its credentials do not name it.",
 )
 API_KEY = AppSetting("gcm.certs.<app>.apiKey", Secret(), "", "Server key: the app is served through XMPP.")
 SENDER_ID = AppSetting("gcm.certs.<app>.senderID", Text(), "", "Sender id that belongs to the server key.")

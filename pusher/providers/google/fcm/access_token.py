@@ -13,7 +13,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -41,9 +41,9 @@ RENEW_AT_MOST_EVERY_S = 60.0
 #: Google refuses assertions from a clock that is some minutes off.
 SKEW_WORTH_A_WARNING_S = 60.0
 REQUEST_TIMEOUT_S = 15.0
-_DEFAULT_LIFETIME_S = 3_600.0
+DEFAULT_LIFETIME_S = 3_600.0
 _MAX_LIFETIME_S = 86_400.0
-_MAX_RETRY_AFTER_S = 600.0
+MAX_RETRY_AFTER_S = 600.0
 _MAX_DESCRIPTION_CHARACTERS = 200
 #: RFC 6750, 2.1: what may stand in the authorization header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -62,6 +62,9 @@ class TokenFailed(CredentialError):
         self.skew_s = skew_s
 
 
+Tls = Callable[[], ssl.SSLContext]
+
+
 class Grant(NamedTuple):
     """An access token as the endpoint gave it."""
 
@@ -71,12 +74,24 @@ class Grant(NamedTuple):
     skew_s: float | None
 
 
+class TokenSource(NamedTuple):
+    """Where the access tokens of a project come from."""
+
+    project_id: str
+    #: For logs: an e-mail address, or the kind of credentials.
+    account: str
+    #: Equal where tokens are interchangeable.
+    identity: Hashable
+    #: One exchange. Waits; raises ``TokenFailed``.
+    fetch: Callable[[], Grant]
+
+
 @dataclass(frozen=True)
 class TokenEndpoint:
     """An account's token endpoint. ``tls`` makes a client context that verifies the server."""
 
     account: ServiceAccount
-    tls: Callable[[], ssl.SSLContext]
+    tls: Tls
     timeout_s: float = REQUEST_TIMEOUT_S
     wall_clock: Callable[[], float] = time.time
 
@@ -93,12 +108,12 @@ class TokenEndpoint:
         skew_s = _skew_s(answer.headers.get("date"), now_s)
         facts = _facts(answer.body)
         if answer.status == 200:
-            return _grant(facts, skew_s, host)
+            return grant_of(facts.get("access_token"), facts.get("expires_in", DEFAULT_LIFETIME_S), host, skew_s)
         retry_after_s = parse_retry_after(answer.headers.get("retry-after", ""), now_s) or 0.0
         raise TokenFailed(
             f"{host} refuses an access token: {_refusal(facts, answer.status)}{_of_clocks(skew_s)}",
             refused=answer.status in {400, 401, 403},
-            retry_after_s=min(retry_after_s, _MAX_RETRY_AFTER_S),
+            retry_after_s=min(retry_after_s, MAX_RETRY_AFTER_S),
             skew_s=skew_s,
         )
 
@@ -140,9 +155,10 @@ class AccessToken:
         return self._token
 
     def wait(self, timeout_s: float) -> str:
-        """``current``, after waiting for a change where there is none."""
-        if not self.current():
-            self._changed.wait(timeout_s)
+        """``current``, after waiting until there is one."""
+        gives_up_at = time.monotonic() + timeout_s
+        while not self.current() and (left_s := gives_up_at - time.monotonic()) > 0:
+            self._changed.wait(left_s)
         return self.current()
 
     def refused(self, token: str) -> bool:
@@ -237,11 +253,11 @@ class AccessToken:
             )
 
 
-def _grant(facts: dict[str, Json], skew_s: float | None, host: str) -> Grant:
-    token, lifetime_s = facts.get("access_token"), facts.get("expires_in", _DEFAULT_LIFETIME_S)
+def grant_of(token: object, lifetime_s: object, host: str, skew_s: float | None = None) -> Grant:
+    """Checks what ``host`` gives. Raises ``TokenFailed``."""
     if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise TokenFailed(f"{host} answers without an access token", skew_s=skew_s)
-    if type(lifetime_s) not in (int, float) or lifetime_s <= 0:
+    if not isinstance(lifetime_s, int | float) or isinstance(lifetime_s, bool) or lifetime_s <= 0:
         raise TokenFailed(f"{host} gives an access token without lifetime", skew_s=skew_s)
     return Grant(token, min(float(lifetime_s), _MAX_LIFETIME_S), skew_s)
 

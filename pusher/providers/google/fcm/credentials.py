@@ -1,18 +1,16 @@
 """Who we are to Google: a service account, and what it signs to be given an access token.
 
 Sources: Google, "Using OAuth 2.0 for server to server applications"; RFC 7523 (JWT bearer grant). The account is the
-JSON object that the Firebase console hands out, as text or as the path of its file.
+JSON object that the Firebase console hands out.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import jwt
-import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -27,7 +25,6 @@ ASSERTION_LIFETIME_S = 3_600
 #: The id becomes a part of the request's path; some old ones have a domain in them.
 _PROJECT_ID = re.compile(r"[A-Za-z0-9.:_-]+")
 _PRINTABLE = re.compile(r"[!-~]+")
-_MAX_PATH_CHARACTERS = 1_024
 
 
 @dataclass(frozen=True)
@@ -42,31 +39,9 @@ class ServiceAccount:
     token_uri: str
 
     @classmethod
-    def load(cls, text_or_path: str) -> ServiceAccount:
-        """Reads an account's JSON text, or the file of that name. Raises ``CredentialError``, which shows no secret."""
-        if text_or_path.lstrip().startswith("{"):
-            return cls._from_json(text_or_path.encode("utf-8", "replace"), "the service account")
-        if not text_or_path.isprintable() or not 0 < len(text_or_path) <= _MAX_PATH_CHARACTERS:
-            raise CredentialError("the service account is neither JSON text nor the path of a file")
-        where = f"the service account {text_or_path}"
-        try:
-            return cls._from_json(Path(text_or_path).read_bytes(), where)
-        except OSError as error:
-            raise CredentialError(f"cannot read {where}: {error.strerror}") from None
-
-    @classmethod
-    def _from_json(cls, data: bytes, where: str) -> ServiceAccount:
-        try:
-            account = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise CredentialError(f"{where} is not JSON: {error.msg}") from None
-        if not isinstance(account, dict):
-            raise CredentialError(f"{where} is not a JSON object")
-        if account.get("type", "service_account") != "service_account":
-            raise CredentialError(f"{where} is of another type than service_account: take the key of a service account")
-        project_id = _text(account, "project_id", where)
-        if _PROJECT_ID.fullmatch(project_id) is None:
-            raise CredentialError(f"{where}: project_id has characters that no project id has")
+    def read(cls, account: dict[str, Json], where: str) -> ServiceAccount:
+        """Of the members of its JSON; errors call it ``where``. Raises ``CredentialError``, which shows no secret."""
+        project_id = checked_project_id(_text(account, "project_id", where), where)
         return cls(
             project_id,
             _text(account, "client_email", where),
@@ -91,6 +66,13 @@ class ServiceAccount:
             "exp": int(now_s) + ASSERTION_LIFETIME_S,
         }
         return jwt.encode(claims, self.key, "RS256", headers={"kid": self.key_id} if self.key_id else None)
+
+
+def checked_project_id(project_id: str, where: str) -> str:
+    """Fit for the path of a request. Raises ``CredentialError``."""
+    if _PROJECT_ID.fullmatch(project_id) is None:
+        raise CredentialError(f"{where}: project_id has characters that no project id has")
+    return project_id
 
 
 def _text(account: dict[str, Json], name: str, where: str, default: str | None = None) -> str:
