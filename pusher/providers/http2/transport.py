@@ -51,7 +51,7 @@ class TlsSocket:
         self._silent_octets = 0
         self._turns = Turns()
 
-    def handshake(self) -> None:
+    def handshake(self, alpn: str) -> None:
         """Waits. Raises OSError (ssl.SSLError among them), ConnectFailed when the peer does not speak HTTP/2."""
         while True:
             try:
@@ -67,7 +67,7 @@ class TlsSocket:
                 if self._outgoing.pending:  # an alert that says why we refuse, or the last flight
                     self._flush()
         chosen = self._tls.selected_alpn_protocol()
-        if chosen != ALPN:
+        if alpn and chosen != alpn:
             raise ConnectFailed(f"the server does not speak HTTP/2 (ALPN: {chosen or 'nothing'})")
 
     def _flush(self) -> None:
@@ -127,15 +127,17 @@ class TlsSocket:
         self._socket.close()
 
 
-def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float) -> TlsSocket:
-    """Look the name up, try its addresses in turn, agree on TLS and HTTP/2. Waits up to `timeout_s`.
+def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float, alpn: str = ALPN) -> TlsSocket:
+    """Look the name up, try its addresses in turn, agree on TLS and HTTP/2 (`alpn=""`: TLS alone).
 
+    Waits up to `timeout_s`.
     Raises ConnectFailed; ValueError for a context that would not verify the peer.
     """
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ValueError("the TLS context does not verify its peer")
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-    context.set_alpn_protocols([ALPN])
+    if alpn:
+        context.set_alpn_protocols([alpn])
     deadline = time.monotonic() + timeout_s
     with gevent.Timeout(timeout_s, ConnectFailed(f"no connection within {timeout_s:g} s")):
         try:
@@ -148,7 +150,7 @@ def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float) -> TlsSoc
             try:
                 # Each address gets its share of the time left, so that a mute one does not hide the next.
                 sock.settimeout(max(0.001, deadline - time.monotonic()) / (len(addresses) - tried))
-                return _connected(sock, address, origin.host, context)
+                return _connected(sock, address, origin.host, context, alpn)
             except ssl.SSLError as error:
                 raise ConnectFailed(describe(error)) from error
             except OSError as error:
@@ -156,12 +158,14 @@ def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float) -> TlsSoc
         raise ConnectFailed(reason)
 
 
-def _connected(sock: socket.socket, address: tuple[object, ...], host: str, context: ssl.SSLContext) -> TlsSocket:
+def _connected(
+    sock: socket.socket, address: tuple[object, ...], host: str, context: ssl.SSLContext, alpn: str
+) -> TlsSocket:
     try:
         sock.connect(address)
         sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         transport = TlsSocket(sock, context, host)
-        transport.handshake()
+        transport.handshake(alpn)
         sock.settimeout(None)
         return transport
     except BaseException:

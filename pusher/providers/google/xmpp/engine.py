@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import collections.abc
 import logging
-import ssl
 import time
 import types
 import warnings
@@ -23,6 +22,7 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
 from pusher.providers.budget import Budget, Turns
+from pusher.providers.http2.transport import describe
 
 # the library's ordered set derives from this name, which Python 3.10 took away
 collections.MutableSet = collections.abc.MutableSet  # type: ignore[attr-defined]
@@ -47,17 +47,18 @@ _NOT_IMPLEMENTED = "<error type='cancel'><feature-not-implemented xmlns='urn:iet
 _STREAM_CONDITIONS = "{urn:ietf:params:xml:ns:xmpp-streams}"
 #: SASL conditions (RFC 6120, 6.5) that are not the fault of the credentials.
 _NOT_THE_CREDENTIALS = ("temporary-auth-failure", "aborted", "invalid-mechanism", "malformed-request")
-_READ_BYTES = 65_536
 _DOCTYPE = b"<!DOCTYPE"
 #: Parsed before it is looked whether others should have their turn.
 _FEED_BYTES = 4_096
 #: Google's stanzas have a few KiB and a few elements; one that does not end must not fill the memory.
-MAX_STANZA_BYTES = 1 << 20
+MAX_STANZA_BYTES = 1 << 18
 MAX_STANZA_ELEMENTS = 1_000
 _MAX_DEPTH = 32
-#: What a server may send that answers nothing: an element costs one unit, as do so many octets. An answer to a message
-#: that waits for one earns what hundreds of ordinary stanzas cost.
+#: What a server may send that answers nothing: a read or an element costs one unit, as do so many octets, or so many of
+#: an unended token, which the parser looks through again at each read. An answer to a message that waits for one earns
+#: what hundreds of ordinary stanzas cost.
 _OCTETS_A_UNIT = 500
+_OCTETS_AGAIN_A_UNIT = 16_384
 _UNITS_PER_S, _MOST_UNITS = 1_000.0, 5_000.0
 _EARNED_BY_AN_ANSWER = 100.0
 #: Of an error's words, which go into feedbacks and logs.
@@ -97,6 +98,46 @@ class Owner(Protocol):
         """The server refuses a stanza."""
 
 
+class Source(Protocol):
+    """Where the server's bytes come from."""
+
+    def receive(self) -> bytes:
+        """What has come; b"" at the end. Waits; raises OSError."""
+
+
+class Inflow:
+    """What the library takes for a socket and its file: the server's bytes in pieces whose parsing is short.
+
+    Each piece is paid, and between them others get their turn.
+    """
+
+    def __init__(self, source: Source, spend: Callable[[float], None]) -> None:
+        self._source: Source | None = source
+        self._spend = spend
+        self._turns = Turns()
+
+    def makefile(self, *_: object) -> Inflow:
+        """The library reads from a file."""
+        return self
+
+    def pieces(self) -> Iterator[bytes]:
+        """All that comes. Waits; raises OSError, and ``LinkError`` when the server has sent too much for nothing."""
+        while self._source is not None and (data := self._source.receive()):
+            self._turns.begin()
+            self._spend(1.0)
+            for start in range(0, len(data), _FEED_BYTES):
+                yield data[start : start + _FEED_BYTES]
+                self._turns.give_way()
+
+    def parsed(self, octets: int, elements: int, unended_octets: int) -> None:
+        """Pays for a piece. Raises ``LinkError``."""
+        self._spend(octets / _OCTETS_A_UNIT + elements + unended_octets / _OCTETS_AGAIN_A_UNIT)
+
+    def close(self) -> None:
+        """Lets go of the source."""
+        self._source = None
+
+
 class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
     """The protocol of one connection, from its first byte to its last. Not to be used again."""
 
@@ -108,34 +149,34 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
         )
         self.auto_reconnect = False
         self.whitespace_keepalive = False
+        # the connection is encrypted, of which the library knows nothing
+        self["feature_mechanisms"].unencrypted_plain = True
         self._owner = owner
         self._established = False
         self._budget = Budget(_UNITS_PER_S, _MOST_UNITS)
         self.add_event_handler("session_start", self._login_done)
         self.add_event_handler("failed_auth", self._login_refused)
-        self.add_event_handler("socket_error", lambda error: owner.failed(LinkError(f"the connection failed: {error}")))
+        self.add_event_handler("socket_error", lambda error: owner.failed(connection_failed(error)))
 
-    def start(self, socket: ssl.SSLSocket) -> None:
-        """Begins the login on a socket whose TLS is established. Does not wait."""
-        self.set_socket(socket)
-        self.filesocket.spend = self._spend
+    def start(self, source: Source) -> None:
+        """Begins the login on a connection whose TLS is established. Does not wait."""
+        self.set_socket(Inflow(source, self._spend))
         self.event("connected", direct=True)
         self.process(block=False)
 
     def release(self) -> None:
-        """Lets go of the socket and wakes whatever waits inside the library."""
+        """Lets go of the connection and wakes whatever waits inside the library."""
         self.set_stop()
         if self.filesocket is not None:
             self.filesocket.close()
-        self.socket = None
 
     def useful(self) -> None:
         """What came last has answered something."""
         self._budget.earn(_EARNED_BY_AN_ANSWER)
 
-    def _spend(self, octets: int, elements: int) -> None:
+    def _spend(self, units: float) -> None:
         """Raises ``LinkError`` when the server has sent too much that answers nothing."""
-        if not self._budget.spend(octets / _OCTETS_A_UNIT + elements):
+        if not self._budget.spend(units):
             raise LinkError("the server floods the connection with what answers nothing")
 
     # --- what the library calls ---------------------------------------------------------------------------------------
@@ -248,8 +289,13 @@ def _error(xml: Element | None, namespace: str) -> tuple[str, str]:
     return condition.removeprefix(namespace)[:_MAX_WORDS_CHARACTERS], " ".join(text.split())[:_MAX_WORDS_CHARACTERS]
 
 
-def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, Any]]:
-    """ElementTree's own, but each read is parsed at once.
+def connection_failed(error: OSError) -> LinkError:
+    """What it means for the link."""
+    return LinkError(f"the connection failed: {describe(error)}")
+
+
+def iterparse(inflow: Inflow, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, Any]]:
+    """ElementTree's own, but each piece is parsed at once.
 
     Since expat 2.6 a token cut in two is put off until much more has arrived; of a stream that then pauses, the last
     stanza would never be seen. A document type and with it entities are refused (RFC 6120, 11.1), and so is a stanza
@@ -258,43 +304,57 @@ def _iterparse(source: Any, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, 
     pull: Any = ElementTree.XMLPullParser  # with events in bytes: what the library compares with
     parser = pull(events, _parser=ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  # no entities here
     flush = getattr(parser, "flush", None)
-    depth = unended_bytes = elements = 0
-    prolog = b""
-    turns = Turns()
-    for data in _pieces(source, turns):
-        unended_bytes += len(data)
-        begun = elements
-        if not depth:
-            prolog += data
-            if _DOCTYPE in prolog:
-                raise LinkError("a document type from the server, which XMPP does not allow")
-        parser.feed(data)
+    meter = _Meter(inflow)
+    for piece in inflow.pieces():
+        meter.begins(piece)
+        parser.feed(piece)
         if flush is not None:
             flush()
         for event, element in parser.read_events():
-            depth += 1 if event == b"start" else -1
-            elements += event == b"start"
-            if depth == 1:
-                unended_bytes = 0
-                source.spend(0, elements - begun)
-                elements = begun = 0
-            if depth > _MAX_DEPTH:
-                raise LinkError(f"elements nested deeper than {_MAX_DEPTH} from the server")
+            meter.saw(event)
             yield event, element
-        source.spend(len(data), max(0, elements - begun))
-        turns.give_way()
-        if elements > MAX_STANZA_ELEMENTS:
+        meter.parsed(piece)
+
+
+class _Meter:
+    """Counts what a stanza has of octets and elements, and has it paid. Its methods raise ``LinkError``."""
+
+    def __init__(self, inflow: Inflow) -> None:
+        self._inflow = inflow
+        self._prolog = b""
+        self._depth = 0
+        #: Of the stanza that has begun.
+        self._octets = self._elements = self._paid_elements = 0
+
+    def begins(self, piece: bytes) -> None:
+        """Before the piece is parsed."""
+        self._octets += len(piece)
+        if not self._depth:
+            self._prolog += piece
+            if _DOCTYPE in self._prolog:
+                raise LinkError("a document type from the server, which XMPP does not allow")
+
+    def saw(self, event: bytes) -> None:
+        """An element's start or end."""
+        if event == b"start":
+            self._depth += 1
+            self._elements += 1
+        else:
+            self._depth -= 1
+        if self._depth == 1:
+            self._inflow.parsed(0, self._elements - self._paid_elements, 0)
+            self._octets = self._elements = self._paid_elements = 0
+        elif self._depth > _MAX_DEPTH:
+            raise LinkError(f"elements nested deeper than {_MAX_DEPTH} from the server")
+
+    def parsed(self, piece: bytes) -> None:
+        """After it."""
+        self._inflow.parsed(len(piece), self._elements - self._paid_elements, self._octets)
+        self._paid_elements = self._elements
+        if self._elements > MAX_STANZA_ELEMENTS:
             raise LinkError(f"a stanza of more than {MAX_STANZA_ELEMENTS} elements from the server")
-        if unended_bytes > MAX_STANZA_BYTES:
+        if self._octets > MAX_STANZA_BYTES:
             raise LinkError(f"a stanza of more than {MAX_STANZA_BYTES} bytes from the server")
 
 
-def _pieces(source: Any, turns: Turns) -> Iterator[bytes]:
-    """What is read, in pieces whose parsing is short."""
-    while data := source.read(_READ_BYTES):
-        turns.begin()
-        for start in range(0, len(data), _FEED_BYTES):
-            yield data[start : start + _FEED_BYTES]
-
-
-xmlstream.ET = types.SimpleNamespace(iterparse=_iterparse)
+xmlstream.ET = types.SimpleNamespace(iterparse=iterparse)

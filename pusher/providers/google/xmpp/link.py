@@ -7,19 +7,26 @@ XMPP library is behind ``engine``.
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from xml.sax.saxutils import quoteattr
 
 import gevent
 from gevent.event import Event
 from gevent.pool import Group
 
-from pusher.providers.google.xmpp.engine import DOMAIN, AuthError, Engine, LinkError, message_stanza
+from pusher.providers.google.xmpp.engine import (
+    DOMAIN,
+    AuthError,
+    Engine,
+    LinkError,
+    connection_failed,
+    message_stanza,
+)
+from pusher.providers.http2.transport import ConnectFailed, Origin, TlsSocket, connect
 from pusher.push.fields import InvalidMessage, Json, decode_object
 from pusher.telemetry.log import Seldom, few, logger
 
@@ -32,6 +39,8 @@ _seldom = Seldom(logger(__name__), period_s=60)
 MAX_UNWRITTEN_BYTES = 1 << 20
 #: Beyond so many, which only answers to a server that does not read them can make up, the link ends.
 MAX_QUEUED_BYTES = 2 << 20
+#: After a failed write what the server said before is still read, for so long.
+_LAST_WORDS_S = 1.0
 _STREAM_END = b"</stream:stream>"
 
 
@@ -85,10 +94,11 @@ class Link:
         self.unwritten: list[str] = []
         self.received_at = time.monotonic()
         self._on_message, self._on_stanza_error, self._on_down = on_message, on_stanza_error, on_down
-        self._socket: ssl.SSLSocket | None = None
+        self._socket: TlsSocket | None = None
         self._greenlets = Group()
         #: Set when the login has succeeded, and when the link is down.
         self._settled = Event()
+        self._ended = Event()
         self._opened = False
         self._closing = False
         self._out: list[tuple[str, bytes]] = []
@@ -145,12 +155,10 @@ class Link:
         self._out = []
         self._engine.release()
         if self._socket is not None:
-            # the peer may have gone already
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             self._socket = None
         self._settled.set()
+        self._ended.set()
         self._out_taken.set()
         current = gevent.getcurrent()
         gevent.killall([greenlet for greenlet in self._greenlets if greenlet is not current], block=False)
@@ -172,7 +180,7 @@ class Link:
         self._out_bytes += len(data)
         self._out_waiting.set()
 
-    def _write(self, tls_socket: ssl.SSLSocket) -> None:
+    def _write(self, tls_socket: TlsSocket) -> None:
         """The writer: what has gathered goes out in one TLS write."""
         limit_s = self.settings.ping_timeout_s
         while True:
@@ -182,16 +190,13 @@ class Link:
             self._out_taken.set()
             try:
                 with gevent.Timeout(limit_s, LinkError(f"the server has taken nothing for {limit_s:g} s")):
-                    tls_socket.sendall(b"".join([data for _, data in batch]))
+                    tls_socket.send(b"".join([data for _, data in batch]))
             except LinkError as error:
                 return self.kill(error)
             except OSError as error:
-                return self.kill(LinkError(f"the connection failed: {error}"))
-            except AttributeError:
-                # what gevent's TLS socket raises when `_end` has closed it under a writer that was just to go on
-                if self.reason is None:
-                    raise
-                return None
+                # answers that were received count: the reader ends the link when it has read them
+                self._ended.wait(_LAST_WORDS_S)
+                return self.kill(connection_failed(error))
 
     def _ping(self) -> None:
         """The pinger: a peer that is silent is asked, and one that stays silent is given up."""
@@ -204,7 +209,7 @@ class Link:
                 continue
             self._pings += 1
             sender = f"{settings.sender_id}@{DOMAIN}"
-            ping = f"<iq from='{sender}' to='{settings.host}' id='ping{self._pings}' type='get'>"
+            ping = f"<iq from={quoteattr(sender)} to={quoteattr(settings.host)} id='ping{self._pings}' type='get'>"
             self._queue("", f"{ping}<ping xmlns='urn:xmpp:ping'/></iq>".encode())
             gevent.sleep(settings.ping_timeout_s)
             if self.received_at < asked_at:
@@ -253,26 +258,15 @@ class Link:
         self._on_stanza_error(stanza_id, condition, text)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
-    def _connect(self, where: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
+    def _connect(self, where: str, tls: ssl.SSLContext) -> TlsSocket:
+        settings = self.settings
         try:
-            plain = self._reached()
-            plain.settimeout(None)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return tls.wrap_socket(plain, server_hostname=self.settings.host)
-        except ssl.SSLCertVerificationError as error:
-            raise CertificateError(f"the certificate of {where} is refused: {error.verify_message}") from None
-        except OSError as error:
-            raise LinkError(f"cannot connect to {where}: {error.strerror or error}") from None
-
-    def _reached(self) -> socket.socket:
-        """A connection to the first address of the host that takes one. Waits; raises OSError.
-
-        Each address gets a share of the time, so that a mute one does not hide the next.
-        """
-        host, port = self.settings.host, self.settings.port
-        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-        share_s = self.settings.connect_timeout_s / (len(addresses) + 1)
-        return socket.create_connection((host, port), share_s)
+            return connect(Origin(settings.host, settings.port), tls, settings.connect_timeout_s, alpn="")
+        except ConnectFailed as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                refused = f"the certificate of {where} is refused: {error.__cause__.verify_message}"
+                raise CertificateError(refused) from None
+            raise LinkError(f"cannot connect to {where}: {error}") from None
 
     def _died(self, greenlet: gevent.Greenlet[..., object]) -> None:
         failure = LinkError(f"{type(greenlet.exception).__name__}: {greenlet.exception}")
