@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import re
+import socket as socket_module
 import ssl
 import time
 import weakref
@@ -223,6 +224,31 @@ def test_a_server_that_says_nothing(scripted: Scripted) -> None:
         link.open(owner.tls())
     wait_until(lambda: not link._greenlets)
     assert not owner.downs
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_login_that_stands_still_at_any_step_is_given_up(scripted: Scripted, steps: int) -> None:
+    def serve(socket: Any) -> None:
+        said = ["version='1.0'>", "", "</auth>", "version='1.0'>", ""]
+        for awaited, answer in list(zip(said, scripted.LOGIN, strict=True))[:steps]:
+            if awaited:
+                scripted.until(socket, awaited)
+            say(socket, answer)
+        scripted.rest(socket)
+
+    scripted.serve = serve
+    owner = Owner(scripted.port, scripted.ca_file)
+    link = owner.link(connect_timeout_s=0.5)
+    with pytest.raises(LinkError, match=r"^no login at localhost:\d+ within 0\.5 s$"):
+        link.open(owner.tls())
+    wait_until(lambda: not link._greenlets)
+
+
+def test_a_server_that_is_mute_before_tls_is_given_up(owner: Owner) -> None:
+    with socket_module.create_server(("127.0.0.1", 0)) as mute_server:
+        link = owner.link(port=mute_server.getsockname()[1], connect_timeout_s=0.3)
+        with pytest.raises(LinkError, match=r"0\.3 s$|timed out$"):
+            link.open(owner.tls())
 
 
 def test_an_opening_that_is_given_up(scripted: Scripted) -> None:

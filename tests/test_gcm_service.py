@@ -506,6 +506,23 @@ def test_credentials_that_come_while_a_link_is_opened_are_used(simulator: GcmSim
         bed.wait_until_done()
 
 
+def test_a_server_that_answers_no_message_is_said_so_and_gets_a_new_link(
+    simulator: GcmSimulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is alive: it takes the login and answers pings."""
+    simulator.set_faults(["silence"])
+    retry = RetryPolicy(0.01, 99)
+    with Bed(simulator, max_pending=5, retry=retry, ack_timeout_s=1.5, stalled_after_s=0.2) as bed:
+        bed.submit(20)
+        wait_until(lambda: not bed.service.health().ready and bed.service._window)
+        assert bed.service.health().reason == "Google answers no message, and its window has no room for another"
+        wait_until(lambda: simulator.events["logins"] >= 2)
+        simulator.set_faults([])
+        bed.wait_until_done()
+        bed.wait_until_ready()
+    assert 0 < caplog.text.count("Google answers no message") <= simulator.events["logins"]
+
+
 def test_a_certificate_that_is_not_trusted_is_refused_again_and_again(simulator: GcmSimulator) -> None:
     with Bed(simulator) as bed:
         service = GcmService(bed.lane, GcmSettings(bed.settings.link, TlsTrust(), back_off=BackOff(0.01, 0.02)))

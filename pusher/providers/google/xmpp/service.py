@@ -43,6 +43,9 @@ _WAIT_S = 0.5
 _BATCH = 8
 #: How long a push waits before it is looked whether another one with its id has ended.
 _SAME_ID_WAIT_S = 0.2
+#: A link without room whose messages are not answered for so long is said to be stalled.
+_STALLED_AFTER_S = 10.0
+_STALLED = "Google answers no message, and its window has no room for another"
 #: Credentials that were good once and are refused now are tried so often.
 _REFUSED_EVERY_S = 60.0
 #: For the end of the login by which credentials are checked.
@@ -61,6 +64,7 @@ class GcmSettings:
     #: A link that ends before this age counts as a failure, unless Google took messages on it and drained it.
     young_s: float = 10.0
     refused_every_s: float = _REFUSED_EVERY_S
+    stalled_after_s: float = _STALLED_AFTER_S
 
 
 class GcmService:
@@ -72,6 +76,9 @@ class GcmService:
         #: The one that takes pushes.
         self._window: Window | None = None
         self._reason = "not connected yet"
+        #: When there was room for a push last (monotonic).
+        self._room_at = 0.0
+        self._stalled = False
         #: Whether the last login was refused.
         self._refused = False
         self._has_window = Event()
@@ -120,7 +127,8 @@ class GcmService:
     def health(self) -> Health:
         """Whether pushes can be sent now."""
         if self._window is not None:
-            return Health(True)
+            stalled = self._stalled and bool(self.lane.waiting or self.lane.retries)
+            return Health(not stalled, _STALLED if stalled else "")
         return Health(False, self._reason)
 
     def condition(self) -> Condition:
@@ -222,7 +230,10 @@ class GcmService:
             window = self._window
             room = window.wait_for_room(_WAIT_S) if window is not None else 0
             if window is not None and room:
+                self._room_at, self._stalled = time.monotonic(), False
                 self._hand_over(window, self.lane.take(min(room, _BATCH), _WAIT_S))
+            elif window is not None:
+                self._look_for_a_stall(window)
             # lets the writer begin with these, and the keeper see that a window was left
             gevent.sleep(0)
 
@@ -235,6 +246,15 @@ class GcmService:
         self.lane.handed_over(pushes)
         for push in pushes:
             window.send(push)
+
+    def _look_for_a_stall(self, window: Window) -> None:
+        """A window that is full while nothing is answered: said so once. The time-outs of its messages replace it."""
+        silent_s = time.monotonic() - max(self._room_at, window.answered_at)
+        if silent_s < self._settings.stalled_after_s:
+            self._stalled = False
+        elif not self._stalled:
+            self._stalled = True
+            log.warning(_STALLED, game=self.lane.settings.app, origin=self._where, seconds=round(silent_s))
 
     def _is_first(self, push: GcmPush) -> bool:
         """Whether no other push with its id is under way; else it is put back."""

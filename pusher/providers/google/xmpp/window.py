@@ -73,6 +73,8 @@ class Window:
         self.opened_at = 0.0
         #: Whether Google has taken a message that was sent on it.
         self.served = False
+        #: When a message was answered last (monotonic).
+        self.answered_at = 0.0
         self._owner = owner
         self._app = settings.app
         self._ack_timeout_s = ack_timeout_s
@@ -84,7 +86,7 @@ class Window:
     def open(self, tls: ssl.SSLContext) -> None:
         """Connects and logs in; waits. Raises ``LinkError``."""
         self._link.open(tls)
-        self.opened_at = time.monotonic()
+        self.opened_at = self.answered_at = time.monotonic()
 
     @property
     def up(self) -> bool:
@@ -133,7 +135,12 @@ class Window:
             end = Unanswered.UNSENT
         finally:
             del self._waits[push.id]
+        if end is None and not self._pool.free_count() and self._is_mute():
+            self.leave(f"no message was answered for {self._ack_timeout_s:g} s")
         self._owner.ended(push, end or Unanswered.TIMEOUT)
+
+    def _is_mute(self) -> bool:
+        return time.monotonic() - self.answered_at >= self._ack_timeout_s
 
     def _answer(self, message_id: str, answer: Answer) -> None:
         """The first final answer holds, however many come before the waiting greenlet runs."""
@@ -142,6 +149,7 @@ class Window:
             self._owner.answered_late(message_id, answer)
         elif not wait.ready() or (_is_passing(wait.value) and not answer.meaning.retry):
             self._link.useful()
+            self.answered_at = time.monotonic()
             wait.set(answer)
 
     def _died(self, greenlet: gevent.Greenlet[[GcmPush], None]) -> None:
