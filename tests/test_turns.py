@@ -27,4 +27,4 @@ def test_timers_fire_while_a_loop_gives_way() -> None:
         turns.give_way()
         rounds += 1
     ticking.kill()
-    assert len(ticks) == 5
+    assert len(ticks) >= 5
