@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from pusher import config
 from pusher.config import Address, Config, ConfigError, settings
 from pusher.config.effective import effective
+from pusher.config.loader import Value
 from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
 from pusher.daemon import statsd
 from pusher.providers.apns import settings as apns_settings
@@ -135,6 +137,7 @@ VALID = {
     "feedbackListeners.invalidToken.pg.sslmode": "true",
     "apns.apps": "game",
     "gcm.apps": "game",
+    "sentry.url": "https://key@sentry.example/1",
 }
 
 
@@ -253,7 +256,7 @@ def test_a_service_account_as_mapping_is_taken_as_written(account: str, text: st
         ("a: " + "[" * 2_000 + "]" * 2_000, "config.yaml: nested far deeper than 20 levels"),
         (r'{"a\nb": 1}', r"config.yaml:1: 'a\nb' has characters that no key has"),
         (r'apns: {apps: "a\ud800"}', "config.yaml:1: apns.apps expects a list of texts"),
-        (r'apns: {host: "a\0"}', "config.yaml:1: apns.host expects text"),
+        (r'apns: {host: "a\0"}', "config.yaml:1: apns.host expects a host"),
     ],
 )
 def test_odd_yaml_is_one_line(text: str, words: str) -> None:
@@ -267,13 +270,11 @@ def test_anchors_that_multiply_each_other_end_in_one_line() -> None:
 
 
 def test_octets_of_a_variable_that_are_no_text_are_refused() -> None:
-    assert error(APNS_HOST="a\udc80").startswith("variable PUSHER_APNS_HOST: apns.host expects text")
+    assert error(APNS_HOST="a\udc80").startswith("variable PUSHER_APNS_HOST: apns.host expects a host")
 
 
-def test_what_does_not_print_is_shown_escaped() -> None:
-    found = parse(APNS_HOST="a\rb\x85c", ZZZ="x")
-    (line,) = [line for line in effective(found) if line.startswith("apns.host")]
-    assert r"a\rb\x85c" in line
+def test_what_does_not_print_is_refused_and_shown_escaped() -> None:
+    assert r"a\rb\x85c" in error(APNS_HOST="a\rb\x85c", ZZZ="x")
 
 
 @pytest.mark.parametrize("kind", [Duration("s"), Number()], ids=["duration", "number"])
@@ -305,9 +306,9 @@ def test_lists_from_text_split_at_commas_and_white_space(text: str) -> None:
 
 
 def test_items_of_a_sequence_stay_whole() -> None:
-    found = parse('queue:\n  topics:\n    - "^push-[a-z]{1,3}_(apns), x"\n    - "[b]"\n    - --c\n')
-    assert found[settings.QUEUE.topics] == ("^push-[a-z]{1,3}_(apns), x", "[b]", "--c")
-    assert parse("queue: {topics: ['a b']}")[settings.QUEUE.topics] == ("a b",)
+    found = parse('queue:\n  topics:\n    - "^push-[a-z]{1,3}_(apns), x"\n    - "^[b]"\n    - --c\n')
+    assert found[settings.QUEUE.topics] == ("^push-[a-z]{1,3}_(apns), x", "^[b]", "--c")
+    assert parse("apns: {apps: ['a b']}")[settings.of_provider("apns").apps] == ("a b",)
     assert parse("queue: {topics: []}")[settings.QUEUE.topics] == ()
 
 
@@ -316,7 +317,7 @@ def test_braces_and_brackets_stay_whole_in_text() -> None:
 
 
 def test_brackets_around_a_variable_are_nothing_special() -> None:
-    assert parse(QUEUE_TOPICS="[a]b[c]")[settings.QUEUE.topics] == ("[a]b[c]",)
+    assert parse(QUEUE_TOPICS="^[a]b[c]")[settings.QUEUE.topics] == ("^[a]b[c]",)
 
 
 @pytest.mark.parametrize("text", ["apns: {apps: 'a, b'}", "apns: {apps: a b}", "apns: {apps: [a, b, a]}"])
@@ -457,7 +458,7 @@ def test_errors_name_the_variable_or_the_flag() -> None:
 
 def test_errors_never_show_a_secret() -> None:
     message = error("sentry.url: [very, secret]")
-    assert message == "config.yaml:1: sentry.url expects text; what is given is not"
+    assert message == "config.yaml:1: sentry.url expects text, kept secret; what is given is not"
 
 
 @pytest.mark.parametrize(
@@ -529,7 +530,7 @@ def test_production_is_a_flag_of_the_command() -> None:
 
 def test_effective_settings_show_values_sources_and_no_secret() -> None:
     text = "apns: {apps: a, certs: {a: {certPassword: hush, keyID: K}}}\nrateLimiter.redis.password: hush\n"
-    text += "sentry.url: hush"
+    text += "sentry.url: https://hush@sentry.example/1"
     lines = list(effective(parse(text, APNS_PORT="444")))
     rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
     assert re.fullmatch(r"444 +variable PUSHER_APNS_PORT", rows["apns.port"])
@@ -546,3 +547,99 @@ def test_every_setting_is_described_and_its_default_is_valid() -> None:
     for setting in settings.declared():
         assert setting.text.endswith(".") or setting.text.endswith(")")
         assert setting.kind.parse(setting.default_shown) == setting.default
+
+
+# --- what becomes protocol
+
+
+@pytest.mark.parametrize("space", [" {} ", "\t{}", "{}\n", "{}\r\n"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APNS_HOST", "api.example"),
+        ("APNS_CERTS_A_TOPIC", "com.game"),
+        ("APNS_CERTS_A_KEYID", "ABC123DEFG"),
+        ("APNS_CERTS_A_TEAMID", "ABC123DEFG"),
+        ("APNS_CERTS_A_CERTPATH", "certs/a.pem"),
+        ("QUEUE_GROUP", "group"),
+        ("QUEUE_INVALIDTOPIC", "invalid"),
+        ("GCM_XMPP_HOST", "xmpp.example"),
+        ("GCM_FCM_ENDPOINT", "https://fcm.example"),
+        ("STATS_STATSD_HOST", "stats:1"),
+        ("FEEDBACKLISTENERS_INVALIDTOKEN_PG_HOST", "db.example"),
+        ("ADMIN_HOST", "0.0.0.0"),
+    ],
+)
+def test_outer_white_space_is_cut_off(name: str, value: str, space: str) -> None:
+    key = name.lower()
+    (found,) = [
+        one
+        for one in parse("apns.apps: a", **{name: space.format(value)}).values()
+        if one.setting.key.replace(".", "_").lower() == key
+    ]
+    assert one_text(found) == value
+
+
+def one_text(found: Value) -> str:
+    return found.setting.kind.show(found.value)
+
+
+HOSTILE = [
+    "a\nb",
+    "a\r\nx: y",
+    "a\0",
+    "a\x7f",
+    "ä b",
+    "a b",
+    "\u2028",
+    "a@b",
+    "a" * 300,
+    "(",
+    "[",
+    "*",
+    "https://u:p@h",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("key", ["topic", "keyID", "teamID"])
+def test_what_cannot_be_a_header_costs_its_app_alone(key: str, value: str) -> None:
+    text = json.dumps({"apns": {"apps": ["bad", "good"], "certs": {"bad": {key: value}, "good": {key: "fine"}}}})
+    found = parse(text)
+    setting = {"topic": apns_settings.TOPIC, "keyID": apns_settings.KEY_ID, "teamID": apns_settings.TEAM_ID}[key]
+    assert found.of(setting, "good") == "fine"
+    if value.isascii() and value.isprintable() and " " not in value and len(value) < 256 and key != "topic":
+        assert found.of(setting, "bad") == value
+        return
+    with pytest.raises(ConfigError) as refused:
+        found.of(setting, "bad")
+    assert len(str(refused.value).splitlines()) == 1
+    assert f"apns.certs.bad.{key} expects" in str(refused.value)
+    assert "(not valid)" in "\n".join(effective(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APNS_HOST", "a b"),
+        ("APNS_HOST", "https://api.push.apple.com"),
+        ("APNS_HOST", "user:hush@host"),
+        ("QUEUE_TOPICS", "^push-("),
+        ("QUEUE_TOPICS", "^a{1,99999999999999999999}"),
+        ("QUEUE_TOPICS", "töpic"),
+        ("QUEUE_BROKERS", "user:hush@host:9092"),
+        ("QUEUE_BROKERS", "kafka://user:hush@host:9092"),
+        ("GCM_FCM_ENDPOINT", "https://user:hush@host"),
+        ("GCM_FCM_ENDPOINT", "https://host:99999"),
+        ("FEEDBACKLISTENERS_INVALIDTOKEN_PG_HOST", "postgres://user:hush@host/db"),
+        ("SENTRY_URL", "hush"),
+        ("ADMIN_HOST", "local\nhost"),
+        ("QUEUE_GROUP", "a\nb"),
+        ("STATS_STATSD_PREFIX", "a\nb"),
+    ],
+)
+def test_what_can_be_no_such_value_is_one_line_that_shows_no_password(name: str, value: str) -> None:
+    message = error(**{name: value})
+    assert len(message.splitlines()) == 1
+    assert "hush" not in message
+    assert message.startswith(f"variable PUSHER_{name}: ")

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("broker",),
     ("push",),
-    ("providers.budget", "providers.tls"),
+    ("providers.budget", "providers.tls", "providers.key_text"),
     ("providers.http2",),
     ("providers.http1",),
     ("providers.provider", "providers.dispatch", "providers.judgement", "providers.rotation"),

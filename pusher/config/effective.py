@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pusher.config.loader import Config, Value
-
-_MASK = "********"
+from pusher.config.loader import Config, Refused, Value
 
 
 def effective(config: Config) -> Iterator[str]:
@@ -25,8 +23,8 @@ def _counts(value: Value) -> bool:
 def _shown(value: Value) -> str:
     if not value.setting.has_effect:
         return "(no effect)"
-    if value.setting.kind.secret:
-        return _MASK if value.value else '""'
+    if isinstance(value.value, Refused):
+        return "(not valid)"
     text = value.setting.kind.show(value.value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return f"{text} {value.setting.kind.unit}".rstrip() or '""'

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, variable
+from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, masked, variable
 from pusher.config.unread import Unread
 
 T = TypeVar("T")
 
 DEFAULT_PATH = "./config/default.yaml"
 _PREFIX = "PUSHER_"
+#: Of a value that is wrong.
+_SHOWN_CHARACTERS = 200
 
 
 class Given(NamedTuple):
@@ -30,6 +32,12 @@ class Given(NamedTuple):
     text: str
     where: str
     rank: int = 0
+
+
+class Refused(NamedTuple):
+    """A value that cannot be one: it costs the app whose it is, when that is set up."""
+
+    message: str
 
 
 class Value(NamedTuple):
@@ -56,10 +64,15 @@ class Config:
 
     def __getitem__(self, setting: Setting[T]) -> T:
         found = self._values.get(setting.key.lower())
-        return setting.default if found is None else found.value
+        if found is None:
+            return setting.default
+        if isinstance(found.value, Refused):
+            raise ConfigError(found.value.message)
+        value: T = found.value
+        return value
 
     def of(self, setting: AppSetting[T], app: str) -> T:
-        """The value of one app; its name's case does not matter."""
+        """The value of one app; its name's case does not matter. Raises ``ConfigError`` where it is not valid."""
         return self[setting.for_app(app)]
 
     def where(self, setting: Setting[T]) -> str:
@@ -105,7 +118,7 @@ def parse(
     values, rest = _merge(plain, lines, variables, flags, name)
     apps = {key: values[setting.key.lower()].value for key, setting in settings.apps().items()}
     own = _Names(_for_apps(apps))
-    of_apps, rest = _merge(own, lines, variables, rest, name)
+    of_apps, rest = _merge(own, lines, variables, rest, name, refuse=True)
     if rest:
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
     known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
@@ -186,9 +199,18 @@ class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]  # carries n
 
 
 def _merge(
-    names: _Names, lines: Sequence[file.Line], variables: Mapping[str, str], flags: Sequence[str], name: str
+    names: _Names,
+    lines: Sequence[file.Line],
+    variables: Mapping[str, str],
+    flags: Sequence[str],
+    name: str,
+    *,
+    refuse: bool = False,
 ) -> tuple[dict[str, Value], list[str]]:
-    """The values of these settings, and the flags that belong to none of them."""
+    """The values of these settings, and the flags that belong to none of them.
+
+    ``refuse``: what is not valid becomes ``Refused``; else it raises ConfigError.
+    """
     in_file, in_variables = names.from_file(lines, name), names.from_variables(variables)
     parser = _Parser(add_help=False, allow_abbrev=False, config_file_parser_class=_Items(in_file))
     for setting in names.settings:
@@ -200,7 +222,15 @@ def _merge(
     )
     where = {key: given.where for key, given in (in_file | in_variables).items()}
     where |= {flag[2:].partition("=")[0]: f"flag {flag.partition('=')[0]}" for flag in flags}
-    values = {s.key.lower(): _value(s, getattr(texts, s.key), where.get(s.key, "default")) for s in names.settings}
+    values: dict[str, Value] = {}
+    for setting in names.settings:
+        place = where.get(setting.key, "default")
+        try:
+            values[setting.key.lower()] = _value(setting, getattr(texts, setting.key), place)
+        except ConfigError as error:
+            if not refuse:
+                raise
+            values[setting.key.lower()] = Value(setting, Refused(str(error)), place)
     return values, rest
 
 
@@ -216,8 +246,7 @@ def _value(setting: Setting[Any], text: str | None, where: str) -> Value:
 def _shown(setting: Setting[Any], text: str) -> str:
     if setting.kind.secret:
         return "what is given"
-    return (
-        "a list"
-        if ITEM_END in text and setting.kind.expects[:6] != "a list"
-        else repr(text.replace(ITEM_END, " ").strip())
-    )
+    if ITEM_END in text and setting.kind.expects[:6] != "a list":
+        return "a list"
+    shown = masked(text.replace(ITEM_END, " ").strip())
+    return repr(shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}…")

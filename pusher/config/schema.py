@@ -22,10 +22,32 @@ from pusher.errors import StartError
 
 T = TypeVar("T")
 
+#: Stands for what is kept secret.
+MASK = "********"
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,253}")
+_IPV6_ADDRESS = re.compile(r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?\]?")
+_PATH_CHARACTERS = re.compile(r"[\w./~@+ -]{1,255}")
+_PATH_ENDS = re.compile(r"\.(p8|p12|pfx|pem|key|crt|cer|der|json|txt)", re.IGNORECASE)
+
 #: ASCII's record separator: no file, variable or shell contains it by accident.
 ITEM_END = "\x1e"
 #: Stands for an app's name in the key of an :class:`AppSetting`.
 APP = "<app>"
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is plainly a path, and therefore no secret."""
+    if not _PATH_CHARACTERS.fullmatch(text):
+        return False
+    ending = _PATH_ENDS.search(text)
+    return (ending is not None and ending.end() == len(text)) or (
+        text.startswith(("/", "./", "../", "~/")) and len(text) < 100
+    )
+
+
+def masked(text: str) -> str:
+    """A text without the users and passwords of its URLs."""
+    return re.sub(r"[^\s,]*@", f"{MASK}@", text)
 
 
 class ConfigError(StartError):
@@ -67,31 +89,97 @@ class Kind(ABC, Generic[T]):
 
 
 class Text(Kind[str]):
-    """Any text; ``empty=False``: at least one character."""
+    """Text of one line, its outer white space cut off; ``empty=False``: at least one character."""
 
     def __init__(self, *, empty: bool = True) -> None:
         self.empty = empty
-        self.expects = "text" if empty else "text that is not empty"
-
-    def _value(self, text: str) -> str:
-        if ITEM_END in text or not (text or self.empty):
-            raise ValueError
-        return text
-
-
-class Secret(Text):
-    """Text that is never shown."""
-
-    secret = True
+        self.expects = "text of one line" if empty else "text that is not empty"
 
     @property
     def label(self) -> str:
         """The kind in a word or two, for tables."""
-        return "text, kept secret"
+        return "text" if self.empty else self.expects
+
+    def _value(self, text: str) -> str:
+        text = text.strip()
+        if ITEM_END in text or not (text or self.empty) or not text.isprintable():
+            raise ValueError
+        return text
+
+
+class Word(Text):
+    """Printable ASCII without blanks, as it stands in headers, tokens and names; "" = none."""
+
+    label = "a word"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = "a word of printable ASCII characters without blanks, 255 at most"
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text)
+        if not re.fullmatch(r"[!-~]{0,255}", text):
+            raise ValueError
+        return text
+
+
+class BundleId(Word):
+    """A bundle identifier, which is the topic of its pushes; "" = none."""
+
+    label = "a bundle id"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = 'a bundle id (letters, digits, ".", "-", "_"), 255 characters at most'
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text)
+        if not re.fullmatch(r"[A-Za-z0-9._-]*", text):
+            raise ValueError
+        return text
+
+
+class Host(Text):
+    """A host's name or address; "" = none, unless it must not be empty."""
+
+    label = "a host"
+
+    def __init__(self, *, empty: bool = True) -> None:
+        super().__init__(empty=empty)
+        self.expects = "a host's name or address"
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text)
+        if text and not (_HOST_NAME.fullmatch(text) or _IPV6_ADDRESS.fullmatch(text)):
+            raise ValueError
+        return text.strip("[]")
+
+
+class Secret(Text):
+    """Text that is never shown; a line end behind it is cut off."""
+
+    secret = True
+    label = "text, kept secret"
+
+    def __init__(self, *, empty: bool = True) -> None:
+        super().__init__(empty=empty)
+        self.expects = "text, kept secret"
+
+    def show(self, value: str) -> str:
+        """Hides it."""
+        return MASK if value else ""
+
+    def _value(self, text: str) -> str:
+        text = text.strip("\r\n")
+        if ITEM_END in text or not text.isprintable():
+            raise ValueError
+        return text
 
 
 class Path(Text):
     """A path, relative to the working directory; "" = none."""
+
+    label = "a path"
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +187,21 @@ class Path(Text):
 
 
 class Credentials(Secret):
-    """Text of a JSON object or the path of a file that holds one. A mapping in the file is taken as its JSON."""
+    """A key, certificate or account: the path of its file, its text, or the base64 of the file.
+
+    A mapping in the file is taken as its JSON. Only what is plainly a path is shown.
+    """
+
+    label = "a path, or the text itself (kept secret)"
+
+    def show(self, value: str) -> str:
+        """The path, or nothing of it."""
+        return value if is_path(value) else super().show(value)
+
+    def _value(self, text: str) -> str:
+        if ITEM_END in text:
+            raise ValueError
+        return text.strip()
 
 
 class Unused(Kind[str]):
@@ -294,9 +396,56 @@ class Url(Kind[str]):
 
     def _value(self, text: str) -> str:
         text = text.strip().rstrip("/")
-        if not re.fullmatch(r"https://[^\s/?#]+", text):
+        found = re.fullmatch(r"https://([^\s/?#@]+)", text)
+        if found is None:
+            raise ValueError
+        parse_address(found[1], 443)
+        return text
+
+
+class Topics(List):
+    """Names of topics, and regular expressions that begin with ``^``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = "a list of topics, and of regular expressions that begin with ^"
+
+    def _value(self, text: str) -> tuple[str, ...]:
+        items = super()._value(text)
+        for item in items:
+            try:
+                good = re.compile(item) if item.startswith("^") else re.fullmatch(r"[A-Za-z0-9._-]{1,249}", item)
+            except (re.error, RecursionError, OverflowError):
+                good = None
+            if good is None:
+                raise ValueError
+        return items
+
+
+class Dsn(Secret):
+    """Where Sentry is, with its key."""
+
+    label = "a DSN, kept secret"
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text).strip()
+        if text and not re.fullmatch(r"https?://[^\s/@]+@[^\s/@]+/\S*\d+", text):
             raise ValueError
         return text
+
+
+class DatabaseHost(Text):
+    """A host, or the directory of a socket."""
+
+    label = "a host, or the directory of a socket"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expects = self.label
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text)
+        return text if text.startswith("/") else Host().parse(text)
 
 
 class Topic(Text):
@@ -306,7 +455,13 @@ class Topic(Text):
         super().__init__()
         self.expects = 'the name of a topic (letters, digits, ".", "_", "-"), in which <game> and <platform> may stand'
 
+    @property
+    def label(self) -> str:
+        """The kind in a word or two, for tables."""
+        return self.expects
+
     def _value(self, text: str) -> str:
+        text = text.strip()
         if not re.fullmatch(r"([A-Za-z0-9._-]|<game>|<platform>){0,249}", text):
             raise ValueError
         return text

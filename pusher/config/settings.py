@@ -17,7 +17,10 @@ from pusher.config.schema import (
     Bool,
     Brokers,
     Choice,
+    DatabaseHost,
+    Dsn,
     Duration,
+    Host,
     Int,
     List,
     Number,
@@ -26,6 +29,7 @@ from pusher.config.schema import (
     Setting,
     Text,
     Topic,
+    Topics,
     unused,
 )
 from pusher.config.unused import UNUSED
@@ -50,8 +54,8 @@ LOG_LEVEL = Setting(
     "info",
     "Least important lines that are written; the flag `--debug` wins.",
 )
-SENTRY_URL = Setting("sentry.url", Secret(), "", 'DSN of Sentry; "" = the variable SENTRY_DSN, or none.')
-ADMIN_HOST = Setting("admin.host", Text(empty=False), "127.0.0.1", "Where health, metrics and status page are served.")
+SENTRY_URL = Setting("sentry.url", Dsn(), "", 'DSN of Sentry; "" = the variable SENTRY_DSN, or none.')
+ADMIN_HOST = Setting("admin.host", Host(empty=False), "127.0.0.1", "Where health, metrics and status page are served.")
 ADMIN_PORT = Setting("admin.port", Int(0, 65_535), 8081, "Port of health, metrics and status page; 0 = off.")
 ADMIN_TOKEN = Setting(
     "admin.token",
@@ -117,7 +121,7 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
     reset_words = {"largest": "latest", "end": "latest", "smallest": "earliest", "beginning": "earliest"}
     return QueueSettings(
         topics=Setting(
-            f"{prefix}.topics", List(), (topics,), f"{topics_text} A leading `^` marks a regular expression."
+            f"{prefix}.topics", Topics(), (topics,), f"{topics_text} A leading `^` marks a regular expression."
         ),
         brokers=Setting(
             f"{prefix}.brokers",
@@ -235,7 +239,7 @@ LISTENER_BUFFER_SIZE = Setting(
     "feedbackListeners.invalidToken.buffer.size", Int(1, unit="tokens"), 1_000, "Tokens that are deleted together."
 )
 _PG = "feedbackListeners.invalidToken.pg"
-PG_HOST = Setting(f"{_PG}.host", Text(), "localhost", "Host of PostgreSQL.", aliases=("invalidToken.pg.host",))
+PG_HOST = Setting(f"{_PG}.host", DatabaseHost(), "localhost", "Host of PostgreSQL.", aliases=("invalidToken.pg.host",))
 PG_PORT = Setting(f"{_PG}.port", _PORT, 5432, "Port of PostgreSQL.", aliases=("invalidToken.pg.port",))
 PG_USER = Setting(f"{_PG}.user", Text(), "", "User.", aliases=("invalidToken.pg.user",))
 PG_PASSWORD = Setting(f"{_PG}.pass", Secret(), "", "Password.", aliases=("invalidToken.pg.pass",))

@@ -17,16 +17,19 @@ from pathlib import Path
 
 import jwt
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_der_private_key,
     load_pem_private_key,
     pkcs12,
 )
 
 from pusher.errors import CredentialError
+from pusher.providers.key_text import content, described
 from pusher.providers.tls import Files, TlsTrust
 
 RENEW_AFTER_S = 50 * 60
@@ -64,21 +67,22 @@ class ProviderToken:
     @classmethod
     def load(
         cls,
-        key_path: str,
+        key_given: str,
         key_id: str,
         team_id: str,
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = elapsed_s,
     ) -> ProviderToken:
-        """Reads a ``.p8`` file. Raises ``CredentialError``."""
+        """Reads a ``.p8`` key: its path, text or base64. Raises ``CredentialError``, which shows none of a key."""
+        data = content(key_given, "the key")
         try:
-            key = load_pem_private_key(Path(key_path).read_bytes(), password=None)
-        except OSError as error:
-            raise CredentialError(f"cannot read the key {key_path}: {error.strerror}") from None
-        except (ValueError, TypeError):
-            raise CredentialError(f"{key_path} is not a PKCS#8 PEM key; Apple's .p8 file is expected") from None
+            load = load_pem_private_key if b"-----BEGIN" in data else load_der_private_key
+            key = load(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            where = described(key_given)
+            raise CredentialError(f"{where} is not a PKCS#8 PEM key; Apple's .p8 file is expected") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-            raise CredentialError(f"{key_path} is not a P-256 key; Apple's .p8 file is expected")
+            raise CredentialError(f"{described(key_given)} is not a P-256 key; Apple's .p8 file is expected")
         return cls(key, key_id, team_id, clock, elapsed)
 
     @property
@@ -129,18 +133,18 @@ class ClientCertificate:
     expires_at_s: float
 
     @classmethod
-    def load(cls, path: str, password: str) -> ClientCertificate:
-        """Reads a ``.pem`` with certificate and key, or a ``.p12``. Raises ``CredentialError``."""
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise CredentialError(f"cannot read the certificate {path}: {error.strerror}") from None
+    def load(cls, given: str, password: str) -> ClientCertificate:
+        """Reads a ``.pem`` with certificate and key, or a ``.p12``: its path, text or base64.
+
+        Raises ``CredentialError``, which shows none of a key.
+        """
+        data = content(given, "the certificate")
         secret = password.encode() or None
         try:
             return cls._from_pem(data, secret) if b"-----BEGIN" in data else cls._from_p12(data, secret)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CredentialError(
-                f"{path} does not hold a certificate and its key that certPassword opens: {error}"
+                f"{described(given)} does not hold a certificate and its key that certPassword opens: {error}"
             ) from None
 
     @classmethod

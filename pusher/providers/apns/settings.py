@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import AppSetting, Duration, Int, Path, Secret, Setting, Text, unused
+from pusher.config.schema import (
+    AppSetting,
+    BundleId,
+    Credentials,
+    Duration,
+    Host,
+    Int,
+    Path,
+    Secret,
+    Setting,
+    Word,
+    unused,
+)
 
-AUTH_KEY_PATH = AppSetting("apns.certs.<app>.authKeyPath", Path(), "", "Apple's .p8 key (PKCS#8 PEM, EC).")
-KEY_ID = AppSetting("apns.certs.<app>.keyID", Text(), "", "Id of the .p8 key, ten characters.")
-TEAM_ID = AppSetting("apns.certs.<app>.teamID", Text(), "", "Id of the team at Apple, ten characters.")
-TOPIC = AppSetting("apns.certs.<app>.topic", Text(), "", "Bundle id of the app, sent as `apns-topic`.")
+AUTH_KEY_PATH = AppSetting(
+    "apns.certs.<app>.authKeyPath", Credentials(), "", "Apple's .p8 key: its path, its text, or the base64 of the file."
+)
+KEY_ID = AppSetting("apns.certs.<app>.keyID", Word(), "", "Id of the .p8 key, ten characters.")
+TEAM_ID = AppSetting("apns.certs.<app>.teamID", Word(), "", "Id of the team at Apple, ten characters.")
+TOPIC = AppSetting("apns.certs.<app>.topic", BundleId(), "", "Bundle id of the app, sent as `apns-topic`.")
 CERT_PATH = AppSetting(
     "apns.certs.<app>.certPath",
-    Path(),
+    Credentials(),
     "",
-    "Client certificate instead of a .p8 key: .pem with its key, or .p12.",
+    "Client certificate instead of a .p8 key: .pem with its key, or .p12; path, text or base64.",
     aliases=("apns.certs.<app>",),
 )
 CERT_PASSWORD = AppSetting("apns.certs.<app>.certPassword", Secret(), "", "Password of the certificate's key.")
 HOST = Setting(
     "apns.host",
-    Text(),
+    Host(),
     "",
     'Host of APNs; "" = `api.push.apple.com` with `--production`, else `api.sandbox.push.apple.com`.',
 )

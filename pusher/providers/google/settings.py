@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import AppSetting, Credentials, Duration, Int, Path, Secret, Setting, Text, Url, unused
+from pusher.config.schema import AppSetting, Credentials, Duration, Host, Int, Path, Secret, Setting, Text, Url, unused
 
 FIREBASE_CREDENTIALS = AppSetting(
     "gcm.firebaseCredentials.<app>",
@@ -20,7 +20,7 @@ FCM_PROJECT_ID = AppSetting(
 API_KEY = AppSetting("gcm.certs.<app>.apiKey", Secret(), "", "Server key: the app is served through XMPP.")
 SENDER_ID = AppSetting("gcm.certs.<app>.senderID", Text(), "", "Sender id that belongs to the server key.")
 PUSH_QUEUE_SIZE = Setting("gcm.pushQueueSize", Int(1, unit="pushes"), 2_000, "As `apns.pushQueueSize`.")
-XMPP_HOST = Setting("gcm.xmpp.host", Text(empty=False), "fcm-xmpp.googleapis.com", "Host of the XMPP service.")
+XMPP_HOST = Setting("gcm.xmpp.host", Host(empty=False), "fcm-xmpp.googleapis.com", "Host of the XMPP service.")
 XMPP_PORT = Setting(
     "gcm.xmpp.port", Int(0, 65_535), 0, "Port of the XMPP service; 0 = 5235 with `--production`, else 5236."
 )

@@ -289,7 +289,7 @@ class Connection:
                     exchange = streams.get(stream_id)
                     if exchange is not None and not exchange.status and stream_id not in unsent:
                         if responses.keeps:
-                            responses.keep(buffer[start:stop])
+                            self._keep(buffer[start:stop])
                         exchange.status = 200
                         exchange.end = End.RESPONSE
                         del streams[stream_id]
@@ -340,7 +340,7 @@ class Connection:
             headers = self._decode(block)  # with indexing even those of streams that we gave up
             status = _status(headers)
         elif self._responses.keeps:
-            self._responses.keep(block)
+            self._keep(block)
         if exchange is None:
             return
         if first:
@@ -350,12 +350,21 @@ class Connection:
         else:
             self._malformed(exchange)
 
+    def _keep(self, block: bytes) -> None:
+        try:
+            self._responses.keep(block)
+        except HeaderBlockError as error:
+            raise self._undecodable(error) from error
+
+    def _undecodable(self, error: HeaderBlockError) -> ConnectionFailed:
+        self.peer_indexes = isinstance(error, PeerIndexes)
+        return ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"header block: {error}")
+
     def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         try:
             headers = self._responses.decode(block)
         except HeaderBlockError as error:
-            self.peer_indexes = isinstance(error, PeerIndexes)
-            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"header block: {error}") from error
+            raise self._undecodable(error) from error
         self.peer_indexes = self._responses.indexing
         self._spend(len(headers))
         return headers
