@@ -195,7 +195,7 @@ def test_a_file_of_default_credentials_that_is_not_there(
     source: Source, no_credentials: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/no/such.json")
-    with pytest.raises(CredentialError, match=r"cannot read the credentials /no/such\.json"):
+    with pytest.raises(CredentialError, match=r"cannot read the Google account /no/such\.json"):
         source(APPLICATION_DEFAULT)
 
 
@@ -209,12 +209,12 @@ def test_a_file_of_default_credentials_that_is_not_there(
         ({"refresh_token": 7, "client_id": ""}, "no refresh_token, client_id"),
         ({"token_uri": "file:///etc/passwd"}, "not an address of the web"),
         ({"token_uri": 7}, ""),
-        ({"type": "external_account"}, "the credentials: "),
-        ({"type": "external_account", "credential_source": {"file": 7}}, "the credentials: "),
-        ({"type": "external_account", "credential_source": "hush"}, "the credentials: "),
+        ({"type": "external_account"}, "the Google account: "),
+        ({"type": "external_account", "credential_source": {"file": 7}}, "the Google account: "),
+        ({"type": "external_account", "credential_source": "hush"}, "the Google account: "),
         ({"type": "external_account", "subject_token_type": "urn:ietf:params:aws:token-type:aws4_request"}, ": "),
-        ({"type": "impersonated_service_account"}, "the credentials: "),
-        ({"type": "impersonated_service_account", "source_credentials": "hush"}, "the credentials: "),
+        ({"type": "impersonated_service_account"}, "the Google account: "),
+        ({"type": "impersonated_service_account", "source_credentials": "hush"}, "the Google account: "),
         ({"type": "external_account_authorized_user"}, ""),
     ],
 )
@@ -232,7 +232,7 @@ def test_defects(identity: Identity, source: Source, changes: dict[str, Any], wo
 
 
 def test_no_project(identity: Identity, source: Source, no_credentials: None) -> None:
-    with pytest.raises(CredentialError, match=r"name no project: set gcm\.fcm\.projectId\.<app>"):
+    with pytest.raises(CredentialError, match=r"names no project: set gcm\.fcm\.projectId\.<app>"):
         source(identity.user(), "")
     with pytest.raises(CredentialError, match="project_id has characters"):
         source(identity.user(), "a/b")

@@ -31,11 +31,12 @@ def content(value: str, what: str) -> bytes:
     Reads a file. Raises ``CredentialError`` where it is neither a text of one of these kinds nor a file.
     """
     text = value.strip()
+    if text.startswith(_JSON.decode()):
+        # a line end that is written out may belong to a string in it
+        return text.encode("utf-8", "replace")
     plain = text.replace("\\r", "").replace("\\n", "\n").encode("utf-8", "replace")
     if _PEM in plain:
         return plain
-    if plain.startswith(_JSON):
-        return text.encode("utf-8", "replace")
     return _from_file(text, what) or _from_base64(text) or _neither(text, what)
 
 

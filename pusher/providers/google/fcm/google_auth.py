@@ -53,14 +53,14 @@ def from_json(fields: dict[str, Json], where: str, project_id: str, tls: Tls) ->
     """Of the JSON of credentials that are no service account's key. Raises ``CredentialError``."""
     load = _LOADERS.get(str(fields.get("type")))
     if load is None:
-        raise CredentialError(f"{where}: their type is none of service_account, {', '.join(_LOADERS)}")
+        raise CredentialError(f"{where}: its type is none of service_account, {', '.join(_LOADERS)}")
     try:
         credentials = load(fields)
     except Exception as error:  # noqa: BLE001  # whatever foreign JSON makes the library raise
         raise CredentialError(f"{where}: {_line(error)}") from None
     found = project_id or fields.get("project_id") or fields.get("quota_project_id") or _project_of_environment()
     if not isinstance(found, str) or not found:
-        raise CredentialError(f"{where} name no project: set gcm.fcm.projectId.<app>")
+        raise CredentialError(f"{where} names no project: set gcm.fcm.projectId.<app>")
     kind = str(fields["type"])
     identity = ("google-auth", hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest())
     return TokenSource(checked_project_id(found, where), kind, identity, partial(_fetch, credentials, kind, tls))
@@ -227,5 +227,7 @@ def _failure(error: Exception, name: str, last: Response | None) -> TokenFailed:
 
 def _line(error: Exception) -> str:
     """Without what may be a secret."""
+    if isinstance(error, AttributeError | KeyError | TypeError):
+        return "something is missing in it, or of a wrong type"
     text = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
     return _SECRET.sub("…", text)[:_SHOWN_CHARACTERS]

@@ -10,24 +10,22 @@ federation".
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import re
 from pathlib import Path
 
+from pusher.config.schema import is_path
 from pusher.errors import CredentialError
 from pusher.providers.google.fcm.access_token import Tls, TokenEndpoint, TokenSource
 from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.key_text import content
 from pusher.push.fields import Json
 
 APPLICATION_DEFAULT = "application-default"
-#: What looks like this is shown when it is not there; anything else may be a secret that lost its braces.
-_LOOKS_LIKE_A_PATH = re.compile(r"(\.{0,2}/)?([\w. -]{1,64}/)*[\w. -]{1,64}\.json")
+#: How errors call it.
+_ACCOUNT = "the Google account"
 _STRING_OR_WRITTEN_LINE_END = re.compile(r'("(?:[^"\\]|\\.)*")|\\r|\\n', re.DOTALL)
-_MAX_PATH_CHARACTERS = 1_024
-_MAX_FILE_BYTES = 65_536
 
 
 def token_source(value: str, project_id: str, tls: Tls) -> TokenSource:
@@ -38,15 +36,14 @@ def token_source(value: str, project_id: str, tls: Tls) -> TokenSource:
     """
     if value.strip() == APPLICATION_DEFAULT:
         return _application_default(project_id, tls)
-    text, where = _read(value)
-    return _from_json(text, where, project_id, tls)
+    return _of_text(value, project_id, tls)
 
 
 def _application_default(project_id: str, tls: Tls) -> TokenSource:
     project_id = project_id or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
     for path in (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), _gcloud_file()):
         if path:
-            return _from_json(_file(path), f"the credentials {path}", project_id, tls)
+            return _of_text(str(Path(path).absolute()), project_id, tls)
     from pusher.providers.google.fcm import google_auth
 
     return google_auth.metadata_server(project_id, tls)
@@ -59,49 +56,10 @@ def _gcloud_file() -> str:
     return str(path) if path.is_file() else ""
 
 
-def _read(value: str) -> tuple[bytes, str]:
-    """The JSON of a value, and how errors call it."""
-    text = value.strip()
-    if text.startswith("{"):
-        return text.encode("utf-8", "replace"), "the credentials"
-    decoded = _from_base64(text)
-    if decoded.startswith(b"{"):
-        return decoded, "the credentials"
-    if _LOOKS_LIKE_A_PATH.fullmatch(text) or _is_file(text):
-        return _file(text), f"the credentials {text}"
-    raise CredentialError(
-        "the credentials are neither JSON text, nor base64 of it, nor the path of a .json file that is there, nor "
-        f"{APPLICATION_DEFAULT}"
-    )
-
-
-def _from_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True).strip()
-    except (binascii.Error, ValueError):
-        return b""
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return text.isprintable() and 0 < len(text) <= _MAX_PATH_CHARACTERS and Path(text).is_file()
-    except OSError:
-        return False
-
-
-def _file(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise CredentialError(f"cannot read the credentials {path}: {error.strerror}") from None
-    if len(data) > _MAX_FILE_BYTES:
-        raise CredentialError(f"the credentials {path} are larger than {_MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _from_json(text: bytes, where: str, project_id: str, tls: Tls) -> TokenSource:
-    fields = _fields(text, where)
+def _of_text(value: str, project_id: str, tls: Tls) -> TokenSource:
+    path = value.strip()
+    where = f"{_ACCOUNT} {path}" if is_path(path) else _ACCOUNT
+    fields = _fields(content(value, _ACCOUNT), where)
     kind = fields.get("type", "service_account")
     if kind == "service_account":
         if project_id:
