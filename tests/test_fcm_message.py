@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pusher.providers.google.fcm.message import FcmParser, FcmPush, parse
-from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
+from pusher.providers.google.request import MESSAGE, NOTIFICATION
 from pusher.push.fields import InvalidMessage, Json
 from tests.records import request
 
@@ -50,6 +50,9 @@ def test_exact_bytes() -> None:
     )
 
 
+MUTABLE_FOR_A_MINUTE = {"apns": {"payload": {"aps": {"mutable-content": 1}}}, "android": {"ttl": "60s"}}
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -65,6 +68,8 @@ def test_exact_bytes() -> None:
         ({"priority": "HIGH"}, {"android": {"priority": "high"}}),
         ({"priority": "urgent"}, {"android": {"priority": "urgent"}}),
         ({"content_available": True}, {"apns": {"payload": {"aps": {"content-available": 1}}}}),
+        ({"mutable_content": True}, {"apns": {"payload": {"aps": {"mutable-content": 1}}}}),
+        ({"mutableContent": True, "timeToLive": 60}, MUTABLE_FOR_A_MINUTE),
         ({"content_available": False, "dry_run": False}, {}),
         ({"webpush": {"headers": {"Urgency": "high"}}}, {"webpush": {"headers": {"Urgency": "high"}}}),
         ({"fcm_options": {"analytics_label": "l"}}, {"fcm_options": {"analytics_label": "l"}}),
@@ -152,11 +157,13 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
     """A field added to the table without a mapping would be lost in silence."""
     samples: dict[str, Json] = {
         "to": TOKEN,
+        "condition": "",
         "message_id": "the-id",
         "message_type": "v-message_type",
         "collapse_key": "v-collapse_key",
         "priority": "v-priority",
         "content_available": True,
+        "mutable_content": True,
         "time_to_live": 4711,
         "delivery_receipt_requested": True,
         "dry_run": True,
@@ -171,7 +178,7 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
     marks = [f"v-{name}" for name in [*samples, *NOTIFICATION] if f"v-{name}" in str(samples)]
     assert [mark for mark in [*marks, TOKEN, "4711", "4712"] if mark not in text] == ["v-message_type"]
     assert '"validate_only":true' in text
-    assert '"content-available":1' in text
+    assert '"content-available":1,"mutable-content":1' in text
     assert push.left_out == ("message_type", "delivery_receipt_requested")
     assert (push.id, push.expires_ms, push.ttl_s) == ("the-id", 9_000_000_000_000, 4711)
 
@@ -213,20 +220,31 @@ def test_a_condition_takes_the_place_of_a_token() -> None:
     assert push.token == condition
 
 
+def test_a_condition_beside_a_token_is_left_out() -> None:
+    push = parsed({"to": "t", "condition": "c"})
+    assert orjson.loads(push.body)["message"] == {"token": "t"}
+    assert push.left_out == ("condition",)
+
+
+def test_a_subtitle_is_for_apple_and_a_channel_for_android() -> None:
+    sent = message(notification={"title": "T", "subtitle": "S", "body": "B", "android_channel_id": "news"})
+    assert sent["apns"] == {"payload": {"aps": {"alert": {"title": "T", "subtitle": "S", "body": "B"}}}}
+    assert sent["android"]["notification"] == {"title": "T", "body": "B", "channel_id": "news"}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({}, "missing-token"),
         ({"condition": ""}, "missing-token"),
-        ({"to": "t", "condition": "c"}, "bad-condition"),
-        ({"condition": 5}, "bad-condition"),
+        ({"condition": 5}, "missing-token"),
         ({"to": "a b"}, "bad-token"),
         ({"to": "t", "android": "x"}, "bad-android"),
         ({"to": "t", "apns": []}, "bad-apns"),
         ({"to": "t", "webpush": 1}, "bad-webpush"),
         ({"to": "t", "fcm_options": True}, "bad-fcm-options"),
         ({"to": "t", "data": [1]}, "bad-data"),
-        ({"to": "t", "notification": {"title": 5}}, "bad-title"),
+        ({"to": "t", "notification": "x"}, "bad-notification"),
         ({"to": "t", "data": {"k": "x" * 70_000}}, "payload-too-large"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,8 +19,8 @@ from pusher.commands.replay.message import origin_ms, read_feedback, read_held, 
 from pusher.listener.sorter import topic_name
 from pusher.providers.apns.message import TOPIC_SUFFIX, ApnsParser
 from pusher.providers.google.fcm.message import parse as parse_fcm
+from pusher.providers.google.request import MESSAGE, NOTIFICATION, Kind
 from pusher.providers.google.xmpp.engine import PAYLOAD_NAMESPACE, message_stanza
-from pusher.providers.google.xmpp.message import MESSAGE, NOTIFICATION
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.push import topics
 from pusher.push.feedback import Origin, apns_feedback, google_feedback
@@ -49,6 +49,7 @@ HEADERS: Sequence[Sequence[Header]] = (
     (("pusher-origin", b"a/0/1/" + b"9" * 5000), ("source-topic", b"push-game_gcm")),
 )
 _REASON = re.compile(r"[a-z][a-z_-]{2,40}")
+_RESERVED = re.compile(r"from\Z|message_type\Z|collapse_key\Z|google|gcm")
 _FORBIDDEN = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -111,7 +112,7 @@ def fcm(data: bytes) -> None:
     push = _parsed(parse_fcm, taken)
     if push is None:
         return
-    wanted = _google(value, push, {**MESSAGE, "condition": None})
+    wanted = _google(value, push, MESSAGE)
     body = json.loads(push.body)
     message = body.pop("message")
     assert body == ({"validate_only": True} if wanted.get("dry_run") else {})
@@ -127,18 +128,18 @@ def fcm(data: bytes) -> None:
     assert push.ttl_s is None or push.ttl_s >= 0
     if "time_to_live" in wanted and "android" not in _fields(value):
         assert message["android"]["ttl"] == f"{wanted['time_to_live']}s"
-    _check_notification(message, wanted.get("notification", {}), push.left_out, "android" in _fields(value))
+    _check_notification(message, wanted.get("notification", {}), push.left_out, _fields(value).keys())
     _check_feedbacks(lambda outcome, user: google_feedback(ORIGIN, push, outcome, 1, user_metadata=user), push)
 
 
-def _check_notification(message: Json, given: Json, left_out: tuple[str, ...], overridden: bool) -> None:
+def _check_notification(message: Json, given: Json, left_out: tuple[str, ...], overridden: Collection[str]) -> None:
     """Every member has its place, or is named as left out."""
     everywhere = message.get("notification", {})
     for name in ("title", "body"):
         assert everywhere.get(name) == given.get(name)
     image = given.get("image") or given.get("image_url")
     assert everywhere.get("image") == image
-    if overridden:
+    if "android" in overridden:
         return
     android = message.get("android", {}).get("notification", {})
     for name, value in given.items():
@@ -147,8 +148,10 @@ def _check_notification(message: Json, given: Json, left_out: tuple[str, ...], o
             assert len(android[name]) == len(value) or isinstance(value, str)
         elif name == "badge":
             assert ("notification_count" in android) != ("notification.badge" in left_out)
+        elif name == "subtitle":
+            assert "apns" in overridden or message["apns"]["payload"]["aps"]["alert"]["subtitle"] == value
         elif name not in ("image", "image_url"):
-            assert android[name] == value
+            assert android["channel_id" if name == "android_channel_id" else name] == value
 
 
 def replay(data: bytes) -> None:
@@ -220,21 +223,42 @@ def _missing(metadata: dict[str, Json], into: dict[str, Json]) -> dict[str, Json
     return {name: value for name, value in metadata.items() if into.get(name) is None}
 
 
-def _google(value: bytes, push: Push, known: Any) -> dict[str, Json]:
+def _google(value: bytes, push: Push, known: Mapping[str, Kind]) -> dict[str, Json]:
     """What Google must be told, in XMPP's names."""
-    fields = {name: one for name, one in _fields(value).items() if name in known}
+    fields = _read(json.loads(value), known)
+    if fields.get("to"):
+        fields.pop("condition", None)
     metadata = fields.pop("metadata", None)
     assert push.expires_ms == max(0, fields.pop("push_expiry", 0) or 0)
     assert push.metadata == metadata
     fields["message_id"] = fields.get("message_id") or push.id
     if metadata:
         data = fields.get("data") or {}
-        fields["data"] = {**data, **_missing(metadata, data)}
+        added = {name: one for name, one in metadata.items() if not _RESERVED.match(name)}
+        fields["data"] = {**data, **_missing(added, data)}
     notification = fields.get("notification")
     if notification:
-        lower = {name.lower(): one for name, one in notification.items()}
-        fields["notification"] = {n: one for n, one in lower.items() if n in NOTIFICATION and _says_something(one)}
+        shown = _read(notification, NOTIFICATION)
+        fields["notification"] = {name: one for name, one in shown.items() if _says_something(one)}
     return {name: one for name, one in fields.items() if _says_something(one)}
+
+
+def _read(given: Json, kinds: Mapping[str, Kind]) -> dict[str, Json]:
+    """The known fields under their names; of a field that is given twice the last holds that is not null."""
+    names = {name.replace("_", ""): name for name in kinds} | {"validateonly": "dry_run"}
+    fields: dict[str, Json] = {}
+    for spelling, value in given.items():
+        name = names.get(spelling.replace("_", "").lower(), "")
+        kind = kinds.get(name)
+        if kind is None:
+            continue
+        good = type(value) in kind.types and (kind.holds is None or kind.holds(value))
+        one = value if good or value is None else kind.meant(value) if kind.meant else None
+        if name == "metadata" and isinstance(one, dict) and isinstance(fields.get(name), dict):
+            one = fields[name] | one
+        if one is not None or name not in fields:
+            fields[name] = one
+    return fields
 
 
 def _says_something(value: Json) -> bool:

@@ -22,7 +22,7 @@ from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
 from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp.account import account
-from pusher.providers.google.xmpp.message import parse as parse_gcm
+from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
@@ -60,7 +60,7 @@ def over_fcm(config: Config, app: str) -> bool:
 
 
 def _parser(config: Config, app: str) -> Callable[..., Push]:
-    return FcmParser(app) if over_fcm(config, app) else parse_gcm
+    return FcmParser(app) if over_fcm(config, app) else GcmParser(app)
 
 
 def _google_back_off(config: Config) -> BackOff:
@@ -116,7 +116,7 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
         # not the credentials' fault: the service tries for ever
         log.warning("first login failed", game=app, error=str(error))
     retry = RetryPolicy(config[settings.RETRY_INTERVAL], config[settings.RETRY_MAX_ATTEMPTS])
-    return GcmService(open_lane("gcm", parse_gcm, google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
+    return GcmService(open_lane("gcm", GcmParser(app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
 
 
 def fcm_token_source(config: Config, app: str) -> TokenSource:

@@ -15,17 +15,13 @@ from collections.abc import Mapping
 
 import orjson
 
-from pusher.providers.google.xmpp.message import MESSAGE, OBJECT, TEXT, Kind, read
+from pusher.providers.google.request import MESSAGE, OBJECT, Kind, LeftOut, read
 from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, Json, encode
 from pusher.push.push import Push
-from pusher.telemetry.log import Seldom, logger
-
-_seldom = Seldom(logger(__name__), period_s=600)
 
 #: What FCM takes besides XMPP's fields.
 FIELDS: Mapping[str, Kind] = {
     **MESSAGE,
-    "condition": TEXT,
     "android": OBJECT,
     "apns": OBJECT,
     "webpush": OBJECT,
@@ -75,28 +71,23 @@ class FcmParser:
     """Makes pushes from the requests of one app. Never waits."""
 
     def __init__(self, app: str) -> None:
-        self._app = app
+        self._left_out = LeftOut(app, "FCM HTTP v1")
 
     def __call__(self, value: bytes | None, origin: str) -> FcmPush:
         """Raises ``InvalidMessage``."""
         push = parse(value, origin)
-        for field in push.left_out:
-            _seldom.warning(
-                (self._app, field),
-                "FCM HTTP v1 has no place for a field or its value; the push is sent without it",
-                game=self._app,
-                field=field,
-            )
+        if push.left_out:
+            self._left_out.warn(push.left_out)
         return push
 
 
 def parse(value: bytes | None, origin: str) -> FcmPush:
     """The push that a record asks for. Never waits; raises ``InvalidMessage``."""
     push = FcmPush()
-    fields = read(push, value, origin, FIELDS)
+    fields, unknown = read(push, value, origin, FIELDS)
     request, left_out = build(fields)
     push.ttl_s = _ttl_s(request["message"].get("android", {}).get("ttl"))
-    push.left_out = tuple(left_out)
+    push.left_out = (*unknown, *left_out)
     push.body = encode(request)
     if len(push.body) > MAX_BODY_BYTES:
         raise InvalidMessage("payload-too-large", f"the message has {len(push.body)} bytes")
@@ -126,8 +117,6 @@ def build(fields: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
 def _target(fields: Mapping[str, Json]) -> tuple[str, str]:
     to, condition = fields.get("to", ""), fields.get("condition", "")
     if condition:
-        if to:
-            raise InvalidMessage("bad-condition", "both to and condition are given")
         return "condition", condition
     if to.startswith(_TOPICS):
         return "topic", to.removeprefix(_TOPICS)
@@ -155,8 +144,14 @@ def _ttl_s(text: Json) -> float | None:
 
 
 def _apns(fields: Mapping[str, Json]) -> dict[str, Json]:
-    # It has always been for iOS alone, whatever its place.
-    return {"payload": {"aps": {"content-available": 1}}} if fields.get("content_available") else {}
+    # They have always been for iOS alone, whatever their place.
+    flags = ("content_available", "mutable_content")
+    aps: dict[str, Json] = {name.replace("_", "-"): 1 for name in flags if fields.get(name)}
+    notification = fields.get("notification", {})
+    if "subtitle" in notification:
+        # FCM has it for Apple alone, where an alert of its own takes the place of title and body
+        aps["alert"] = {name: notification[name] for name in ("title", "subtitle", "body") if name in notification}
+    return {"payload": {"aps": aps}} if aps else {}
 
 
 def _shown_everywhere(notification: Mapping[str, Json]) -> dict[str, Json]:
@@ -170,6 +165,8 @@ def _shown_on_android(notification: Mapping[str, Json], left_out: list[str]) -> 
     for name in _ARGUMENTS:
         if name in shown:
             shown[name] = arguments(shown[name])
+    if "android_channel_id" in notification:
+        shown["channel_id"] = notification["android_channel_id"]
     if "badge" in notification:
         count = _count(notification["badge"])
         if count is None:
