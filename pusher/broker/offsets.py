@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 #: What a broker stores beside an offset (Kafka's offset.metadata.max.bytes).
@@ -97,7 +97,8 @@ class Tracker:
     @property
     def unfinished(self) -> int:
         """How many admitted messages are not finished."""
-        return len(self._open) - sum(1 for offset in self._done if offset < self._next)
+        done = self._done
+        return sum(1 for offset in self._open if offset not in done)
 
     def admit(self, records: Sequence[R]) -> Sequence[R]:
         """Takes records in, ascending by offset; returns those that are neither finished nor admitted before."""
@@ -116,6 +117,12 @@ class Tracker:
         self._advance()
         return fresh
 
+    def pass_to(self, offset: int) -> None:
+        """Nothing is left to read below ``offset``: what was not admitted is no message (a transaction's marker)."""
+        if offset > self._next:
+            self._next = offset
+            self._advance()
+
     def finish(self, offset: int) -> None:
         """Closes an admitted message. Called once for each."""
         self._done.add(offset)
@@ -130,13 +137,36 @@ class Tracker:
     def due(self) -> Commit | None:
         """What to commit now; None when nothing changed since the commit last confirmed."""
         low = self.low
-        metadata, self.fits = encode_ranges(low, self._done)
+        if not self._open:
+            # What an earlier owner finished and this one passed over is not met again.
+            self._done = {offset for offset in self._done if offset > low}
+        metadata, self.fits = _encode(low, self._finished())
         commit = Commit(low, metadata)
         return None if commit == self._committed else commit
 
     def confirm(self, commit: Commit) -> None:
         """The broker has stored this commit."""
         self._committed = commit
+
+    def _finished(self) -> Iterator[tuple[int, int]]:
+        """Half-open ranges above the lowest unfinished offset that hold no unfinished message, ascending.
+
+        Offsets between admitted messages count: they are transactions' markers, aborted or compacted away.
+        """
+        done = self._done
+        first = self.low + 1
+        for offset in self._open:
+            if offset not in done:
+                if offset > first:
+                    yield first, offset
+                first = offset + 1
+        beyond = list(_ranges(sorted(offset for offset in done if offset >= self._next)))
+        if self._open and first < self._next:
+            end = self._next
+            if beyond and beyond[0][0] == end:
+                end = beyond.pop(0)[1]
+            yield first, end
+        yield from beyond
 
     def _advance(self) -> None:
         pending, done = self._open, self._done
@@ -198,10 +228,14 @@ def encode_ranges(low: int, done: Iterable[int]) -> tuple[str, bool]:
 
     Returns the text, cut after the last range that fits into MAX_METADATA_BYTES, and whether all of them fitted.
     """
+    return _encode(low, _ranges(sorted(offset for offset in done if offset > low)))
+
+
+def _encode(low: int, ranges: Iterable[tuple[int, int]]) -> tuple[str, bool]:
     parts: list[str] = []
     size = len(_FORMAT)
     end = low
-    for first, last in _ranges(sorted(offset for offset in done if offset > low)):
+    for first, last in ranges:
         part = f"{_base36(first - end)}.{_base36(last - first)}"
         size += len(part) + 1
         if size > MAX_METADATA_BYTES:

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import gevent
@@ -76,6 +76,35 @@ def test_a_rebalance_whose_polls_end_in_its_middle_is_seen_through(kafka_brokers
     while len(consumer.assignment()) < 2:
         consumer.rejoin(timeout_ms=1)
         assert time.monotonic() < deadline
+
+
+def test_only_committed_transactions_are_read_and_their_marks_leave_no_lag(
+    kafka_brokers: str, parts: ExitStack
+) -> None:
+    topic = new_topic(kafka_brokers)
+    producer = KafkaProducer(bootstrap_servers=kafka_brokers, transactional_id=uuid.uuid4().hex)
+    parts.callback(producer.close)
+    producer.init_transactions()
+    for kind, end in (("good", producer.commit_transaction), ("bad", producer.abort_transaction)) * 2:
+        producer.begin_transaction()
+        for number in range(3):
+            producer.send(topic, f"{kind}{number}".encode(), partition=0)
+        producer.flush()
+        end()
+
+    source = source_of(kafka_brokers, parts, topic)
+    deliveries = receive(source, 6)
+    assert values(deliveries) == [b"good0", b"good1", b"good2"] * 2
+    for delivery in deliveries:
+        delivery.tracker.finish_many(record.offset for record in delivery.records)
+    poll_until(source, lambda: source.lag() == {(topic, 0): 0})
+    assert [commit.offset for commit in source.assignment.due().values()] == [16]
+
+    with closing(KafkaReader(kafka_brokers, topic, "earliest", "latest")) as reader:
+        found: list[bytes | None] = []
+        while not reader.ended:
+            found += [record.value for record in reader.read(0.5)]
+    assert found == [b"good0", b"good1", b"good2"] * 2
 
 
 def test_constructors_wait_for_no_broker_and_all_begins_once_there_is_one(tmp_path: Path, parts: ExitStack) -> None:

@@ -7,6 +7,7 @@ is pinned.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer
@@ -152,7 +153,8 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._fetcher.PartitionRecords = FetchedRecords
+        self._skipped: set[Partition] = set()
+        self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped)
 
     @property
     def cluster(self) -> Any:
@@ -185,6 +187,19 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
             fetcher._next_partition_records = None  # noqa: SLF001
         found: dict[Partition, list[Any]] = self.poll(timeout_ms=timeout_ms, max_records=max_records)
         return found
+
+    def skipped(self) -> dict[TopicPartition, int]:
+        """Where reading goes on in partitions whose offsets were passed over without a record since the last call.
+
+        Transactions' markers, aborted and compacted records have an offset and are no messages.
+        """
+        partitions, states = list(self._skipped), self._subscription.assignment
+        self._skipped.clear()
+        return {
+            TopicPartition(*partition): states[partition].position.offset
+            for partition in partitions
+            if partition in states and states[partition].position is not None
+        }
 
     def rejoin(self, timeout_ms: float) -> None:
         """Takes part in a rebalance until it is complete, up to ``timeout_ms``; fetches nothing. Raises KafkaError.

@@ -46,7 +46,11 @@ class KafkaReader:
         #: Whether every partition was read up to its end.
         self.ended = False
         self._consumer = Consumer(
-            **connection(brokers), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
+            **connection(brokers),
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
         )
         self._consumer.watch_all_topics()
 

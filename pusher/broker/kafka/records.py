@@ -17,10 +17,13 @@ from typing import Any, Final
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
+from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from pusher.broker.interface import Header
 
+#: The version of the format that has batches with transactions.
+_MAGIC: Final = 2
 _NULL: Final = 1
 _MAX_VARINT_OCTETS: Final = 10
 
@@ -39,28 +42,64 @@ class ConsumedRecord:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 class FetchedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the library is untyped
-    """The library's records of one answer to a fetch, without transactions: all that is stored is read."""
+    """The records of one partition in one answer to a fetch. ``skipped`` gets the partition if offsets are passed over.
+
+    It replaces how the library unpacks batches and keeps all of it: records below the fetched offset are left out; the
+    checksum of each batch, and of each record of older versions, is verified; control batches are never handed out; at
+    the isolation level read_committed neither are batches of aborted transactions; the leader's epoch is that of the
+    last batch; a batch whose last records are gone is passed over to its end; octets read are counted, which decides
+    whose turn is next; what is used up is drained. Left out: deserializers, which nobody sets, and the library's
+    metrics, which are off.
+    """
+
+    def __init__(self, *args: Any, skipped: set[Any] | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._skipped: set[Any] = set() if skipped is None else skipped
 
     def _unpack_records(self, key: Any, batches: Any, *_deserializers: object) -> Iterator[ConsumedRecord]:
-        batch = last = batches.next_batch()
-        while batch is not None:
-            last = batch
+        while (batch := batches.next_batch()) is not None:
             if not batch.validate_crc():
                 raise CorruptRecordError(f"{key}: the batch at offset {batch.base_offset} fails its checksum")
-            if batch.magic < 2:
-                records = _older(key, batch)
-            else:
-                self.leader_epoch = batch.leader_epoch
-                self.bytes_read += batch.size_in_bytes
-                records = iter(()) if batch.is_control_batch else read(key, batch)
-            for record in records:
+            self.bytes_read += batch.size_in_bytes
+            for record in self._handed_out(key, batch):
                 self.next_fetch_offset = record.offset + 1
                 yield record
-            batch = batches.next_batch()
-        if last is not None and last.magic >= 2:
-            # The last records of a batch may be gone; what follows begins after them all the same.
-            self.next_fetch_offset = last.next_offset
+            if batch.magic >= _MAGIC:
+                self._pass_to(batch.next_offset)
         self.drain()
+
+    def _handed_out(self, key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:
+        if batch.magic < _MAGIC:
+            return _older(key, batch)
+        self.leader_epoch = batch.leader_epoch
+        aborted = self._is_aborted(batch)
+        return iter(()) if aborted or batch.is_control_batch else read(key, batch)
+
+    def _pass_to(self, offset: int) -> None:
+        """The last records of a batch, or all, may be no messages or gone; what follows begins after them."""
+        if self.next_fetch_offset < offset:
+            self.next_fetch_offset = offset
+            self._skipped.add(self.topic_partition)
+
+    def _is_aborted(self, batch: Any) -> bool:
+        """Whether a batch belongs to an aborted transaction, which lasts until its producer's abort marker.
+
+        Transactions of several producers interleave; one producer has one at a time (KIP-98, "Consumer").
+        """
+        if self.isolation_level != IsolationLevel.READ_COMMITTED or not batch.has_producer_id():
+            return False
+        self._consume_aborted_transactions_up_to(batch.last_offset)
+        if batch.is_control_batch:
+            if _is_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            return False
+        return bool(self._is_batch_aborted(batch))
+
+
+def _is_abort_marker(batch: Any) -> bool:
+    """Whether a control batch ends its transaction as aborted. Compaction may have emptied it."""
+    marker = next(iter(batch), None)
+    return marker is not None and bool(marker.abort)
 
 
 def _older(key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:

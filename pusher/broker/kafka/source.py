@@ -108,6 +108,7 @@ class KafkaSource:
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
             "partition_assignment_strategy": (StickyPartitionAssignor, RangePartitionAssignor),
             "session_timeout_ms": session_timeout_ms,
             "heartbeat_interval_ms": max(1, min(1000, session_timeout_ms // 3)),
@@ -328,4 +329,7 @@ class KafkaSource:
             fresh = tracker.admit(records)
             if fresh:
                 deliveries.append(Delivery(tracker, fresh))
+        for key, offset in self._consumer.skipped().items():
+            if key in self.assignment.trackers and key not in self._share.unopened:
+                self.assignment.trackers[key].pass_to(offset)
         return deliveries
