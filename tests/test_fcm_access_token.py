@@ -19,6 +19,7 @@ from gevent.server import StreamServer
 
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import BackOff
 from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import TlsFiles, make_ca, server_context, tls_files
@@ -52,7 +53,7 @@ def oauth(files: TlsFiles) -> Iterator[OAuth]:
 
 def endpoint(token_uri: str, files: TlsFiles, **changes: Any) -> TokenEndpoint:
     account = ServiceAccount.read(ACCOUNT | {"token_uri": token_uri}, "the account")
-    return dataclasses.replace(TokenEndpoint(account, TlsTrust(files.ca).context), **changes)
+    return dataclasses.replace(TokenEndpoint(account, Client(TlsTrust(files.ca).context)), **changes)
 
 
 def failure(asked: TokenEndpoint) -> TokenFailed:
@@ -229,13 +230,13 @@ def test_an_endpoint_that_does_not_speak_http(files: TlsFiles, reply: bytes) -> 
 
 def test_a_certificate_that_is_not_trusted(oauth: OAuth, files: TlsFiles, tmp_path: Path) -> None:
     other, _ = make_ca("somebody else").write(tmp_path, "other")
-    error = failure(endpoint(oauth.token_uri, files, tls=TlsTrust(other).context))
+    error = failure(endpoint(oauth.token_uri, files, client=Client(TlsTrust(other).context)))
     assert "certificate is refused" in str(error)
     assert not oauth.counts["200 OK"]
 
 
 def test_trust_that_cannot_be_read(oauth: OAuth, files: TlsFiles) -> None:
-    error = failure(endpoint(oauth.token_uri, files, tls=TlsTrust("/no/such/ca.pem").context))
+    error = failure(endpoint(oauth.token_uri, files, client=Client(TlsTrust("/no/such/ca.pem").context)))
     assert "/no/such/ca.pem" in str(error)
 
 

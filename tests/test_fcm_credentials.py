@@ -16,6 +16,7 @@ from pusher.errors import CredentialError
 from pusher.providers.google.fcm.access_token import TokenSource
 from pusher.providers.google.fcm.credentials import GOOGLE_TOKEN_URI, SCOPE, ServiceAccount
 from pusher.providers.google.fcm.token_source import token_source
+from pusher.providers.http1 import Client
 from pusher.providers.tls import TlsTrust
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -37,7 +38,7 @@ ACCOUNT = {
 
 
 def source(value: str, project_id: str = "") -> TokenSource:
-    return token_source(value, project_id, TlsTrust().context)
+    return token_source(value, project_id, Client(TlsTrust().context))
 
 
 def refusal(value: str) -> str:

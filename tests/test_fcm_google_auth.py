@@ -17,6 +17,7 @@ from pusher.errors import CredentialError
 from pusher.providers.google.fcm import google_auth
 from pusher.providers.google.fcm.access_token import AccessToken, TokenFailed, TokenSource
 from pusher.providers.google.fcm.token_source import APPLICATION_DEFAULT, token_source
+from pusher.providers.http1 import Client
 from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import TlsFiles, server_context, tls_files
 from pusher.sim.fcm_oauth import OAuth
@@ -60,7 +61,7 @@ Source = Callable[..., TokenSource]
 def source(files: TlsFiles) -> Source:
     def read(fields: dict[str, Any] | str, project_id: str = PROJECT) -> TokenSource:
         value = fields if isinstance(fields, str) else json.dumps(fields)
-        return token_source(value, project_id, TlsTrust(files.ca).context)
+        return token_source(value, project_id, Client(TlsTrust(files.ca).context))
 
     return read
 

@@ -18,6 +18,7 @@ from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser, FcmPush
 from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
+from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.tls import TlsTrust
@@ -79,7 +80,7 @@ class Bed:
         trust = TlsTrust(simulator.ca_file)
         found = ServiceAccount.read(account or simulator.oauth.new_account(PROJECT), "the account")
         self.clock = Clock(1_000.0)
-        endpoint = TokenEndpoint(found, trust.context, timeout_s=0.5)
+        endpoint = TokenEndpoint(found, Client(trust.context), timeout_s=0.5)
         self.token = AccessToken(app, endpoint.fetch, back_off=BackOff(0.01, 0.05), clock=self.clock)
         settings: dict[str, Any] = {"policy": Policy(back_off=BackOff(0.01, 0.05))} | how
         origin = Origin("localhost", simulator.port)

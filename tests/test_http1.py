@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.server import StreamServer
 
-from pusher.providers.http1 import MAX_OCTETS, ExchangeFailed, Request, Response, exchange
+from pusher.providers.http1 import MAX_OCTETS, Client, ExchangeFailed, Request, Response, exchange
 from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import TlsFiles, server_context, tls_files
 
@@ -74,7 +74,7 @@ def peer(serve: Serve, files: TlsFiles | None = None) -> Iterator[Peer]:
 def get(found: Peer, files: TlsFiles | None = None, timeout_s: float = 20.0, **request: Any) -> Response:
     scheme, ca_file = ("http", "") if files is None else ("https", files.ca)
     asked = Request("GET", f"{scheme}://127.0.0.1:{found.port}/token?a=b", **request)
-    return exchange(asked, TlsTrust(ca_file).context, timeout_s)
+    return exchange(asked, Client(TlsTrust(ca_file).context), timeout_s)
 
 
 def forever(octets: bytes) -> Serve:

@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("broker",),
     ("push",),
     ("providers.budget", "providers.tls", "providers.key_text"),
+    ("providers.proxy",),
     ("providers.http2",),
     ("providers.http1",),
     ("providers.provider", "providers.dispatch", "providers.judgement", "providers.rotation"),

@@ -20,6 +20,7 @@ from pusher.errors import CredentialError
 from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.xmpp.link import Link, LinkError, LinkSettings
+from pusher.providers.http1 import Client
 from pusher.providers.http2 import Origin
 from pusher.providers.http2.transport import ConnectFailed, connect
 from pusher.providers.tls import TlsTrust
@@ -59,7 +60,7 @@ def by_http2(port: int, trust: TlsTrust) -> None:
 def by_oauth(port: int, trust: TlsTrust) -> None:
     key = rsa.generate_private_key(65_537, 2_048)
     account = ServiceAccount("p", "a@b", key, "", f"https://localhost:{port}/token")
-    TokenEndpoint(account, trust.context, timeout_s=2.0).fetch()
+    TokenEndpoint(account, Client(trust.context), timeout_s=2.0).fetch()
 
 
 def by_xmpp(port: int, trust: TlsTrust) -> None:

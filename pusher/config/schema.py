@@ -403,6 +403,26 @@ class Url(Kind[str]):
         return text
 
 
+class ProxyUrl(Text):
+    """``http://[user:password@]host:port``; "" = none. The password is not shown."""
+
+    label = "http://[user:password@]host:port"
+    expects = label
+
+    def show(self, value: str) -> str:
+        """Without user and password."""
+        return masked(value)
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text).strip().rstrip("/")
+        found = re.fullmatch(r"http://(?:[^\s/?#@]*@)?([^\s/?#@]+)", text)
+        if text and found is None:
+            raise ValueError
+        if found is not None:
+            parse_address(found[1], 80)
+        return text
+
+
 class Topics(List):
     """Names of topics, and regular expressions that begin with ``^``."""
 

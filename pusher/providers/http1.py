@@ -21,9 +21,10 @@ import gevent
 import h11
 from gevent import socket
 
-from pusher.errors import CredentialError
+from pusher.errors import StartError
 from pusher.providers.budget import Turns
 from pusher.providers.http2.transport import ConnectFailed, Origin, TlsSocket, connect, describe
+from pusher.providers.proxy import ProxyOf, direct
 
 #: All that may come for one answer; those of token endpoints have some 2 KB.
 MAX_OCTETS = 131_072
@@ -58,17 +59,25 @@ class Response(NamedTuple):
     body: bytes
 
 
-def exchange(request: Request, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> Response:
-    """One exchange. Waits up to ``timeout_s``; raises ``ExchangeFailed``. May be interrupted at any wait.
+@dataclass(frozen=True)
+class Client:
+    """How to get out: ``tls`` gives a context that verifies the server, ``proxy_of`` the proxy on the way to a host.
 
-    ``tls`` gives a client context that verifies the server; it is asked only for https.
+    Both are for https; http is for what stands beside this machine.
     """
+
+    tls: Callable[[], ssl.SSLContext]
+    proxy_of: ProxyOf = direct
+
+
+def exchange(request: Request, client: Client, timeout_s: float) -> Response:
+    """One exchange. Waits up to ``timeout_s``; raises ``ExchangeFailed``. May be interrupted at any wait."""
     host = urlsplit(request.url).hostname
     # One limit for all of it: a socket's own would begin again with each octet.
     with gevent.Timeout(timeout_s, ExchangeFailed(f"{host} gave no answer within {timeout_s:g} s")):
         try:
-            return _exchange(request, tls, timeout_s)
-        except CredentialError as error:
+            return _exchange(request, client, timeout_s)
+        except StartError as error:
             raise ExchangeFailed(str(error)) from error
         except ConnectFailed as error:
             raise ExchangeFailed(f"{host}: {error}") from error
@@ -83,20 +92,21 @@ def exchange(request: Request, tls: Callable[[], ssl.SSLContext], timeout_s: flo
             raise ExchangeFailed(f"{host}: the address or a header cannot be written as HTTP") from None
 
 
-def _exchange(request: Request, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> Response:
+def _exchange(request: Request, client: Client, timeout_s: float) -> Response:
     url = urlsplit(request.url)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise Unusable("not an address of the web")
-    with closing(_open(url, tls, timeout_s)) as channel:
+    with closing(_open(url, client, timeout_s)) as channel:
         connection = h11.Connection(h11.CLIENT)
         channel.send(_encoded(connection, request, url))
         return Answer(connection, channel.receive).read()
 
 
-def _open(url: SplitResult, tls: Callable[[], ssl.SSLContext], timeout_s: float) -> TlsSocket | _Plain:
+def _open(url: SplitResult, client: Client, timeout_s: float) -> TlsSocket | _Plain:
     host = str(url.hostname)
     if url.scheme == "https":
-        return connect(Origin(host, url.port or 443), tls(), timeout_s, alpn="")
+        origin = Origin(host, url.port or 443, proxy=client.proxy_of(host))
+        return connect(origin, client.tls(), timeout_s, alpn="")
     return _Plain(socket.create_connection((host, url.port or 80), timeout_s))
 
 

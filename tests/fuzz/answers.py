@@ -21,6 +21,7 @@ from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp import errors as gcm_errors
+from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
 from pusher.push.fields import InvalidMessage, decode_object
 from pusher.push.outcome import Kind, Outcome
@@ -116,7 +117,7 @@ def token(data: bytes) -> None:
     assert 200 <= answer.status <= 999
     assert len(answer.body) <= http1.MAX_BODY_BYTES
     account = ServiceAccount("project", "me@example.com", KEY, "", "https://oauth2.example.com/token")
-    endpoint = TokenEndpoint(account, tls=lambda: None, wall_clock=lambda: NOW_S)  # type: ignore[arg-type, return-value]
+    endpoint = TokenEndpoint(account, http1.Client(TlsTrust().context), wall_clock=lambda: NOW_S)
     try:
         grant = endpoint.grant(answer)
     except TokenFailed as failed:
@@ -134,7 +135,9 @@ def account(data: bytes) -> None:
     """Credentials as somebody may paste them."""
     text = data.decode("utf-8", "replace")
     try:
-        found = token_source("{" + text if not text.lstrip().startswith("{") else text, "", lambda: None)  # type: ignore[arg-type, return-value]
+        found = token_source(
+            "{" + text if not text.lstrip().startswith("{") else text, "", http1.Client(TlsTrust().context)
+        )
     except CredentialError as error:
         assert len(str(error).splitlines()) == 1
         return

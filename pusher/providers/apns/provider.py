@@ -14,6 +14,7 @@ from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsSer
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
 from pusher.push.fields import Json
@@ -44,6 +45,11 @@ def apns_host(config: Config) -> str:
     return config[settings.HOST] or (PRODUCTION_HOST if config.production else SANDBOX_HOST)
 
 
+def apns_proxy(config: Config) -> Proxy | None:
+    """What stands on the way to Apple."""
+    return always(config[settings.PROXY])(apns_host(config))
+
+
 def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
     credentials = apns_credentials(config, app)
     retry = RetryPolicy(config[settings.RETRY_INTERVAL], config[settings.RETRY_MAX_ATTEMPTS])
@@ -52,6 +58,7 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
     how = ApnsSettings(
         host=apns_host(config),
         port=config[settings.PORT],
+        proxy=apns_proxy(config),
         connections=config[settings.CONNECTION_POOL_SIZE],
         max_in_flight=config[settings.CONCURRENT_WORKERS],
         request_timeout_s=config[settings.REQUEST_TIMEOUT],
@@ -87,7 +94,7 @@ def _apns(config: Config, app: str) -> str:
     if credentials.token is not None:
         credentials.token.current()
         what = "provider token"
-    origin = Origin(apns_host(config), config[settings.PORT])
+    origin = Origin(apns_host(config), config[settings.PORT], proxy=apns_proxy(config))
     return f"{what} made, {check_connection(origin, credentials.trust, config[settings.CONNECT_TIMEOUT])}"
 
 

@@ -19,6 +19,7 @@ from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
 from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Retry
+from pusher.providers.proxy import Proxy
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
 from pusher.push.outcome import Outcome
@@ -44,6 +45,7 @@ class ApnsSettings:
     max_in_flight: int = 300
     request_timeout_s: float = 60.0
     policy: Policy = field(default_factory=Policy)
+    proxy: Proxy | None = None
 
 
 class ApnsService:
@@ -116,7 +118,7 @@ class ApnsService:
     def _new_pool(self, answers: Answers, tls: Callable[[], ssl.SSLContext], name: str, size: int) -> Pool:
         settings = self._settings
         return Pool(
-            Origin(settings.host, settings.port),
+            Origin(settings.host, settings.port, proxy=settings.proxy),
             tls,
             answers,
             size=size,

@@ -10,6 +10,7 @@ from pusher.config.schema import (
     Host,
     Int,
     Path,
+    ProxyUrl,
     Secret,
     Setting,
     Word,
@@ -37,6 +38,7 @@ HOST = Setting(
     'Host of APNs; "" = `api.push.apple.com` with `--production`, else `api.sandbox.push.apple.com`.',
 )
 PORT = Setting("apns.port", Int(1, 65_535), 443, "Port of APNs (Apple also answers at 2197).")
+PROXY = Setting("apns.proxy", ProxyUrl(), "", "Proxy (HTTP CONNECT) to Apple; empty: none.")
 CA_FILE = Setting("apns.caFile", Path(), "", "PEM certificates trusted besides the system's.")
 CRL_FILE = Setting("apns.crlFile", Path(), "", "PEM revocation lists; with `apns.caFile` only.")
 CONCURRENT_WORKERS = Setting(

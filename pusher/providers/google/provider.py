@@ -23,9 +23,11 @@ from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
 from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import GcmParser
+from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.proxy import ProxyOf, always, of_environment
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import google_feedback
 from pusher.push.fields import Json
@@ -97,6 +99,7 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
             ping_interval_s=config[settings.PING_INTERVAL],
             ping_timeout_s=config[settings.PING_TIMEOUT],
             app=app,
+            proxy=google_proxy(config)(config[settings.XMPP_HOST]),
         ),
         TlsTrust(config[settings.XMPP_CA_FILE], config[settings.XMPP_CRL_FILE]),
         max_pending=config[settings.MAX_PENDING_MESSAGES],
@@ -122,7 +125,7 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
 def fcm_token_source(config: Config, app: str) -> TokenSource:
     """What an app's credentials are. May wait for Google's metadata server; raises ``CredentialError``."""
     value, project_id = config.of(settings.FIREBASE_CREDENTIALS, app), config.of(settings.FCM_PROJECT_ID, app)
-    return token_source(value, project_id.strip(), fcm_trust(config).context)
+    return token_source(value, project_id.strip(), Client(fcm_trust(config).context, google_proxy(config)))
 
 
 def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
@@ -133,11 +136,13 @@ def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
     """
     source = fcm_token_source(config, app)
     access_token = _shared(
-        _access_tokens, (source.identity, fcm_trust(config)), lambda: AccessToken(source.account, source.fetch)
+        _access_tokens,
+        (source.identity, fcm_trust(config), config[settings.PROXY]),
+        lambda: AccessToken(source.account, source.fetch),
     )
     pace = _shared(
         _paces,
-        (source.project_id, fcm_origin(config)),
+        (source.project_id, str(fcm_origin(config))),
         lambda: Pace(config[settings.FCM_MAX_RATE], time.monotonic()),
     )
     access_token.prime(timeout_s)
@@ -159,7 +164,14 @@ def fcm_trust(config: Config) -> TlsTrust:
 def fcm_origin(config: Config) -> Origin:
     """``gcm.fcm.endpoint`` as host and port."""
     endpoint = urlsplit(config[settings.FCM_ENDPOINT])
-    return Origin(endpoint.hostname or "", endpoint.port or 443)
+    host = endpoint.hostname or ""
+    return Origin(host, endpoint.port or 443, proxy=google_proxy(config)(host))
+
+
+def google_proxy(config: Config) -> ProxyOf:
+    """What stands on the way to Google."""
+    url = config[settings.PROXY]
+    return always(url) if url else of_environment
 
 
 def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:

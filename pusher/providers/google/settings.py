@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import AppSetting, Credentials, Duration, Host, Int, Path, Secret, Setting, Text, Url, unused
+from pusher.config.schema import (
+    AppSetting,
+    Credentials,
+    Duration,
+    Host,
+    Int,
+    Path,
+    ProxyUrl,
+    Secret,
+    Setting,
+    Text,
+    Url,
+    unused,
+)
 
 FIREBASE_CREDENTIALS = AppSetting(
     "gcm.firebaseCredentials.<app>",
@@ -49,6 +62,12 @@ RETRY_MAX_ATTEMPTS = Setting("gcm.retry.maxAttempts", Int(1, unit="sends"), 5, "
 RETRY_INTERVAL = Setting("gcm.retry.interval", Duration("s"), 1.0, "XMPP: first wait before a retry; it doubles.")
 CONCURRENT_WORKERS = Setting(
     "gcm.concurrentWorkers", Int(1, unit="requests"), 100, "FCM: requests in flight at once, for each app."
+)
+PROXY = Setting(
+    "gcm.proxy",
+    ProxyUrl(),
+    "",
+    "Proxy (HTTP CONNECT) to FCM, token endpoints and XMPP; empty: what HTTPS_PROXY and NO_PROXY say.",
 )
 FCM_ENDPOINT = Setting("gcm.fcm.endpoint", Url(), "https://fcm.googleapis.com", "Address of FCM HTTP v1.")
 FCM_CA_FILE = Setting("gcm.fcm.caFile", Path(), "", "PEM certificates trusted besides the system's.")

@@ -15,6 +15,7 @@ import gevent
 from gevent import socket
 
 from pusher.providers.budget import Turns
+from pusher.providers.proxy import Proxy, open_tunnel
 
 RECEIVE_OCTETS: Final = 64 * 1024
 MAX_SILENT_OCTETS: Final = 256 * 1024
@@ -24,11 +25,12 @@ ALPN: Final = "h2"
 
 @dataclass(frozen=True)
 class Origin:
-    """Whom to connect to. `authority` is what requests carry; the host where it is empty."""
+    """Whom to connect to. `authority` is what requests carry; the host where it is empty. `proxy` stands on the way."""
 
     host: str
     port: int = 443
     authority: str = ""
+    proxy: Proxy | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -141,7 +143,8 @@ def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float, alpn: str
     deadline = time.monotonic() + timeout_s
     with gevent.Timeout(timeout_s, ConnectFailed(f"no connection within {timeout_s:g} s")):
         try:
-            addresses = socket.getaddrinfo(origin.host, origin.port, 0, stdlib_socket.SOCK_STREAM)
+            first = origin.proxy or origin
+            addresses = socket.getaddrinfo(first.host, first.port, 0, stdlib_socket.SOCK_STREAM)
         except OSError as error:
             raise ConnectFailed(f"name lookup failed: {describe(error)}") from error
         reason = "the name has no address"
@@ -150,7 +153,7 @@ def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float, alpn: str
             try:
                 # Each address gets its share of the time left, so that a mute one does not hide the next.
                 sock.settimeout(max(0.001, deadline - time.monotonic()) / (len(addresses) - tried))
-                return _connected(sock, address, origin.host, context, alpn)
+                return _connected(sock, address, origin, context, alpn)
             except ssl.SSLError as error:
                 raise ConnectFailed(describe(error)) from error
             except OSError as error:
@@ -159,12 +162,14 @@ def connect(origin: Origin, context: ssl.SSLContext, timeout_s: float, alpn: str
 
 
 def _connected(
-    sock: socket.socket, address: tuple[object, ...], host: str, context: ssl.SSLContext, alpn: str
+    sock: socket.socket, address: tuple[object, ...], origin: Origin, context: ssl.SSLContext, alpn: str
 ) -> TlsSocket:
     try:
         sock.connect(address)
         sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-        transport = TlsSocket(sock, context, host)
+        if origin.proxy is not None:
+            open_tunnel(sock, origin.proxy, origin.host, origin.port)
+        transport = TlsSocket(sock, context, origin.host)
         transport.handshake(alpn)
         sock.settimeout(None)
         return transport

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import re
-import ssl
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from gevent.event import Event
 
 from pusher.errors import CredentialError
 from pusher.providers.google.fcm.credentials import ServiceAccount
-from pusher.providers.http1 import ExchangeFailed, Request, Response, exchange
+from pusher.providers.http1 import Client, ExchangeFailed, Request, Response, exchange
 from pusher.providers.http2.pool import BackOff
 from pusher.push.fields import Json
 from pusher.push.retry import parse_retry_after
@@ -62,9 +61,6 @@ class TokenFailed(CredentialError):
         self.skew_s = skew_s
 
 
-Tls = Callable[[], ssl.SSLContext]
-
-
 class Grant(NamedTuple):
     """An access token as the endpoint gave it."""
 
@@ -88,17 +84,17 @@ class TokenSource(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenEndpoint:
-    """An account's token endpoint. ``tls`` makes a client context that verifies the server."""
+    """An account's token endpoint."""
 
     account: ServiceAccount
-    tls: Tls
+    client: Client
     timeout_s: float = REQUEST_TIMEOUT_S
     wall_clock: Callable[[], float] = time.time
 
     def fetch(self) -> Grant:
         """One exchange. Waits up to ``timeout_s``; raises ``TokenFailed``."""
         try:
-            return self.grant(exchange(self._request(), self.tls, self.timeout_s))
+            return self.grant(exchange(self._request(), self.client, self.timeout_s))
         except ExchangeFailed as error:
             raise TokenFailed(f"no access token, {error}") from error
 

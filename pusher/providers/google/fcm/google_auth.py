@@ -30,13 +30,12 @@ from pusher.providers.google.fcm.access_token import (
     MAX_RETRY_AFTER_S,
     REQUEST_TIMEOUT_S,
     Grant,
-    Tls,
     TokenFailed,
     TokenSource,
     grant_of,
 )
 from pusher.providers.google.fcm.credentials import GOOGLE_TOKEN_URI, SCOPE, checked_project_id
-from pusher.providers.http1 import ExchangeFailed, Request, Response, exchange
+from pusher.providers.http1 import Client, ExchangeFailed, Request, Response, exchange
 from pusher.push.fields import Json
 from pusher.push.retry import parse_retry_after
 
@@ -49,7 +48,7 @@ _SECRET = re.compile(r"[A-Za-z0-9+/=_.~-]{40,}|(?<=Error: )b['\"].*")
 _SCOPES = [SCOPE]
 
 
-def from_json(fields: dict[str, Json], where: str, project_id: str, tls: Tls) -> TokenSource:
+def from_json(fields: dict[str, Json], where: str, project_id: str, client: Client) -> TokenSource:
     """Of the JSON of credentials that are no service account's key. Raises ``CredentialError``."""
     load = _LOADERS.get(str(fields.get("type")))
     if load is None:
@@ -63,14 +62,14 @@ def from_json(fields: dict[str, Json], where: str, project_id: str, tls: Tls) ->
         raise CredentialError(f"{where} names no project: set gcm.fcm.projectId.<app>")
     kind = str(fields["type"])
     identity = ("google-auth", hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest())
-    return TokenSource(checked_project_id(found, where), kind, identity, partial(_fetch, credentials, kind, tls))
+    return TokenSource(checked_project_id(found, where), kind, identity, partial(_fetch, credentials, kind, client))
 
 
-def metadata_server(project_id: str, tls: Tls) -> TokenSource:
+def metadata_server(project_id: str, client: Client) -> TokenSource:
     """Of the machine's own account. Waits up to 3 s when no project is given; raises ``CredentialError``."""
-    found = project_id or _project_of_environment() or _project_of_metadata(tls)
+    found = project_id or _project_of_environment() or _project_of_metadata(client)
     credentials = compute_engine.Credentials(scopes=_SCOPES)
-    fetch = partial(_fetch, credentials, _METADATA_SERVER, tls)
+    fetch = partial(_fetch, credentials, _METADATA_SERVER, client)
     return TokenSource(checked_project_id(found, _METADATA_SERVER), _METADATA_SERVER, _METADATA_SERVER, fetch)
 
 
@@ -78,8 +77,8 @@ def _project_of_environment() -> str:
     return os.environ.get("GOOGLE_CLOUD_PROJECT", "")
 
 
-def _project_of_metadata(tls: Tls) -> str:
-    transport = Transport(tls, _METADATA_TIMEOUT_S)
+def _project_of_metadata(client: Client) -> str:
+    transport = Transport(client, _METADATA_TIMEOUT_S)
     try:
         found = _within(_METADATA_TIMEOUT_S, _METADATA_SERVER, lambda: metadata.get_project_id(transport))
     except TokenFailed as error:
@@ -157,8 +156,8 @@ class Answer(google.auth.transport.Response):
 class Transport(google.auth.transport.Request):
     """The requests of one fetch. ``last`` is the answer to the last of them."""
 
-    def __init__(self, tls: Tls, timeout_s: float) -> None:
-        self._tls, self._timeout_s = tls, timeout_s
+    def __init__(self, client: Client, timeout_s: float) -> None:
+        self._client, self._timeout_s = client, timeout_s
         self.last: Response | None = None
 
     def __call__(
@@ -175,15 +174,15 @@ class Transport(google.auth.transport.Request):
         timeout_s = min(timeout or self._timeout_s, self._timeout_s)
         self.last = None
         try:
-            self.last = exchange(Request(method, url, headers or {}, octets), self._tls, timeout_s)
+            self.last = exchange(Request(method, url, headers or {}, octets), self._client, timeout_s)
         except ExchangeFailed as error:
             raise exceptions.TransportError(str(error)) from error
         return Answer(self.last)
 
 
-def _fetch(credentials: Any, name: str, tls: Tls) -> Grant:
+def _fetch(credentials: Any, name: str, client: Client) -> Grant:
     """One access token, in one or more exchanges. Waits up to ``REQUEST_TIMEOUT_S``; raises ``TokenFailed``."""
-    transport = Transport(tls, REQUEST_TIMEOUT_S)
+    transport = Transport(client, REQUEST_TIMEOUT_S)
     try:
         _within(REQUEST_TIMEOUT_S, name, lambda: credentials.refresh(transport))
     except TokenFailed:

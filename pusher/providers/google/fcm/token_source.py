@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pusher.config.schema import is_path
 from pusher.errors import CredentialError
-from pusher.providers.google.fcm.access_token import Tls, TokenEndpoint, TokenSource
+from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenSource
 from pusher.providers.google.fcm.credentials import ServiceAccount
+from pusher.providers.http1 import Client
 from pusher.providers.key_text import content
 from pusher.push.fields import Json
 
@@ -28,25 +29,25 @@ _ACCOUNT = "the Google account"
 _STRING_OR_WRITTEN_LINE_END = re.compile(r'("(?:[^"\\]|\\.)*")|\\r|\\n', re.DOTALL)
 
 
-def token_source(value: str, project_id: str, tls: Tls) -> TokenSource:
+def token_source(value: str, project_id: str, client: Client) -> TokenSource:
     """What an app's setting names; ``project_id`` goes before that of the credentials, "" = theirs.
 
     Waits for Google's metadata server where that is asked for the project; raises ``CredentialError``, which shows no
     secret.
     """
     if value.strip() == APPLICATION_DEFAULT:
-        return _application_default(project_id, tls)
-    return _of_text(value, project_id, tls)
+        return _application_default(project_id, client)
+    return _of_text(value, project_id, client)
 
 
-def _application_default(project_id: str, tls: Tls) -> TokenSource:
+def _application_default(project_id: str, client: Client) -> TokenSource:
     project_id = project_id or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
     for path in (os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), _gcloud_file()):
         if path:
-            return _of_text(str(Path(path).absolute()), project_id, tls)
+            return _of_text(str(Path(path).absolute()), project_id, client)
     from pusher.providers.google.fcm import google_auth
 
-    return google_auth.metadata_server(project_id, tls)
+    return google_auth.metadata_server(project_id, client)
 
 
 def _gcloud_file() -> str:
@@ -56,7 +57,7 @@ def _gcloud_file() -> str:
     return str(path) if path.is_file() else ""
 
 
-def _of_text(value: str, project_id: str, tls: Tls) -> TokenSource:
+def _of_text(value: str, project_id: str, client: Client) -> TokenSource:
     path = value.strip()
     where = f"{_ACCOUNT} {path}" if is_path(path) else _ACCOUNT
     fields = _fields(content(value, _ACCOUNT), where)
@@ -66,11 +67,11 @@ def _of_text(value: str, project_id: str, tls: Tls) -> TokenSource:
             fields = fields | {"project_id": project_id}
         account = ServiceAccount.read(fields, where)
         return TokenSource(
-            account.project_id, account.client_email, account.identity, TokenEndpoint(account, tls).fetch
+            account.project_id, account.client_email, account.identity, TokenEndpoint(account, client).fetch
         )
     from pusher.providers.google.fcm import google_auth
 
-    return google_auth.from_json(fields, where, project_id, tls)
+    return google_auth.from_json(fields, where, project_id, client)
 
 
 def _fields(text: bytes, where: str) -> dict[str, Json]:

@@ -27,6 +27,7 @@ from pusher.providers.google.xmpp.engine import (
     message_stanza,
 )
 from pusher.providers.http2.transport import ConnectFailed, Origin, TlsSocket, connect
+from pusher.providers.proxy import Proxy
 from pusher.push.fields import InvalidMessage, Json, decode_object
 from pusher.telemetry.log import Seldom, few, logger
 
@@ -68,6 +69,7 @@ class LinkSettings:
     connect_timeout_s: float = 20.0
     #: Whose link it is, for log lines.
     app: str = ""
+    proxy: Proxy | None = None
 
 
 class Link:
@@ -261,7 +263,8 @@ class Link:
     def _connect(self, where: str, tls: ssl.SSLContext) -> TlsSocket:
         settings = self.settings
         try:
-            return connect(Origin(settings.host, settings.port), tls, settings.connect_timeout_s, alpn="")
+            origin = Origin(settings.host, settings.port, proxy=settings.proxy)
+            return connect(origin, tls, settings.connect_timeout_s, alpn="")
         except ConnectFailed as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 refused = f"the certificate of {where} is refused: {error.__cause__.verify_message}"
