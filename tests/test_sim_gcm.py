@@ -354,6 +354,68 @@ def test_too_large_is_refused(simulator: GcmSimulator, client: Client) -> None:
     assert client.answer()["error"] == "INVALID_JSON"
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"to": ""}, "Missing registration token"),
+        ({"to": 7}, 'Field "to" must be a JSON String'),
+        ({"condition": "'a' in topics"}, "not both"),
+        ({"time_to_live": "60"}, 'Field "time_to_live" must be a JSON Number'),
+        ({"time_to_live": True}, 'Field "time_to_live" must be a JSON Number'),
+        ({"time_to_live": -1}, "InvalidTtl"),
+        ({"time_to_live": 2_419_201}, "InvalidTtl"),
+        ({"dry_run": "yes"}, 'Field "dry_run" must be a JSON Boolean'),
+        ({"data": [1]}, 'Field "data" must be a JSON Object'),
+        ({"data": {"from": "x"}}, "InvalidDataKey : from"),
+        ({"data": {"message_type": "x"}}, "InvalidDataKey"),
+        ({"data": {"gcm.n": "x"}}, "InvalidDataKey"),
+        ({"data": {"googled": "x"}}, "InvalidDataKey"),
+        ({"data": {"x": "y" * 2_100}, "notification": {"body": "z" * 2_000}}, "MessageTooBig"),
+        ({"to": "/topics/news", "data": {"x": "y" * 2_100}}, "MessageTooBig"),
+    ],
+)
+def test_messages_that_google_refuses(
+    simulator: GcmSimulator, client: Client, fields: dict[str, object], words: str
+) -> None:
+    client.push(**fields)  # type: ignore[arg-type]
+    answer = client.answer()
+    assert (answer["message_type"], answer["error"]) == ("nack", "INVALID_JSON")
+    assert words in str(answer["error_description"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"to": None, "condition": "'a' in topics"},
+        {"time_to_live": 0},
+        {"time_to_live": 2_419_200},
+        {"data": {"From": "x", "collapse": 1}},
+        {"unknown": {"from": "x"}},
+        {"data": {"x": "y" * 4_000}, "unknown": "z" * 4_096},
+    ],
+)
+def test_messages_that_google_takes(simulator: GcmSimulator, client: Client, fields: dict[str, object]) -> None:
+    client.push(**fields)  # type: ignore[arg-type]
+    assert client.answer()["message_type"] == "ack"
+
+
+def test_a_device_takes_so_many_messages_a_minute(simulator: GcmSimulator, client: Client) -> None:
+    simulator.device_rate.per_minute = 2
+    errors = []
+    for number in range(4):
+        client.push(f"m{number}", to="one")
+        errors.append(client.answer().get("error"))
+    client.push("m4", to="another")
+    assert errors == [None, None, "DEVICE_MESSAGE_RATE_EXCEEDED", "DEVICE_MESSAGE_RATE_EXCEEDED"]
+    assert client.answer()["message_type"] == "ack"
+
+
+def test_an_acknowledgement_without_its_receiver_is_refused(simulator: GcmSimulator, client: Client) -> None:
+    client.push("up:1", to=None, message_type="ack")  # type: ignore[arg-type]
+    assert client.answer()["error"] == "BAD_ACK"
+    assert not simulator.acknowledged
+
+
 def test_messages_before_the_login_end_the_stream(careless: GcmSimulator) -> None:
     client = Client(careless)
     client.push()

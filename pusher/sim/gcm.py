@@ -3,11 +3,13 @@
     python pusher.py simulate gcm --port 5235 --tls-dir /tmp/gcm --fault "nack SERVICE_UNAVAILABLE:0.01,once"
 
 Direct TLS, SASL PLAIN, resource binding, pings, and at most 100 unanswered messages a connection, all from Google's
-"XMPP protocol reference" (legacy). The script of faults is in `gcm_faults`, the protocol of the stream in `xmpp`.
+"XMPP protocol reference" (legacy). What a message may be is in `gcm_rules`, the script of faults in `gcm_faults`, the
+protocol of the stream in `xmpp`.
 """
 
 import argparse
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +17,16 @@ from typing import Any
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from pusher.sim import command, gcm_faults
+from pusher.sim import command, gcm_faults, gcm_rules
 from pusher.sim.admin import Order
 from pusher.sim.faults import Fault, Faults
 from pusher.sim.gcm_link import GcmLink
+from pusher.sim.gcm_rules import DeviceRate, Refusal
 from pusher.sim.schedule import Schedule
 from pusher.sim.simulator import Simulator
 
 MAX_PENDING = 100
+_DRAINING = Refusal("CONNECTION_DRAINING", "The connection is being closed")
 ORDERS = """Orders at the admin port, as POST /ORDER
     faults                       the body replaces the script of faults; an empty one ends them
     cut                          resets all connections
@@ -30,7 +34,6 @@ ORDERS = """Orders at the admin port, as POST /ORDER
     refuse-logins                logins fail with the body's SASL condition (temporary-auth-failure); empty: no more
     certificate                  reads server.pem and server.key again from --tls-dir, for connections from now on
 """
-MAX_PAYLOAD_BYTES = 4096
 
 
 class GcmSimulator(Simulator):
@@ -49,12 +52,14 @@ class GcmSimulator(Simulator):
         tls_dir: str | None = None,
         names: Sequence[str] = (),
         ack_delay_ms: float = 0.0,
+        device_rate: int = 0,
         seed: int = 0,
         ledger_limit: int = 100_000,
     ) -> None:
         super().__init__("gcm", tls_dir, names, ledger_limit)
         self.accounts = dict(accounts or {})
         self.ack_delay_s = ack_delay_ms / 1000
+        self.device_rate = DeviceRate(device_rate)
         #: False: pings of clients get no answer.
         self.answer_pings = True
         #: SASL mechanisms that are offered.
@@ -172,25 +177,35 @@ class GcmSimulator(Simulator):
         if pending > MAX_PENDING:
             self.events["over-window"] += 1
 
-    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, str]:
-        """The fault to play and the error to answer with, "" for an ack; writes the ledger."""
-        token, message_id = str(message.get("to", "")), message["message_id"]
-        error = "CONNECTION_DRAINING" if draining else _refusal(message, size)
-        fault = None if error else self._faults.pick(token, message_id)
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Refusal | None]:
+        """The fault to play, and the error to answer with; writes the ledger."""
+        token, message_id = str(message.get("to") or message.get("condition") or ""), message["message_id"]
+        refused = _DRAINING if draining else self._refusal(message, token, size)
+        fault = None if refused else self._faults.pick(token, message_id)
         if fault is not None:
             self.ledger.faults[fault.text] += 1
-            error = fault.arguments[0] if fault.action == "nack" else ""
-        hidden = fault is not None and fault.action in gcm_faults.UNANSWERED and not fault.delivered
-        refused = fault is not None and fault.action == "stanza-error"
-        status = 0 if hidden else 400 if error or refused else 200
-        self.ledger.record(message_id, token, status, fault.action if fault and status != 200 and not error else error)
-        return fault, error
+            if fault.action == "nack":
+                refused = Refusal(fault.arguments[0], f"simulated {fault.arguments[0]}")
+        self.ledger.record(message_id, token, *_seen(fault, refused))
+        return fault, refused
+
+    def _refusal(self, message: dict[str, Any], token: str, size: int) -> Refusal | None:
+        refused = gcm_rules.refusal(message, size)
+        if refused is None and not self.device_rate.takes(token, time.monotonic()):
+            return Refusal("DEVICE_MESSAGE_RATE_EXCEEDED", "Downstream message rate exceeded")
+        return refused
 
 
-def _refusal(message: dict[str, Any], size: int) -> str:
-    if not message.get("to"):
-        return "BAD_REGISTRATION"
-    return "INVALID_JSON" if size > MAX_PAYLOAD_BYTES else ""
+def _seen(fault: Fault | None, refused: Refusal | None) -> tuple[int, str]:
+    """Status and reason of a message in the ledger."""
+    if refused is not None:
+        return 400, refused.error
+    if fault is None:
+        return 200, ""
+    if fault.action == "stanza-error":
+        return 400, fault.action
+    hidden = fault.action in gcm_faults.UNANSWERED and not fault.delivered
+    return (0, fault.action) if hidden else (200, "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -208,6 +223,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules = parser.add_argument_group("what it accepts and answers")
     rules.add_argument("--account", action="append", default=[], metavar="SENDER:KEY", help="known account (any)")
     rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    rules.add_argument("--device-rate", type=int, default=0, metavar="N", help="messages a minute to a device (any)")
     command.add_record_arguments(parser)
 
 
@@ -227,6 +243,7 @@ def from_arguments(args: argparse.Namespace) -> GcmSimulator:
         tls_dir=args.tls_dir,
         names=args.name,
         ack_delay_ms=args.ack_delay_ms,
+        device_rate=args.device_rate,
         seed=args.seed,
         ledger_limit=args.ledger_limit,
     )

@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from pusher.sim import xmpp
 from pusher.sim.faults import Fault
+from pusher.sim.gcm_rules import Refusal, acknowledgement_fault
 from pusher.sim.schedule import Schedule
 from pusher.sim.xmpp import Element, Stream, XmlError
 
@@ -47,7 +48,7 @@ class Service(Protocol):
     def arrived(self, message_id: str, pending: int) -> None:
         """Takes a message, and how many are unanswered on its connection."""
 
-    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, str]:
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Refusal | None]:
         """The fault to play and the error to answer with."""
 
 
@@ -239,26 +240,33 @@ class GcmLink:
             self._refuse(stanza.attributes.get("id", ""), text, "bad-request")
             return
         if content.get("message_type") == "ack":
-            self._simulator.acknowledged[message_id] += 1
+            self._acknowledged(Message(str(message_id), content, text))
             return
         if stanza.attributes.get("id") != message_id:
             self._simulator.violation(f"stanza id {stanza.attributes.get('id')!r} of message {message_id!r}")
         self._push(Message(message_id, content, text))
 
+    def _acknowledged(self, message: Message) -> None:
+        refused = acknowledgement_fault(message.json)
+        if refused is None:
+            self._simulator.acknowledged[message.id] += 1
+        else:
+            self._reply(message, "nack", error=refused.error, error_description=refused.description)
+
     def _push(self, message: Message) -> None:
         simulator = self._simulator
         self.pending.add(message.id)
         simulator.arrived(message.id, len(self.pending))
-        fault, error = simulator.judge(message.json, len(message.payload.encode()), draining=self.draining)
+        fault, refused = simulator.judge(message.json, len(message.payload.encode()), draining=self.draining)
         delay_s = simulator.ack_delay_s + (fault.delay_s if fault else 0)
         if delay_s:
-            simulator.schedule.after(delay_s, self._answer, fault, message, error)
+            simulator.schedule.after(delay_s, self._answer, fault, message, refused)
         else:
-            self._answer(fault, message, error)
+            self._answer(fault, message, refused)
 
-    def _answer(self, fault: Fault | None, message: Message, error: str) -> None:
-        if error:
-            self._reply(message, "nack", error=error, error_description=f"simulated {error}")
+    def _answer(self, fault: Fault | None, message: Message, refused: Refusal | None) -> None:
+        if refused is not None:
+            self._reply(message, "nack", error=refused.error, error_description=refused.description)
         elif fault is None:
             self._reply(message, "ack")
         else:
@@ -266,7 +274,11 @@ class GcmLink:
 
     def _reply(self, message: Message, message_type: str, **more: str) -> None:
         self.pending.discard(message.id)
-        answer = {"from": message.json.get("to", ""), "message_id": message.id, "message_type": message_type}
+        answer = {
+            "from": message.json.get("to") or message.json.get("condition", ""),
+            "message_id": message.id,
+            "message_type": message_type,
+        }
         self.write(xmpp.message(json.dumps(answer | more)))
 
     def _refuse(self, stanza_id: str, payload: str, condition: str) -> None:
