@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.reasons import read_answer
 from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.fields import decode_object
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
 from pusher.push.push import Push
 from tests.records import request
@@ -64,10 +67,18 @@ def test_without_the_producers_metadata() -> None:
 
 
 def test_integers_above_64_bits_and_foreign_scripts() -> None:
-    metadata = {"n": 2**70, "text": "Ümlaut <&>  \u2028"}
     made = push()
-    made.metadata = metadata
-    assert json.loads(apns_feedback(ORIGIN, made, DELIVERED, 7))["metadata"]["n"] == 2**70
+    made.metadata = decode_object(b'{"n":%d,"f":1.50,"text":"\xc3\x9cmlaut <&>  \xe2\x80\xa8"}' % 2**70)
+    assert b'"f":1.50,"game":"game","hostname":"pod-1","n":%d,' % 2**70 in apns_feedback(ORIGIN, made, DELIVERED, 7)
+
+
+@pytest.mark.parametrize("name", ["deleteToken", "unregisteredAt", "timestamp", "Reason"])
+def test_what_only_the_sender_says_is_not_taken_from_a_producer(name: str) -> None:
+    for make, origin in ((apns_feedback, ORIGIN), (google_feedback, Origin("game", "gcm", "pod-1"))):
+        fields = json.loads(make(origin, push(metadata={name: True, "jobId": "1"}), DELIVERED, 7))
+        assert name not in fields["metadata"]
+        assert fields["metadata"]["jobId"] == "1"
+        assert fields["timestamp"] == 7
 
 
 def test_google() -> None:
@@ -85,7 +96,8 @@ def test_google() -> None:
 
 
 def test_what_comes_from_google_never_says_that_a_token_is_dead() -> None:
-    message = {"message_id": "up1", "from": "TOKEN", "data": {"n": 2**70}, "error": "DEVICE_UNREGISTERED", "x": 1}
+    written = b'{"message_id":"up1","from":"TOKEN","data":{"n":%d},"error":"DEVICE_UNREGISTERED","x":1}' % 2**70
+    message = decode_object(written)
     assert upstream_feedback(Origin("game", "gcm", "pod-1"), message, 7) == (
         b'{"from":"TOKEN","message_id":"up1","message_type":"","category":"","data":{"n":1180591620717411303424},'
         b'"timestamp":7,"metadata":{"game":"game","hostname":"pod-1","platform":"gcm"}}'

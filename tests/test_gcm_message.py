@@ -3,6 +3,7 @@ import pytest
 
 from pusher.providers.google.xmpp.message import GcmParser, GcmPush, parse
 from pusher.push.fields import InvalidMessage
+from pusher.push.origin import origin_headers
 from tests.records import request
 
 TOKEN = "dFx0-k_A:APA91bG7"
@@ -229,8 +230,8 @@ def test_an_empty_message_id_is_derived_from_the_record() -> None:
 
 def test_the_id_of_a_replayed_record_is_that_of_the_first() -> None:
     first = parsed({"to": "t"})
-    header = ("pusher-origin", b"push-game_gcm-single/0/41/1700000000000")
-    assert parsed({"to": "t"}, topic="push-game_gcm-replay", offset=9, headers=(header,)).id == first.id
+    headers = origin_headers("push-game_gcm-single/0/41/1700000000000", b'{"to":"t"}')
+    assert parsed({"to": "t"}, topic="push-game_gcm-replay", offset=9, headers=headers).id == first.id
 
 
 @pytest.mark.parametrize(

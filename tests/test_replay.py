@@ -31,7 +31,7 @@ from pusher.commands.replay.known import DELIVERED, FAILED, WANTED, Finished, Kn
 from pusher.commands.replay.message import origin_ms, read_feedback, read_request, source_topic
 from pusher.commands.replay.places import parse_place
 from pusher.providers.apns.message import ApnsParser
-from pusher.push.origin import ORIGIN_HEADER, origin
+from pusher.push.origin import ORIGIN_HEADER, origin, origin_headers
 from pusher.push.push import derived_id
 from tests.contract.brokers import receive, until
 from tests.publisher import Clock
@@ -176,7 +176,7 @@ def test_copies_have_the_values_headers_and_ids_of_what_they_copy(stage: Stage) 
     assert copy.value == originals[0].value
     assert list(copy.headers) == [
         ("trace", b"\xff"),
-        ("pusher-origin", f"{TOPIC}/0/0/{originals[0].timestamp}".encode()),
+        *origin_headers(f"{TOPIC}/0/0/{originals[0].timestamp}", copy.value or b""),
     ]
     assert ids([copy]) == ids(originals)
     assert output.endswith("sent 1\n")
@@ -324,7 +324,7 @@ def test_what_is_finished_and_has_no_feedback_is_sent(stage: Stage) -> None:
     pushes = stage.push(6)
     expired = stage.push(1, push_expiry=now_ms - 1)
     bad = stage.write(TOPIC, b"rubbish", {"DeviceToken": TOKEN, "game": "unknown when it came"})
-    stage.write(INVALID, b"{}", headers=(("pusher-origin", origin(bad[1]).encode()),))
+    stage.write(INVALID, b"{}", headers=tuple(origin_headers(origin(bad[1]), b"{}")))
     stage.finish(but=(2, 5))
     stage.feed_back(pushes[:1])
     stage.feed_back(pushes[1:2], "Timeout", "timeout")
@@ -426,21 +426,24 @@ def test_numbers_keep_their_value_when_the_expiry_is_set() -> None:
 
 
 # --- back from the invalid topic and from the held one
+GOOD = {"DeviceToken": TOKEN}
 
 
-def invalid_headers(source: str, error: str = "unknown-game: no app", offset: int = 0) -> tuple[Header, ...]:
+def invalid_headers(
+    source: str, error: str = "unknown-game: no app", offset: int = 0, value: object = GOOD
+) -> tuple[Header, ...]:
     return (
         ("error", error.encode()),
         ("source-topic", source.encode()),
         ("source-partition", b"0"),
         ("source-offset", b"%d" % offset),
         ("source-timestamp", b"5"),
-        ("pusher-origin", f"{source}/0/{offset}/5".encode()),
+        *origin_headers(f"{source}/0/{offset}/5", orjson.dumps(value)),
     )
 
 
 def test_invalid_messages_go_back_to_where_they_came_from(stage: Stage) -> None:
-    good = {"DeviceToken": TOKEN}
+    good = GOOD
     stage.write("push-other_apns-single", {"first": 1})
     stage.push(1)
     stage.write(INVALID, good, headers=invalid_headers(TOPIC))
@@ -460,7 +463,7 @@ def test_invalid_messages_go_back_to_where_they_came_from(stage: Stage) -> None:
         (copy,) = stage.copies(topic)
         assert list(copy.headers) == [
             ("source-topic", topic.encode()),
-            ("pusher-origin", f"{topic}/0/{number}/5".encode()),
+            *origin_headers(f"{topic}/0/{number}/5", copy.value or b""),
         ]
     assert rows(stage.replay(topic=INVALID))["left out: replayed before (--again sends them)"] == 2
 
@@ -695,7 +698,7 @@ def test_ids_and_tokens_of_other_types_are_none(value: bytes) -> None:
 
 @pytest.mark.parametrize("time_ms", [b"9" * 5_000, b"x", "\u0661".encode()])
 def test_a_time_in_an_origin_that_is_none(time_ms: bytes) -> None:
-    assert origin_ms(record(b"{}", headers=[(ORIGIN_HEADER, b"t/0/1/" + time_ms)])) == -1
+    assert origin_ms(record(b"{}", headers=origin_headers("t/0/1/" + time_ms.decode(), b"{}"))) == -1
 
 
 def test_headers_without_a_value_say_nothing() -> None:

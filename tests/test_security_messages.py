@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import hpack
 import orjson
 import pytest
 
@@ -90,12 +91,20 @@ def test_an_answer_of_google_that_is_nested_deeply_ends_no_process(member: str) 
     assert read_answer(400, body % deep).outcome.reason == "UNKNOWN"
 
 
-@pytest.mark.parametrize("field", ["DeviceToken", "collapse_id", "push_type", "priority", "topic"])
+@pytest.mark.parametrize("field", ["collapse_id", "push_type", "priority", "topic"])
 @pytest.mark.parametrize("text", BREAKS)
 def test_no_field_of_a_push_for_apple_breaks_a_header(field: str, text: str) -> None:
     message = {"DeviceToken": "ab", "Payload": {}} | {field: f"alert{text}"}
+    push = ApnsParser("com.game")(*request(message))
+    headers = hpack.Decoder().decode(push.literals, raw=True)
+    assert not [value for _, value in headers if text.encode() in value]
+    assert push.kind[:3] == (b"com.game", b"alert", b"")
+
+
+@pytest.mark.parametrize("text", BREAKS)
+def test_no_token_of_a_push_for_apple_breaks_a_header(text: str) -> None:
     with pytest.raises(InvalidMessage):
-        PARSERS["apns"](*request(message))
+        PARSERS["apns"](*request({"DeviceToken": f"ab{text}", "Payload": {}}))
 
 
 @pytest.mark.parametrize("token", ["a/../../1/x", "a?b", "a#b", "%zz", "a b", "a\\b", "ä"])
@@ -130,16 +139,13 @@ def test_no_project_id_leaves_its_place_in_the_path(project: str) -> None:
     [
         b'{"DeviceToken":"\\ud800","Payload":{}}',
         b'{"DeviceToken":"\\u0000","Payload":{}}',
-        b'{"DeviceToken":"ab","Payload":{"a":"\\ud800"}}',
-        b'{"DeviceToken":"ab","Payload":{"a":1e999}}',
-        b'{"DeviceToken":"ab","Payload":{"a":' + b"9" * 5000 + b"}}",
         b'{"DeviceToken":"ab","Payload":{"a":NaN}}',
         b'{"DeviceToken":"ab","DeviceToken":["x"],"Payload":{}}',
         b'{"DeviceToken":"ab","Payload":{"a":"' + b"x" * 10_000_000 + b'"}}',
         b'{"DeviceToken":"ab","Payload":{}}' + b" " * 10_000_000 + b"x",
         b"\xff\xfe{}",
     ],
-    ids=["surrogate", "nul", "surrogate inside", "infinite", "long", "nan", "twice", "10 MB", "blanks", "utf-16"],
+    ids=["surrogate", "nul", "nan", "twice", "10 MB", "blanks", "utf-16"],
 )
 def test_json_at_its_edges_is_invalid(value: bytes) -> None:
     with pytest.raises(InvalidMessage) as invalid:

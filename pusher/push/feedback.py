@@ -14,6 +14,9 @@ from pusher.push.fields import Json, encode
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.push import Push
 
+#: What only the sender says: a producer's member of that name goes to the device, but not into the feedback.
+_OURS = ("deleteToken", "unregisteredAt", "timestamp", "Reason")
+
 
 class Origin(NamedTuple):
     """What every feedback of an app says about where it was sent from."""
@@ -76,6 +79,8 @@ def upstream_feedback(origin: Origin, message: Mapping[str, Json], now_s: int) -
 
 def _metadata(origin: Origin, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
     metadata = dict(push.metadata) if push.metadata and user_metadata else {}
+    for name in _OURS:
+        metadata.pop(name, None)
     metadata["game"], metadata["platform"], metadata["hostname"] = origin
     if outcome.delete_token:
         metadata["deleteToken"] = True

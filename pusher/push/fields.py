@@ -1,12 +1,13 @@
 """The JSON of a push request and its fields: what every provider's requests have in common. Never waits.
 
-Names of fields are matched without regard to case.
+Names of fields are matched without regard to case. Of a field that is given twice the last that is not null holds; of
+``metadata`` all are merged. Numbers keep their text exactly. What is no UTF-8, and the half of a character that is left
+where a producer has cut a text inside of an emoji, becomes U+FFFD.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import Any, TypeAlias
 
@@ -15,14 +16,15 @@ import orjson
 #: Far above what a provider takes (4 to 5 KiB); what is larger is not worth a connection's window.
 MAX_BODY_BYTES = 65_536
 MAX_TOKEN_CHARACTERS = 4_096
-#: Objects and arrays within one another: what has more could overflow the stack of whoever writes it again.
-MAX_DEPTH = 400
+#: Objects and arrays within one another: orjson writes 254 of them, and what is merged adds some.
+MAX_DEPTH = 240
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-#: An integer that may exceed 64 bits: orjson would make a float of it. The two below find the few messages that have
-#: so many digits in a row, at a quarter of the expression's cost.
-_LONG_NUMBER = re.compile(rb"[:\[,]\s*-?\d{19}").search
-_DIGITS_TO_ZEROS = bytes(0x30 if chr(octet).isdigit() and octet < 0x80 else 0x20 for octet in range(256))
-_MANY_DIGITS = b"0" * 19
+#: A value is judged before it is decoded: as large as Kafka takes by default, and some.
+MAX_MESSAGE_BYTES = 1_100_000
+#: Numbers of which orjson would make others: fractions, exponents, and integers that may exceed 64 bits.
+_INEXACT_NUMBER = re.compile(rb"[:\[,]\s*-?(?:\d+[.eE]|\d{19})").search
+_NAMES = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:').findall
+_METADATA = "metadata"
 
 #: What JSON decodes to.
 Json: TypeAlias = Any
@@ -38,20 +40,30 @@ class InvalidMessage(Exception):
 
 
 def decode_object(value: bytes | None) -> dict[str, Json]:
-    """The JSON object in a record; numbers keep their exact value. Raises ``InvalidMessage``."""
+    """The JSON object in a record. Raises ``InvalidMessage``."""
     if value is None:
         raise InvalidMessage("not-json", "the record has no value")
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage("too-large", f"the message has {len(value)} bytes, {MAX_MESSAGE_BYTES} at most")
     try:
-        long = _MANY_DIGITS in value.translate(_DIGITS_TO_ZEROS) and _LONG_NUMBER(value)
-        decoded = _decode_unusual(value) if long else orjson.loads(value)
+        decoded = orjson.loads(value)
     except orjson.JSONDecodeError:
-        decoded = _decode_unusual(value)
+        decoded = _decode_exactly(value)
+        _refuse_depth(value, decoded)
+    else:
+        _refuse_depth(value, decoded)
+        # What comes out as it went in has lost nothing; of the rest only what looks unusual is read exactly.
+        if orjson.dumps(decoded) != value and _is_unusual(value):
+            decoded = _decode_exactly(value)
     if not isinstance(decoded, dict):
         raise InvalidMessage("not-an-object", f"the message is a JSON {type(decoded).__name__}, not an object")
+    return decoded
+
+
+def _refuse_depth(value: bytes, decoded: Json) -> None:
     # Few messages have brackets enough to be nested too deeply; only those are looked through.
     if len(value) > 2 * MAX_DEPTH and value.count(b"{") + value.count(b"[") > MAX_DEPTH and _is_deep(decoded):
         raise InvalidMessage("too-deep", f"the message is nested deeper than {MAX_DEPTH} levels")
-    return decoded
 
 
 def _is_deep(value: Json) -> bool:
@@ -69,12 +81,8 @@ def encode(value: Json) -> bytes:
     try:
         # A copy: orjson leaves its result in the 4 KiB that it began with.
         return b"%b" % orjson.dumps(value)
-    except TypeError:
-        # Integers above 64 bits, which orjson refuses.
-        try:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        except RecursionError:
-            raise InvalidMessage("too-deep", "JSON is nested too deeply") from None
+    except TypeError as error:
+        raise InvalidMessage("too-deep", f"JSON is nested too deeply: {_one_line(error)}") from None
 
 
 def decode_metadata(value: Json) -> dict[str, Json] | None:
@@ -113,21 +121,72 @@ def merge(metadata: dict[str, Json], into: dict[str, Json]) -> None:
             into[key] = value
 
 
-def _decode_unusual(value: bytes) -> Json:
-    """What orjson refuses or would change: integers above 64 bits are right, the rest is wrong and gets said so."""
+def _is_unusual(value: bytes) -> bool:
+    """Whether numbers or names may have been lost in decoding. Costs a microsecond or two."""
+    if _INEXACT_NUMBER(value):
+        return True
+    names = _NAMES(value)
+    return len({name.lower() for name in names}) < len(names)
+
+
+def _decode_exactly(value: bytes) -> Json:
+    """Slowly: numbers keep their text, duplicates are seen, cut characters are repaired."""
+    text = value.decode("utf-8", "replace")
+    outermost: list[tuple[str, Json]] = []
+
+    def note(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        nonlocal outermost
+        outermost = pairs  # the last object that ends is the one around all others
+        return dict(pairs)
+
     try:
-        decoded = json.loads(value, parse_float=_finite, parse_constant=_refuse_constant)
-        encode(decoded)
-    except (ValueError, RecursionError) as error:
+        decoded = json.loads(
+            text, parse_float=_exactly, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=note
+        )
+        if isinstance(decoded, dict):
+            decoded = _without_duplicates(outermost)
+        if "\\u" in text:
+            decoded = _repaired(decoded, MAX_DEPTH)
+    except RecursionError:
+        raise InvalidMessage("too-deep", f"the message is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
         raise InvalidMessage("not-json", f"not JSON: {_one_line(error)}") from None
     return decoded
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("a number out of range")
-    return number
+def _without_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Of the outermost fields: the last one that is not null holds, in its place; of ``metadata`` all are merged."""
+    fields: dict[str, Json] = {}
+    for name, value in pairs:
+        before = fields.get(name)
+        if value is None and before is not None:
+            continue
+        if name.lower() == _METADATA and isinstance(value, dict) and isinstance(before, dict):
+            value = {**before, **value}
+        fields.pop(name, None)
+        fields[name] = value
+    return fields
+
+
+def _repaired(value: Json, depth: int) -> Json:
+    """Halves of characters become U+FFFD: they cannot be encoded."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if not depth:
+        raise InvalidMessage("too-deep", f"the message is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        return {_repaired(name, depth): _repaired(one, depth - 1) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_repaired(one, depth - 1) for one in value]
+    return value
+
+
+def _exactly(text: str) -> Json:
+    return orjson.Fragment(text.encode())
+
+
+def _integer(text: str) -> Json:
+    return int(text) if len(text) < 19 else _exactly(text)
 
 
 def _refuse_constant(text: str) -> float:

@@ -14,7 +14,7 @@ from pusher.broker.offsets import Tracker
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
-from pusher.push.origin import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin
+from pusher.push.origin import SOURCE_TOPIC_HEADER, origin, origin_headers
 from pusher.push.outcome import Kind
 from pusher.telemetry import metrics
 from pusher.telemetry.log import few, logger
@@ -127,7 +127,7 @@ class Pipeline:
                 ("source-partition", b"%d" % record.partition),
                 ("source-offset", b"%d" % record.offset),
                 ("source-timestamp", b"%d" % record.timestamp),
-                (ORIGIN_HEADER, origin(record).encode()),
+                *origin_headers(origin(record), record.value or b""),
             ],
         )
 

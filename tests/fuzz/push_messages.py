@@ -17,14 +17,14 @@ import hpack
 from pusher.broker.interface import Header
 from pusher.commands.replay.message import origin_ms, read_feedback, read_held, read_request, source_topic
 from pusher.listener.sorter import topic_name
-from pusher.providers.apns.message import TOPIC_SUFFIX, ApnsParser
+from pusher.providers.apns.message import ApnsParser
 from pusher.providers.google.fcm.message import parse as parse_fcm
 from pusher.providers.google.request import MESSAGE, NOTIFICATION, Kind
 from pusher.providers.google.xmpp.engine import PAYLOAD_NAMESPACE, message_stanza
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.push import topics
 from pusher.push.feedback import Origin, apns_feedback, google_feedback
-from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage
+from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, encode
 from pusher.push.origin import origin
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Outcome
 from pusher.push.outcome import Kind as OutcomeKind
@@ -60,33 +60,35 @@ def apns(data: bytes) -> None:
         return
     fields = _fields(value)
     metadata, payload = fields.get("metadata"), fields.get("payload")
-    if metadata is not None:
+    if metadata is not None and push.kind.push_type != b"mdm":
         payload = _with_metadata(payload, metadata)
     _same(json.loads(push.body), payload)
     assert push.token == fields["devicetoken"]
     assert push.path == b"/3/device/" + fields["devicetoken"].encode()
-    assert push.metadata == metadata
+    _same(None if push.metadata is None else json.loads(encode(push.metadata)), metadata)
     expiry = max(0, fields.get("push_expiry") or 0)
     assert push.expires_ms == expiry
-    headers = [(b"apns-id", push.id.encode())]
-    if expiry:
-        headers.append((b"apns-expiration", str(expiry // 1000).encode()))
-    if fields.get("collapse_id"):
-        headers.append((b"apns-collapse-id", fields["collapse_id"].encode()))
-    assert hpack.Decoder().decode(push.literals, raw=True) == headers
-    assert not _FORBIDDEN.search(b"".join(value for _, value in headers))
+    headers = dict(hpack.Decoder().decode(push.literals, raw=True))
+    assert headers.pop(b"apns-id") == push.id.encode()
+    expires = headers.pop(b"apns-expiration", None)
+    assert expires == (str(expiry // 1000).encode() if expiry else None) or fields.get("expiration") is not None
+    collapse = headers.pop(b"apns-collapse-id", b"").decode()
+    assert collapse == "" or collapse == str(fields["collapse_id"])
+    assert not headers
+    assert not _FORBIDDEN.search(collapse.encode())
     _check_kind(push.kind, fields)
     _check_feedbacks(lambda outcome, user: apns_feedback(ORIGIN, push, outcome, 1, user_metadata=user), push)
 
 
 def _check_kind(kind: Any, fields: dict[str, Json]) -> None:
     given = fields.get("push_type")
-    assert kind.push_type.decode() == given or (not given and kind.push_type in (b"alert", b"background"))
-    suffix = TOPIC_SUFFIX.get(kind.push_type.decode(), "")
-    assert kind.topic.decode() == (fields.get("topic") or "com.example.game" + suffix)
-    wanted = fields.get("priority") or ("5" if kind.push_type == b"background" else "")
-    assert kind.priority.decode() == str(wanted)
-    assert all(not _FORBIDDEN.search(value) and len(value) <= 255 for value in kind)
+    if isinstance(given, str) and re.fullmatch(r"[A-Za-z]{1,64}", given):
+        assert kind.push_type.decode() == given.lower()
+    topic = fields.get("topic")
+    assert kind.topic.decode().startswith("com.example.game" if kind.own_topic else str(topic))
+    assert kind.own_topic or kind.topic.decode() == topic
+    assert kind.priority in (b"", b"1", b"5", b"10")
+    assert all(not _FORBIDDEN.search(value) and len(value) <= 300 for value in kind[:3])
 
 
 def gcm(data: bytes) -> None:
@@ -207,8 +209,41 @@ def _parsed(parse: Callable[..., Any], taken: FakeRecord) -> Any:
 
 
 def _fields(value: bytes) -> dict[str, Json]:
-    """The members by their names in lower case; of several the last wins."""
-    return {name.lower(): field for name, field in json.loads(value).items()}
+    """The members by their names in lower case; of several the last that is not null, of metadata all."""
+    return _merged([(name.lower(), field) for name, field in _pairs(value)])
+
+
+def _pairs(value: bytes) -> list[tuple[str, Json]]:
+    """The outermost members in their order, each time that they are given."""
+    outermost: list[tuple[str, Json]] = []
+
+    def note(pairs: list[tuple[str, Json]]) -> Json:
+        nonlocal outermost
+        outermost = pairs
+        return dict(pairs)
+
+    json.loads(value.decode("utf-8", "replace"), object_pairs_hook=note)
+    return [(_whole(name), _whole(field)) for name, field in outermost]
+
+
+def _merged(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for name, field in pairs:
+        before = found.get(name)
+        both = name.lower() == "metadata" and isinstance(before, dict) and isinstance(field, dict)
+        if field is not None or before is None:
+            found.pop(name, None)
+            found[name] = before | field if both else field
+    return found
+
+
+def _whole(value: Json) -> Json:
+    """With U+FFFD for each half of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return {_whole(k): _whole(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _with_metadata(payload: Json, metadata: dict[str, Json]) -> Json:
@@ -225,12 +260,12 @@ def _missing(metadata: dict[str, Json], into: dict[str, Json]) -> dict[str, Json
 
 def _google(value: bytes, push: Push, known: Mapping[str, Kind]) -> dict[str, Json]:
     """What Google must be told, in XMPP's names."""
-    fields = _read(json.loads(value), known)
+    fields = _read(_merged(_pairs(value)), known)
     if fields.get("to"):
         fields.pop("condition", None)
     metadata = fields.pop("metadata", None)
     assert push.expires_ms == max(0, fields.pop("push_expiry", 0) or 0)
-    assert push.metadata == metadata
+    _same(None if push.metadata is None else json.loads(encode(push.metadata)), metadata)
     fields["message_id"] = fields.get("message_id") or push.id
     if metadata:
         data = fields.get("data") or {}
@@ -276,8 +311,17 @@ def _check_feedbacks(make: Callable[[Outcome, bool], bytes], push: Push) -> None
             feedback = json.loads(make(outcome, user_metadata))
             assert push.token in (feedback.get("from"), feedback.get("DeviceToken"))
             assert push.id in (feedback.get("message_id"), feedback.get("ApnsID"))
-            given = push.metadata if push.metadata and user_metadata else {}
-            own = {"game", "platform", "hostname", "deviceToken", "deleteToken", "unregisteredAt"}
+            given = json.loads(encode(push.metadata)) if push.metadata and user_metadata else {}
+            own = {
+                "game",
+                "platform",
+                "hostname",
+                "deviceToken",
+                "deleteToken",
+                "unregisteredAt",
+                "timestamp",
+                "Reason",
+            }
             _same(
                 {k: v for k, v in feedback["metadata"].items() if k not in own},
                 {k: v for k, v in given.items() if k not in own},

@@ -14,7 +14,7 @@ import gevent
 from pusher.broker.interface import Header, Record
 from pusher.commands.replay.job import Source
 from pusher.push.fields import InvalidMessage, decode_object, encode
-from pusher.push.origin import ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin
+from pusher.push.origin import BINDING_HEADER, ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin, origin_headers
 
 _EXPIRY = "push_expiry"
 
@@ -45,18 +45,20 @@ class Pace:
 def copy_of(record: Record, source: Source, expires_ms: int) -> tuple[bytes, list[Header]]:
     """Value and headers of a copy. ``expires_ms`` is its new expiry, 0: it keeps its own."""
     value = record.value or b""
-    return with_expiry(value, expires_ms) if expires_ms else value, headers_of(record, source)
+    value = with_expiry(value, expires_ms) if expires_ms else value
+    return value, headers_of(record, source, value)
 
 
-def headers_of(record: Record, source: Source) -> list[Header]:
-    """Headers of a copy: the producer's, and the origin.
+def headers_of(record: Record, source: Source, copied: bytes) -> list[Header]:
+    """Headers of a copy whose value is ``copied``: the producer's, and the origin.
 
     Those of an invalid topic stay there, but for the source topic: what is invalid again must not come back there.
     """
-    found = [(name, value) for name, value in record.headers or () if name != ORIGIN_HEADER]
+    ours = (ORIGIN_HEADER, BINDING_HEADER)
+    found = [(name, value) for name, value in record.headers or () if name not in ours]
     if source is Source.INVALID:
         found = [(name, value) for name, value in found if name == SOURCE_TOPIC_HEADER]
-    return [*found, (ORIGIN_HEADER, origin(record).encode())]
+    return [*found, *origin_headers(origin(record), copied)]
 
 
 def with_expiry(value: bytes, expires_ms: int) -> bytes:

@@ -12,7 +12,7 @@ from pusher.broker.interface import Record
 from pusher.broker.offsets import Commit, decode_ranges
 from pusher.commands.replay.message import Key, key_of, origin_key_of, read_feedback
 from pusher.errors import StartError
-from pusher.push.origin import ORIGIN_HEADER
+from pusher.push.origin import has_origin
 
 MAX_MESSAGES = 5_000_000
 
@@ -70,7 +70,7 @@ class Known:
         for record in records:
             if finished.has(record.partition, record.offset):
                 continue
-            if any(name == ORIGIN_HEADER for name, _ in record.headers or ()):
+            if has_origin(record):
                 self.mark(origin_key_of(record), fact)
 
 

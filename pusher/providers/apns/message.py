@@ -1,7 +1,8 @@
 """A push request for Apple: the JSON object of a Kafka message made ready to send.
 
 Fields: ``DeviceToken``, ``Payload``, ``metadata``, ``push_expiry`` (ms), ``collapse_id``, and ``push_type``,
-``priority``, ``topic`` for the headers of the same names. Headers: Apple, "Sending notification requests to APNs".
+``priority``, ``topic``, ``expiration`` (s) for the headers of the same names. An optional field of a wrong kind refuses
+no push: it is left out, with a warning. Headers: Apple, "Sending notification requests to APNs".
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from pusher.push.fields import (
     merge,
 )
 from pusher.push.push import Push, derived_id
+from pusher.telemetry.log import Seldom, logger
 
-#: Appended to the app's topic for these push types.
+_seldom = Seldom(logger(__name__), period_s=60)
+
+#: How the topic of a push type ends (Apple's table of push types).
 TOPIC_SUFFIX = {
     "voip": ".voip",
     "complication": ".complication",
@@ -34,15 +38,32 @@ TOPIC_SUFFIX = {
     "controls": ".push-type.controls",
     "widgets": ".push-type.widgets",
 }
-_FIELDS = ("devicetoken", "payload", "metadata", "push_expiry", "collapse_id", "push_type", "priority", "topic")
+_TYPE_OF_SUFFIX = {suffix: push_type for push_type, suffix in TOPIC_SUFFIX.items()}
+#: Topics of certificates for device management (Apple, "Setting up push notifications for your MDM customers").
+_MDM_TOPICS = "com.apple.mgmt."
+_FIELDS = (
+    "devicetoken",
+    "payload",
+    "metadata",
+    "push_expiry",
+    "collapse_id",
+    "push_type",
+    "priority",
+    "topic",
+    "expiration",
+)
+_METADATA = _FIELDS.index("metadata")
 #: By the usual spelling and in lower case.
 _PLACES = {name: place for place, name in enumerate(_FIELDS)} | {"DeviceToken": 0, "Payload": 1}
-_PRIORITIES = {1: b"1", 5: b"5", 10: b"10", "1": b"1", "5": b"5", "10": b"10"}
+_PRIORITIES = {1: b"1", 5: b"5", 10: b"10", "1": b"1", "5": b"5", "10": b"10", "high": b"10", "normal": b"5"}
 #: Apple takes 64 bytes and answers BadCollapseId above; this only keeps a header block in bounds.
 _MAX_COLLAPSE_ID_BYTES = 1_024
 #: Apple may have new ones; this only keeps a header in bounds.
 _PUSH_TYPE = re.compile(r"[A-Za-z]{1,64}")
 _TOPIC_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._")
+_MAX_TOPIC_CHARACTERS = 255
+#: Far above any moment that Apple knows.
+_MAX_EXPIRATION_S = 2**40
 
 
 class Kind(NamedTuple):
@@ -52,6 +73,8 @@ class Kind(NamedTuple):
     push_type: bytes
     #: b"" leaves the header out.
     priority: bytes
+    #: The topic is the app's own, not one that the message chose.
+    own_topic: bool = True
 
 
 class ApnsPush(Push):
@@ -68,48 +91,98 @@ class ApnsPush(Push):
 class ApnsParser:
     """Makes pushes from the requests of one app. ``topic`` is the app's own, "" for none. Never waits."""
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
+    def __init__(self, topic: str, app: str = "") -> None:
+        self._topic, self._app = topic, app
 
     def __call__(self, value: bytes | None, origin: str) -> ApnsPush:
         """Raises ``InvalidMessage``."""
-        token, payload, metadata, expiry, collapse_id, push_type, priority, topic = _fields(value)
+        token, payload, metadata, expiry, collapse_id, push_type, priority, topic, expiration = _fields(value)
         push = ApnsPush()
         push.token = decode_token(token, "DeviceToken")
         push.metadata = decode_metadata(metadata)
         push.expires_ms = decode_expiry(expiry)
-        if push.metadata is not None:
+        push.kind = self._kind(payload, push_type, priority, topic)
+        if push.metadata is not None and push.kind.push_type != b"mdm":
             payload = _merged(payload, push.metadata)
         push.body = encode(payload)
         if len(push.body) > MAX_BODY_BYTES:
             raise InvalidMessage("payload-too-large", f"the payload has {len(push.body)} bytes")
-        push.kind = self._kind(payload, push_type, priority, topic)
         push.id = derived_id(origin)
         push.path = b"/3/device/" + push.token.encode()
-        push.literals = _literals(push.id, push.expires_ms, collapse_id)
+        push.literals = self._literals(push, collapse_id, expiration)
         return push
 
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> Kind:
-        if push_type is None or push_type == "":
-            push_type = _push_type(payload)
-        elif not isinstance(push_type, str) or _PUSH_TYPE.fullmatch(push_type) is None:
-            raise InvalidMessage("bad-push-type", "push_type is not one of Apple's")
+        topic, own_topic = self._chosen_topic(topic)
+        if isinstance(push_type, str) and _PUSH_TYPE.fullmatch(push_type):
+            push_type = push_type.lower()
+        else:
+            if push_type is not None and push_type != "":
+                self._left_out("push_type", "is none of Apple's")
+            push_type = _push_type(topic, payload)
+        suffix = TOPIC_SUFFIX.get(push_type)
+        if suffix is not None and own_topic and topic and not topic.endswith(suffix):
+            topic += suffix
+        return Kind(topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic)
+
+    def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
         if topic is None or topic == "":
-            topic = self._topic and self._topic + TOPIC_SUFFIX.get(push_type, "")
-        elif not isinstance(topic, str) or not _TOPIC_CHARACTERS.issuperset(topic) or len(topic) > 255:
-            raise InvalidMessage("bad-topic", "topic is not a bundle identifier")
-        return Kind(topic.encode(), push_type.encode(), _priority(priority, push_type))
+            return self._topic, True
+        if isinstance(topic, str) and _TOPIC_CHARACTERS.issuperset(topic) and len(topic) <= _MAX_TOPIC_CHARACTERS:
+            return topic, topic == self._topic
+        self._left_out("topic", "is not a bundle identifier")
+        return self._topic, True
+
+    def _priority(self, priority: Json, push_type: str) -> bytes:
+        if priority is not None and priority != "":
+            # bool is an int, and 1.0 equals 1: neither is a priority.
+            known = priority.lower() if isinstance(priority, str) else priority
+            if type(known) in (int, str) and known in _PRIORITIES:
+                return _PRIORITIES[known]
+            self._left_out("priority", "is none of 1, 5, 10, normal and high")
+        return b"5" if push_type == "background" else b""
+
+    def _literals(self, push: ApnsPush, collapse_id: Json, expiration: Json) -> bytes:
+        """The header fields that differ from push to push."""
+        literals = _APNS_ID + push.id.encode()
+        expiration_s = push.expires_ms // 1000 if push.expires_ms else None
+        if expiration is not None:
+            if type(expiration) is int and 0 <= expiration <= _MAX_EXPIRATION_S:
+                expiration_s = expiration
+            else:
+                self._left_out("expiration", "is not a number of seconds")
+        if expiration_s is not None:
+            literals += literal_field(b"apns-expiration", b"%d" % expiration_s)
+        if collapse_id is None or collapse_id == "":
+            return literals
+        if type(collapse_id) is int:
+            collapse_id = str(collapse_id)
+        if not isinstance(collapse_id, str) or not collapse_id.isprintable():
+            self._left_out("collapse_id", "is not text without control characters")
+            return literals
+        value = collapse_id.encode()
+        if len(value) > _MAX_COLLAPSE_ID_BYTES:
+            self._left_out("collapse_id", "is too long")
+            return literals
+        return literals + literal_field(b"apns-collapse-id", value)
+
+    def _left_out(self, field: str, why: str) -> None:
+        _seldom.warning((self._app, field), f"{field} {why}; the push is sent without it", game=self._app, field=field)
 
 
 def _fields(value: bytes | None) -> list[Json]:
-    """The known fields, whatever the case of their names; of several spellings the last one wins."""
+    """The known fields, whatever the case of their names: of several the last that is not null, ``metadata`` merged."""
     found: list[Json] = [None] * len(_FIELDS)
     for name, field in decode_object(value).items():
         place = _PLACES.get(name)
         if place is None:
             place = _PLACES.get(name.lower())
-        if place is not None:
-            found[place] = field
+        if place is None or field is None:
+            continue
+        before = found[place]
+        if before is not None and place == _METADATA and isinstance(before, dict) and isinstance(field, dict):
+            field = {**before, **field}
+        found[place] = field
     return found
 
 
@@ -125,35 +198,24 @@ def _merged(payload: Json, metadata: dict[str, Json]) -> Json:
     return payload
 
 
-def _push_type(payload: Json) -> str:
-    aps = payload.get("aps") if isinstance(payload, dict) else None
-    if not isinstance(aps, dict) or "content-available" not in aps:
+def _push_type(topic: str, payload: Json) -> str:
+    """What a push without a type is: Apple asks that the type fits the topic and the payload."""
+    if "." in topic:
+        for suffix, push_type in _TYPE_OF_SUFFIX.items():
+            if topic.endswith(suffix):
+                return push_type
+    if not isinstance(payload, dict):
+        return "mdm" if topic.startswith(_MDM_TOPICS) else "alert"
+    if payload.get("mdm") is not None or topic.startswith(_MDM_TOPICS):
+        return "mdm"
+    aps = payload.get("aps")
+    if not isinstance(aps, dict):
         return "alert"
-    return "alert" if "alert" in aps or "badge" in aps or "sound" in aps else "background"
-
-
-def _priority(priority: Json, push_type: str) -> bytes:
-    if priority is None or priority == "":
-        return b"5" if push_type == "background" else b""
-    # bool is an int, and 1.0 equals 1: neither is a priority.
-    if type(priority) not in (int, str) or priority not in _PRIORITIES:
-        raise InvalidMessage("bad-priority", "priority is none of 1, 5 and 10")
-    return _PRIORITIES[priority]
-
-
-def _literals(apns_id: str, expires_ms: int, collapse_id: Json) -> bytes:
-    """The header fields that differ from push to push."""
-    literals = _APNS_ID + apns_id.encode()
-    if expires_ms:
-        literals += literal_field(b"apns-expiration", b"%d" % (expires_ms // 1000))
-    if collapse_id is None or collapse_id == "":
-        return literals
-    if not isinstance(collapse_id, str):
-        raise InvalidMessage("bad-collapse-id", "collapse_id is not a string")
-    value = collapse_id.encode()
-    if len(value) > _MAX_COLLAPSE_ID_BYTES or not collapse_id.isprintable():
-        raise InvalidMessage("bad-collapse-id", "collapse_id has control characters or is too long")
-    return literals + literal_field(b"apns-collapse-id", value)
+    if aps.get("content-state") is not None:
+        return "liveactivity"
+    silent = aps.get("content-available")
+    shown = aps.get("alert") is not None or aps.get("badge") is not None or aps.get("sound") is not None
+    return "background" if (silent is True or silent == 1) and not shown else "alert"
 
 
 #: An id always has 36 characters, so that all but the id itself is the same in every request.

@@ -71,7 +71,7 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
 
 
 def _parser(config: Config, app: str) -> ApnsParser:
-    return ApnsParser(config.of(settings.TOPIC, app))
+    return ApnsParser(config.of(settings.TOPIC, app), app)
 
 
 def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:
