@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -374,6 +375,20 @@ def test_retryable_errors_are_retried_and_fail_in_the_end(simulator: GcmSimulato
     errors = {feedback["message_id"]: feedback.get("error") for feedback in bed.publisher.feedbacks}
     assert errors == {"m0": error, "m1": None}
     assert bed.outcomes == {Kind.FAILED: 1, Kind.DELIVERED: 1}
+
+
+def test_a_server_that_puts_everything_off_is_sent_little(simulator: GcmSimulator) -> None:
+    simulator.set_faults(["nack SERVICE_UNAVAILABLE"])
+    with Bed(simulator, retry=RetryPolicy(0.001, 10_000, max_wait_s=0.001)) as bed:
+        bed.submit(200)
+        wait_until(lambda: bed.service._put_off >= 200)
+        before, began = simulator.arrivals.total(), time.monotonic()
+        gevent.sleep(0.3)
+        assert simulator.arrivals.total() - before <= 100 + 8 * (time.monotonic() - began) / 0.025
+        simulator.set_faults([])
+        bed.wait_until_done()
+        assert bed.service._put_off == 0
+    assert bed.outcomes == {Kind.DELIVERED: 200}
 
 
 def test_a_dead_token_is_reported_as_one(simulator: GcmSimulator) -> None:

@@ -324,7 +324,9 @@ class _Meter:
         self._prolog = b""
         self._depth = 0
         #: Of the stanza that has begun.
-        self._octets = self._elements = self._paid_elements = 0
+        self._octets = self._elements = 0
+        #: Of those that have ended since a piece was paid, less what was paid of one that had begun.
+        self._unpaid_elements = 0
 
     def begins(self, piece: bytes) -> None:
         """Before the piece is parsed."""
@@ -342,15 +344,15 @@ class _Meter:
         else:
             self._depth -= 1
         if self._depth == 1:
-            self._inflow.parsed(0, self._elements - self._paid_elements, 0)
-            self._octets = self._elements = self._paid_elements = 0
+            self._unpaid_elements += self._elements
+            self._octets = self._elements = 0
         elif self._depth > _MAX_DEPTH:
             raise LinkError(f"elements nested deeper than {_MAX_DEPTH} from the server")
 
     def parsed(self, piece: bytes) -> None:
         """After it."""
-        self._inflow.parsed(len(piece), self._elements - self._paid_elements, self._octets)
-        self._paid_elements = self._elements
+        self._inflow.parsed(len(piece), self._unpaid_elements + self._elements, self._octets)
+        self._unpaid_elements = -self._elements
         if self._elements > MAX_STANZA_ELEMENTS:
             raise LinkError(f"a stanza of more than {MAX_STANZA_ELEMENTS} elements from the server")
         if self._octets > MAX_STANZA_BYTES:

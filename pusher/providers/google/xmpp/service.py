@@ -3,7 +3,8 @@
 Three greenlets: the keeper opens a link whenever there is none to send on, a drained one being left to finish its
 messages beside its successor; the sender takes from the lane as much as the window has room for; the acknowledger
 tells Google what was stored of that which came from there. A message keeps its id through all its sends, and an id is
-under way once: a second push with the same one waits until the first has ended.
+under way once: a second push with the same one waits until the first has ended. A server that puts everything off is
+sent little: the rest waits without using up its attempts, and the core is free for other apps.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ _seldom = Seldom(log, period_s=60)
 _WAIT_S = 0.5
 #: Pushes handed over in one go. Few, because their places are empty until the last of them is written.
 _BATCH = 8
+#: After so many answers in a row that put their push off, a batch goes out only each ``_SLOW_S``.
+_SLOW_AFTER = 128
+_SLOW_S = 0.025
 #: How long a push waits before it is looked whether another one with its id has ended.
 _SAME_ID_WAIT_S = 0.2
 #: A link without room whose messages are not answered for so long is said to be stalled.
@@ -79,6 +83,8 @@ class GcmService:
         #: When there was room for a push last (monotonic).
         self._room_at = 0.0
         self._stalled = False
+        #: Answers in a row that put their push off.
+        self._put_off = 0
         #: Whether the last login was refused.
         self._refused = False
         self._has_window = Event()
@@ -235,7 +241,7 @@ class GcmService:
             elif window is not None:
                 self._look_for_a_stall(window)
             # lets the writer begin with these, and the keeper see that a window was left
-            gevent.sleep(0)
+            gevent.sleep(_SLOW_S if self._put_off >= _SLOW_AFTER else 0)
 
     def _hand_over(self, window: Window, taken: list[GcmPush]) -> None:
         if window.left.is_set():
@@ -284,6 +290,7 @@ class GcmService:
 
     def _answered(self, push: GcmPush, answer: Answer) -> None:
         outcome, meaning = answer
+        self._put_off = self._put_off + 1 if meaning.retry else 0
         if meaning.retry:
             self.lane.retry(push, outcome)
             return
