@@ -47,16 +47,33 @@ class Bed:
             ListPublisher(),
             Stats("test"),
         )
-        fields = Fields((b"apns-topic", b"com.game"))
+        self._fields = Fields((b"apns-topic", b"com.game"))
+        #: Offsets of pushes that cannot be made into requests.
+        self.broken: set[int] = set()
+        #: How often a loop has raised.
+        self.restarts = 0
         self.dispatcher = Dispatcher(
             self.lane,
             lambda answers: Pool(Origin("localhost", server.port), server.files.client_context, answers),
-            lambda push: Exchange(push, fields, push.path, push.literals, push.body),
+            self._exchange,
             self._judge,
             clock=self.clock,
         )
         message, source = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}, tracker()
         self.lane.put([placed(self.lane.parse(*request(message, number)), source, number) for number in range(PUSHES)])
+
+    def _exchange(self, push: ApnsPush) -> Exchange:
+        if push.offset in self.broken:
+            raise RuntimeError("a fault of ours")
+        return Exchange(push, self._fields, push.path, push.literals, push.body)
+
+    def run(self, loop: Callable[[], None]) -> None:
+        """As the owner of an app's greenlets does it: begins again."""
+        while True:
+            try:
+                loop()
+            except RuntimeError:
+                self.restarts += 1
 
     def _judge(self, exchange: Exchange) -> Judgement:
         return self.judge(exchange)
@@ -102,7 +119,7 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
     with Server(make_files(tmp_path)) as server:
         bed = Bed(server)
         for loop in bed.dispatcher.loops().values():
-            loops.spawn(loop)
+            loops.spawn(bed.run, loop)
         yield bed
         bed.dispatcher.pool.close(0.0)
         loops.kill()
@@ -157,3 +174,28 @@ def test_refusals_in_a_row_hold_the_app_and_one_good_answer_begins_the_count_ane
     wait_until(lambda: bed.dispatcher.held, lambda: f"{bed.outcomes()}")
     assert not any(held_before[:40])
     assert not bed.dispatcher.health().ready
+
+
+def test_a_push_that_is_at_fault_costs_itself_in_the_end_and_the_others_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pusher.push.lane._AFTER_FAULT_S", 0.001)
+    bed.broken = {7, 500}
+    bed.dispatcher.pool.start()
+    expected = {Kind.DELIVERED: PUSHES - 2, Kind.FAILED: 2}
+    wait_until(lambda: bed.outcomes() == expected, lambda: f"{bed.outcomes()}")
+    assert bed.restarts
+
+
+def test_an_answer_that_cannot_be_judged_costs_its_own_push_a_retry(bed: Bed) -> None:
+    faults = iter(range(5))
+
+    def judge(exchange: Exchange) -> Judgement:
+        if next(faults, None) is not None:
+            raise RuntimeError("a fault of ours")
+        return ACCEPTED
+
+    bed.judge = judge
+    bed.dispatcher.pool.start()
+    wait_until(lambda: bed.outcomes() == {Kind.DELIVERED: PUSHES}, lambda: f"{bed.outcomes()}")
+    assert bed.restarts == 5

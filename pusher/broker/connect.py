@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pusher.broker.interface import Place, Publisher, Reader, Source, Wanted
+from pusher.broker.interface import Failed, Place, Publisher, Reader, Source, Wanted, log_failure
 from pusher.broker.offsets import Commit
 from pusher.config import Config, settings
 from pusher.config.settings import QueueSettings
@@ -46,13 +46,16 @@ def open_source(config: Config, queue: QueueSettings, wanted: Wanted) -> Source:
     )
 
 
-def open_publisher(config: Config, brokers: str) -> Publisher:
-    """Does not wait for the broker."""
+def open_publisher(config: Config, brokers: str, failed: Failed = log_failure) -> Publisher:
+    """Does not wait for the broker. ``failed``: see there."""
     if brokers.startswith(_EMBEDDED):
         from pusher.broker.sqlite import SqlitePublisher
 
         return SqlitePublisher(
-            brokers, retention_s=config[settings.SQLITE_RETENTION], buffer_kib=config[settings.FEEDBACK_BUFFER_KIB]
+            brokers,
+            retention_s=config[settings.SQLITE_RETENTION],
+            buffer_kib=config[settings.FEEDBACK_BUFFER_KIB],
+            failed=failed,
         )
     from pusher.broker.kafka.publisher import KafkaPublisher
 
@@ -61,6 +64,7 @@ def open_publisher(config: Config, brokers: str) -> Publisher:
         linger_ms=round(config[settings.FEEDBACK_LINGER] * 1000),
         buffer_kib=config[settings.FEEDBACK_BUFFER_KIB],
         compression=config[settings.FEEDBACK_COMPRESSION],
+        failed=failed,
     )
 
 

@@ -11,6 +11,9 @@ from typing import NamedTuple, Protocol
 
 from pusher.broker.offsets import Assignment, TopicPartition, Tracker
 from pusher.telemetry.health import Health
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
 
 Header = tuple[str, bytes]
 
@@ -77,6 +80,8 @@ class TopicRefused(PublishError):
 
 #: Called once when a record is stored (None) or refused for good. Must not wait.
 Done = Callable[[PublishError | None], None]
+#: Called when ``done`` of a record has raised: its offset stays open for ever. Must not wait.
+Failed = Callable[[BaseException], object]
 #: Whether records of a topic should not be read now.
 IsFull = Callable[[str], bool]
 #: Whether a topic that exists is to be consumed.
@@ -175,3 +180,8 @@ class Reader(Protocol):
     def close(self) -> None:
         """Never raises."""
         ...
+
+
+def log_failure(error: BaseException) -> None:
+    """What a command does that has no owner of greenlets."""
+    log.error("what followed the storing of a record failed", error=repr(error))

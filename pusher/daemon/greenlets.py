@@ -1,7 +1,12 @@
-"""Who owns the greenlets that must run: an unexpected end of one of them ends the process, loudly and in order."""
+"""Who owns the greenlets that must run.
+
+An unexpected end of one that the process cannot do without ends the process, loudly and in order. One that serves a
+single app costs that app: it begins again after a while, and only when that repeats without end the process gives up.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import gevent
@@ -11,6 +16,15 @@ from pusher.telemetry import sentry
 from pusher.telemetry.log import logger
 
 log = logger(__name__)
+
+#: Waits before an app's part begins again double up to this.
+_LONGEST_WAIT_S = 60.0
+#: One that ran so long has recovered.
+_RECOVERED_S = 600.0
+#: Failures in a row after which the process ends, so that its supervisor starts it anew: a quarter of an hour.
+_MOST_FAILURES = 20
+#: Of a reason that health shows.
+_MOST_CHARACTERS = 300
 
 
 class Greenlets:
@@ -31,6 +45,39 @@ class Greenlets:
         greenlet.link(self._ended)
         self._group.start(greenlet)
 
+    def spawn_for(self, app: str, name: str, run: Callable[[], object], trouble: Callable[[str], object]) -> None:
+        """Starts ``run``, which serves one app; when it ends it begins again after a back-off.
+
+        ``trouble`` gets the reason in one line while it waits, and "" when it goes on.
+        """
+        self.spawn(f"{app} {name}", lambda: self._begin_again(app, name, run, trouble))
+
+    def fail(self, name: str, error: BaseException) -> None:
+        """What has no greenlet of its own here has failed for good: the process ends in order. Does not wait."""
+        self._give_up(name, repr(error))
+        sentry.report_exception((type(error), error, error.__traceback__), greenlet=name)
+
+    def _begin_again(self, app: str, name: str, run: Callable[[], object], trouble: Callable[[str], object]) -> None:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                run()
+                reason = "it returned"
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                log.exception("an app's part has failed, it begins again", game=app, part=name)
+                sentry.report_exception(None, greenlet=f"{app} {name}")
+                failures = 1 if time.monotonic() - began > _RECOVERED_S else failures + 1
+                if failures > _MOST_FAILURES:
+                    raise
+            if self.may_end:
+                return
+            wait_s = min(_LONGEST_WAIT_S, 2.0 ** (failures - 1))
+            trouble(f"internal error in its {name}: {reason}"[:_MOST_CHARACTERS])
+            gevent.sleep(wait_s)
+            trouble("")
+
     def stop(self, timeout_s: float) -> list[str]:
         """Kills what still runs; waits up to ``timeout_s``. Returns the names of those that did not end."""
         self.may_end = True
@@ -40,9 +87,11 @@ class Greenlets:
     def _ended(self, greenlet: gevent.Greenlet[[], object]) -> None:
         if self.may_end and greenlet.exception is None:
             return
-        reason = repr(greenlet.exception) if greenlet.exception else "it returned"
-        self.failure = self.failure or f"{greenlet.name}: {reason}"
-        log.error("a greenlet that must run has died, the process stops", greenlet=greenlet.name, error=reason)
+        self._give_up(greenlet.name, repr(greenlet.exception) if greenlet.exception else "it returned")
         if greenlet.exc_info:
             sentry.report_exception(greenlet.exc_info, greenlet=greenlet.name)
+
+    def _give_up(self, name: str, reason: str) -> None:
+        self.failure = self.failure or f"{name}: {reason}"
+        log.error("a greenlet that must run has died, the process stops", greenlet=name, error=reason)
         self._on_death()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 
 from pusher.broker.connect import open_publisher
-from pusher.broker.interface import Publisher
+from pusher.broker.interface import Failed, Publisher
 from pusher.config import Config
 from pusher.telemetry.health import Health
 
 
 class Publishers:
-    """Opens a publisher when it is first asked for."""
+    """Opens a publisher when it is first asked for. ``failed`` gets the error of a record whose end failed."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, failed: Failed) -> None:
+        self._config, self._failed = config, failed
         self._opened: dict[str, Publisher] = {}
 
     def at(self, address: str) -> Publisher:
         """The publisher of a broker. Does not wait for it."""
         if address not in self._opened:
-            self._opened[address] = open_publisher(self._config, address)
+            self._opened[address] = open_publisher(self._config, address, self._failed)
         return self._opened[address]
 
     @property

@@ -15,6 +15,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import gevent
 
@@ -60,7 +61,7 @@ class Listener:
         self._apps = all_apps(config)
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], _nothing_to_reload)
         self._stats = open_stats(config, self._hostname)
-        self._publishers = Publishers(config)
+        self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
         self._archive = archive_of(config)
         self._names: dict[str, TopicName | None] = {}

@@ -11,6 +11,7 @@ refuses the credentials. The rest waits without using up its attempts, and the c
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.pool import Pool
 from pusher.providers.judgement import Finish, Judgement, Proof, Resend, Retry, Verdict
 from pusher.push.lane import Lane
-from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
+from pusher.push.outcome import CONNECTION_ERROR, INTERNAL_ERROR, TIMEOUT
 from pusher.push.push import Push
 from pusher.push.retry import parse_retry_after
 from pusher.telemetry.health import Health
@@ -138,8 +139,26 @@ class Dispatcher(Generic[P]):
             granted = self._pacer().take(len(pushes), now)
             self._put_back(pushes[granted:])
             pushes = pushes[:granted]
+        try:
+            exchanges = [self._exchange_of(push) for push in pushes]
+        except Exception:
+            self._hand_over_the_good(pushes)
+            raise
         self.lane.handed_over(pushes)
-        self.pool.send([self._exchange_of(push) for push in pushes])
+        self.pool.send(exchanges)
+
+    def _hand_over_the_good(self, pushes: list[P]) -> None:
+        """Of a batch in which some cannot be made into requests, by a fault of ours."""
+        good, exchanges = [], []
+        for push in pushes:
+            try:
+                exchanges.append(self._exchange_of(push))
+            except Exception:  # noqa: BLE001 - it is raised by the caller
+                self.lane.give_back(push)
+            else:
+                good.append(push)
+        self.lane.handed_over(good)
+        self.pool.send(exchanges)
 
     def _put_back(self, pushes: list[P]) -> None:
         for push in pushes:
@@ -178,8 +197,16 @@ class Dispatcher(Generic[P]):
     # --- answers ------------------------------------------------------------------------------------------------------
     def _respond(self) -> None:
         while True:
-            for exchange in self._answers.get():
-                self._ended(exchange)
+            exchanges = deque(self._answers.get())
+            try:
+                while exchanges:
+                    self._ended(exchanges[0])
+                    exchanges.popleft()
+            except Exception:
+                # The answer that cannot be judged is put off like one that says nothing; the others are judged next.
+                self._act(exchanges.popleft(), Retry(INTERNAL_ERROR))
+                self._answers.put(list(exchanges))
+                raise
             # A queue that always has more never waits: others get their turn here.
             gevent.sleep(0)
 

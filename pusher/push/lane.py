@@ -24,7 +24,7 @@ from pusher.broker.interface import Publisher
 from pusher.broker.offsets import State
 from pusher.push.feedback import Origin
 from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
-from pusher.push.outcome import EXPIRED, Kind, Outcome
+from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, Kind, Outcome
 from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.telemetry import metrics
@@ -40,6 +40,8 @@ Clock = Callable[[], float]
 
 #: Free resends in a row before a push waits between them: a peer that refuses everything must not cost a core.
 _FREE_RESENDS_AT_ONCE = 3
+#: A push that could not be made into a request is tried again so much later, so many times.
+_AFTER_FAULT_S, _MOST_FAULTS = 60.0, 3
 #: Expired pushes that are finished before others get their turn: some 10 ms of work.
 _SLICE = 250
 
@@ -205,6 +207,14 @@ class Lane(Generic[P]):
     def defer(self, push: P, wait_s: float) -> None:
         """It was taken but not handed over: again after ``wait_s``."""
         self._again(push, wait_s)
+
+    def give_back(self, push: P) -> None:
+        """It could not be made into a request, by a fault of ours: again later, and in the end failed."""
+        push.free_resends += 1
+        if push.free_resends > _MOST_FAULTS:
+            self.finish(push, INTERNAL_ERROR)
+        else:
+            self._again(push, _AFTER_FAULT_S)
 
     def retry(
         self,

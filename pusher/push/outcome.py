@@ -44,4 +44,6 @@ class Outcome(NamedTuple):
 DELIVERED = Outcome(Kind.DELIVERED, status=200)
 EXPIRED = Outcome(Kind.EXPIRED, reason="expired", key="expired")
 CONNECTION_ERROR = Outcome(Kind.FAILED, reason="ConnectionError", key="connection-error")
+#: Our own fault.
+INTERNAL_ERROR = Outcome(Kind.FAILED, reason="InternalError", key="internal-error")
 TIMEOUT = Outcome(Kind.FAILED, reason="Timeout", key="timeout")

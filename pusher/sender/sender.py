@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import gevent
+from gevent.pool import Group
 
 from pusher.broker.connect import open_source
 from pusher.broker.interface import Publisher
@@ -35,6 +37,7 @@ log = logger(__name__)
 
 _TICK_S = 1.0
 _SET_UP_AGAIN_S = 60.0
+_LOOK_S = 0.02
 
 
 class Sender:
@@ -50,13 +53,18 @@ class Sender:
         self._hostname = socket.gethostname()
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
-        self._publishers = Publishers(config)
+        self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
         self._pipeline = Pipeline(
             platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
         )
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
+        #: Apps whose set-up is under way, and the greenlets of it.
+        self._setting_up: set[str] = set()
+        self._set_ups = Group()
+        #: Why a part of an app does not run now, by app and part.
+        self._trouble: dict[tuple[str, str], str] = {}
         self._readiness = Readiness(self.unready)
         self._stopping = False
         #: When apps that were skipped are tried again (monotonic).
@@ -65,22 +73,18 @@ class Sender:
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
-        for app in self._apps:
-            self._set_up(app)
-        if not self.services:
-            raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
-        for reason in self._skipped.values():
-            log.error("app cannot be served, it is skipped and tried again every minute", error=reason)
         source = open_source(self._config, settings.QUEUE, self._pipeline.wanted)
         self._consuming = Consuming(
             source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
         )
         spawn = self._daemon.greenlets.spawn
+        self.admin.start(spawn)
+        self._set_up_side_by_side(self._apps)
+        self._await_first_app()
         spawn("stats", self._stats.run)
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
         spawn("summary", self._summarize)
-        self.admin.start(spawn)
         log.info(
             "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
         )
@@ -95,21 +99,55 @@ class Sender:
             return None
         return self._publishers.at(self._config[settings.FEEDBACK_BROKERS])
 
+    def _set_up_side_by_side(self, apps: Iterable[str]) -> None:
+        """Each app in a greenlet of its own: none waits for another's provider. Does not wait."""
+        for app in apps:
+            if app not in self._setting_up:
+                self._setting_up.add(app)
+                self._set_ups.spawn(self._set_up, app)
+
+    def _await_first_app(self) -> None:
+        """Waits until one app is served. Raises ``StartError`` when all are refused; a stop ends the waiting too."""
+        while self._setting_up and not self.services and not self._daemon.stopping:
+            gevent.sleep(_LOOK_S)
+        if not (self.services or self._setting_up or self._daemon.stopping):
+            raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
+
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
         try:
             service = self._provider.build(self._newest, app, self._lane_opener(app))
         except StartError as error:
-            if app not in self._skipped:
-                self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
-            self._skipped[app] = f"{app}: {error}"
-            return
+            self._skip(app, str(error))
+        except Exception as error:
+            log.exception("setting an app up failed", game=app)
+            sentry.report_exception(None, game=app)
+            self._skip(app, f"internal error: {type(error).__name__}: {error}")
+        else:
+            self._serve(app, service)
+        finally:
+            self._setting_up.discard(app)
+
+    def _skip(self, app: str, reason: str) -> None:
+        if app not in self._skipped:
+            self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
+            log.error("app cannot be served, it is skipped and tried again every minute", game=app, error=reason)
+        self._skipped[app] = f"{app}: {reason}"
+
+    def _serve(self, app: str, service: Service) -> None:
         self._skipped.pop(app, None)
         self.services[app] = service
         self._pipeline.lanes[app] = service.lane
         service.start()
         for name, loop in service.loops().items():
-            self._daemon.greenlets.spawn(f"{app} {name}", loop)
+            self._daemon.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
+        self._consuming.refresh()
+
+    def _note_trouble(self, app: str, part: str, reason: str) -> None:
+        if reason:
+            self._trouble[app, part] = reason
+        else:
+            self._trouble.pop((app, part), None)
 
     def _lane_opener(self, app: str) -> OpenLane:
         return OpenLane(app, self.platform, self._hostname, self._feedback_publisher, self._stats, self._config)
@@ -129,9 +167,7 @@ class Sender:
             self._consuming.count_out_of_range(self._stats)
             if self._skipped and time.monotonic() >= self._set_up_at:
                 self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
-                for app in list(self._skipped):
-                    self._set_up(app)
-                self._consuming.refresh()
+                self._set_up_side_by_side(list(self._skipped))
 
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
@@ -139,7 +175,9 @@ class Sender:
         parts |= {app: service.health() for app, service in self.services.items()}
         blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
         stopping = ["the process stops"] if self._stopping else []
-        return stopping + reasons(parts) + blocked + list(self._skipped.values())
+        trouble = [f"{app}: {reason}" for (app, _), reason in self._trouble.items()]
+        waiting = [f"{app}: is being set up" for app in self._setting_up if app not in self._skipped]
+        return stopping + reasons(parts) + blocked + trouble + waiting + list(self._skipped.values())
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""
@@ -147,11 +185,14 @@ class Sender:
         yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
         yield from readings.of_unroutable(self._pipeline)
         for app, service in self.services.items():
-            ready = service.health().ready and not service.lane.blocked
+            ready = service.health().ready and not service.lane.blocked and not self._is_in_trouble(app)
             yield from readings.of_lane(service.lane)
             yield from readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready)
         for app in self._skipped:
             yield readings.of_skipped((self.platform, app))
+
+    def _is_in_trouble(self, app: str) -> bool:
+        return any(one == app for one, _ in self._trouble)
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
@@ -207,6 +248,7 @@ class Sender:
     def _drain(self, left_s: float) -> str:
         """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
         self._stopping = self._consuming.draining = True
+        self._set_ups.kill(block=False)
         deadline = time.monotonic() + left_s
         lanes = [service.lane for service in self.services.values()]
         if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:

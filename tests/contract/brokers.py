@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Protocol
 
 from pusher.broker import connect
-from pusher.broker.interface import Delivery, IsFull, Place, Publisher, Reader, Record, Source, Wanted
+from pusher.broker.interface import (
+    Delivery,
+    Failed,
+    IsFull,
+    Place,
+    Publisher,
+    Reader,
+    Record,
+    Source,
+    Wanted,
+    log_failure,
+)
 from pusher.broker.kafka import KafkaPublisher, KafkaSource
 from pusher.broker.offsets import Commit, TopicPartition
 from pusher.broker.sqlite import SqlitePublisher, SqliteSource
@@ -53,7 +64,7 @@ class Broker(Protocol):
         max_uncommitted: int = 10_000,
     ) -> Source: ...
 
-    def publisher(self, *, buffer_kib: int = 32768) -> Publisher: ...
+    def publisher(self, *, buffer_kib: int = 32768, failed: Failed = log_failure) -> Publisher: ...
 
 
 class KafkaBroker:
@@ -80,8 +91,8 @@ class KafkaBroker:
             self.brokers, group, topics, wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted
         )
 
-    def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
-        return KafkaPublisher(self.brokers, buffer_kib=buffer_kib)
+    def publisher(self, *, buffer_kib: int = 32768, failed: Failed = log_failure) -> Publisher:
+        return KafkaPublisher(self.brokers, buffer_kib=buffer_kib, failed=failed)
 
 
 class SqliteBroker:
@@ -108,8 +119,8 @@ class SqliteBroker:
     ) -> Source:
         return SqliteSource(self.url, group, topics, wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted)
 
-    def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
-        return SqlitePublisher(self.url, buffer_kib=buffer_kib)
+    def publisher(self, *, buffer_kib: int = 32768, failed: Failed = log_failure) -> Publisher:
+        return SqlitePublisher(self.url, buffer_kib=buffer_kib, failed=failed)
 
 
 class Desk:
@@ -117,6 +128,8 @@ class Desk:
 
     def __init__(self, broker: Broker, stack: ExitStack) -> None:
         self.broker = broker
+        #: What a record's end has raised.
+        self.failures: list[BaseException] = []
         self._stack = stack
         self._prefix = f"push-{uuid.uuid4().hex[:12]}"
         self._numbers = itertools.count()
@@ -151,7 +164,8 @@ class Desk:
         return source
 
     def publisher(self, *, buffer_kib: int = 32768) -> Publisher:
-        return self._stack.enter_context(closing(self.broker.publisher(buffer_kib=buffer_kib)))
+        opened = self.broker.publisher(buffer_kib=buffer_kib, failed=self.failures.append)
+        return self._stack.enter_context(closing(opened))
 
     def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
         return self._stack.enter_context(closing(connect.open_reader(self.broker.address, topic, start, end)))

@@ -445,6 +445,7 @@ def test_what_done_raises_stops_nothing(desk: Desk) -> None:
     publisher.publish(topic, b"two", done.append)
     assert publisher.flush(20) == 0
     assert done == [None]
+    assert [type(failure) for failure in desk.failures] == [IndexError]
 
 
 def test_flush_gives_up_in_time(desk: Desk) -> None:

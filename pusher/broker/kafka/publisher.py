@@ -18,7 +18,7 @@ import gevent
 from gevent.event import Event
 from kafka import errors as kafka_errors
 
-from pusher.broker.interface import Done, Header, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTooLarge, TopicRefused, log_failure
 from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
@@ -69,8 +69,10 @@ class KafkaPublisher:
         buffer_kib: int = 32_768,
         compression: str = "none",
         topic_wait_s: float = 10.0,
+        failed: Failed = log_failure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._failed_with = failed
         self._brokers, self._clock = brokers, clock
         self._limit_bytes, self._topic_wait_s = buffer_kib * 1024, topic_wait_s
         #: Records that are neither stored nor refused.
@@ -192,8 +194,8 @@ class KafkaPublisher:
             self._idle.set()
         try:
             record.done(error)
-        except Exception:
-            log.exception("the end of a record was not taken in", topic=record.topic)
+        except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
+            self._failed_with(failure)
 
     # --- the greenlet of its own
 

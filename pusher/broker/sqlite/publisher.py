@@ -16,7 +16,7 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from pusher.broker.interface import Done, Header, PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTooLarge, TopicRefused, log_failure
 from pusher.broker.sqlite import topic_log
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import Content
@@ -54,8 +54,10 @@ class SqlitePublisher:
         linger_ms: int = 10,
         buffer_kib: int = 32_768,
         max_record_bytes: int = 1024 * 1024,
+        failed: Failed = log_failure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._failed_with = failed
         self._store = Store(url)
         self._retention_s, self._linger_s = retention_s, linger_ms / 1000
         self._limit_bytes, self._max_record_bytes, self._clock = buffer_kib * 1024, max_record_bytes, clock
@@ -164,8 +166,8 @@ class SqlitePublisher:
         self._pending_bytes -= record.size
         try:
             record.done(error)
-        except Exception:
-            log.exception("what followed the storing of a record failed", topic=record.content.topic)
+        except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
+            self._failed_with(failure)
         if not self.pending:
             self._idle.set()
 

@@ -108,6 +108,7 @@ class Pool:
         self._keepers = Group()
         self._failure: BaseException | None = None
         self._closing = False
+        self._watching: gevent.Greenlet[..., object] | None = None
         self._peer_indexes = False
         self.demand: Callable[[], bool] = lambda: False
         """Whether requests wait for room."""
@@ -116,9 +117,7 @@ class Pool:
 
     def start(self) -> None:
         """Open the links in the background. Does not wait."""
-        for _ in range(self.size):
-            self._keepers.start(self._spawn(self._keep))
-        self._spawn(self._watch)
+        self._revive()
 
     def close(self, grace_s: float) -> int:
         """Take no more requests, wait up to `grace_s` for the open ones, then close; returns how many were cut off."""
@@ -151,7 +150,9 @@ class Pool:
         deadline = time.monotonic() + timeout_s
         while True:
             if self._failure is not None:
-                raise PoolFailed(f"{self._name}: {self._failure!r}") from self._failure
+                failure, self._failure = self._failure, None
+                self._revive()
+                raise PoolFailed(f"{self._name}: {failure!r}") from failure
             room = self.room()
             if room:
                 return room
@@ -203,6 +204,13 @@ class Pool:
         greenlet.link_exception(self._died)
         self._greenlets.start(greenlet)
         return greenlet
+
+    def _revive(self) -> None:
+        """Keepers and watch that died begin again: whoever asks for room hears of the failure once."""
+        for _ in range(self.size - len(self._keepers)):
+            self._keepers.start(self._spawn(self._keep))
+        if self._watching is None or self._watching.dead:
+            self._watching = self._spawn(self._watch)
 
     def _died(self, greenlet: "gevent.Greenlet[..., object]") -> None:
         self._failure = greenlet.exception

@@ -231,7 +231,8 @@ class GcmService:
     def _send(self) -> None:
         while True:
             if self._bug is not None:
-                raise self._bug
+                bug, self._bug = self._bug, None
+                raise bug
             self._has_window.wait(_WAIT_S)
             window = self._window
             room = window.wait_for_room(_WAIT_S) if window is not None else 0
