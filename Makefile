@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check audit bench faults soak fuzz clean
+.PHONY: setup demo test services services-stop check audit bench faults soak hostile fuzz clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ faults: setup
 soak: setup
 	@scripts/services install
 	@.venv/bin/python -m tests.faults.soak
+
+# peers that misbehave in every way that is known, beside an app that must not notice
+hostile: setup
+	@.venv/bin/pytest -q -m "hostile or not hostile" tests/hostile
 
 # SECONDS: of fuzzing in all; see docs/fuzzing.md
 fuzz: SECONDS ?= 600
