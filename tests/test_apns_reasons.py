@@ -9,8 +9,10 @@ import pytest
 from pusher.providers.apns.reasons import REASONS, key_of, read_answer
 from pusher.push.outcome import Kind
 
-DELETE = {"BadDeviceToken", "Unregistered", "ExpiredToken", "TopicDisallowed", "DeviceTokenNotForTopic"}
+DELETE = {"BadDeviceToken", "Unregistered", "ExpiredToken", "DeviceTokenNotForTopic"}
 RETRY = {"TooManyRequests", "InternalServerError", "ServiceUnavailable", "Shutdown"}
+#: It says nothing of the push.
+TEAM = {"TooManyProviderTokenUpdates"}
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -19,7 +21,8 @@ def test_each_reason(reason: str) -> None:
     assert outcome.reason == reason
     assert outcome.delete_token is (reason in DELETE)
     assert meaning.retry is (reason in RETRY)
-    assert outcome.kind is (Kind.FAILED if reason in RETRY else Kind.REJECTED)
+    assert meaning.team is (reason in TEAM)
+    assert outcome.kind is (Kind.FAILED if reason in RETRY | TEAM else Kind.REJECTED)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,11 @@ def test_keys(reason: str, key: str) -> None:
         (400, b"[]", Kind.REJECTED, "HTTP 400", False),
         (400, b'{"reason": 7}', Kind.REJECTED, "HTTP 400", False),
         (418, b"", Kind.REJECTED, "HTTP 418", False),
-        (410, b"", Kind.REJECTED, "Unregistered", False),
+        # Apple's refusals have a reason; these come from a proxy
+        (410, b"", Kind.FAILED, "HTTP 410", False),
+        (410, b"<html>gone", Kind.FAILED, "HTTP 410", False),
+        (404, b"<html>not here", Kind.FAILED, "BadPath", False),
+        (403, b"<html>forbidden", Kind.FAILED, "Forbidden", False),
         (500, b'{"reason":"SomethingNew"}', Kind.FAILED, "SomethingNew", True),
     ],
 )
@@ -61,6 +68,20 @@ def test_bodies_that_cannot_be_read_leave_the_status_to_decide(
 ) -> None:
     outcome, meaning = read_answer(status, body)
     assert (outcome.kind, outcome.reason, meaning.retry) == (kind, reason, retry)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+@pytest.mark.parametrize("body", [b"", b"<html>gone", b"{}", b'{"reason":""}', b'{"reason":null}', b'{"error":"Gone"}'])
+def test_without_apples_word_no_token_is_dead_and_no_credentials_are_refused(status: int, body: bytes) -> None:
+    outcome, meaning = read_answer(status, body)
+    assert not outcome.delete_token
+    assert not meaning.credentials
+
+
+@pytest.mark.parametrize("reason", sorted(DELETE))
+def test_a_topic_that_the_message_chose_says_nothing_of_the_token(reason: str) -> None:
+    outcome, _ = read_answer(400, json.dumps({"reason": reason}).encode(), own_topic=False)
+    assert outcome.delete_token is (reason != "DeviceTokenNotForTopic")
 
 
 def test_the_time_of_a_410_is_kept() -> None:

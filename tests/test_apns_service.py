@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from gevent.pool import Group
 
-from pusher.providers.apns.credentials import Credentials, ProviderToken
+from pusher.providers.apns.credentials import Credentials, ProviderToken, shared
 from pusher.providers.apns.message import ApnsParser, ApnsPush
-from pusher.providers.apns.service import ApnsService, ApnsSettings
+from pusher.providers.apns.service import ApnsService, ApnsSettings, TeamHold
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
-from pusher.push.retry import RetryPolicy
+from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.sim.apns import ApnsSimulator
 from pusher.sim.apns_rules import Rules
 from pusher.sim.certificate import make_p8
@@ -33,7 +33,7 @@ MINUTE_S = 60
 class Bed:
     """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
 
-    def __init__(self, directory: Path, *faults: str) -> None:
+    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01) -> None:
         self.ours, self.apples = Clock(time.time()), Clock(time.time())
         self.elapsed = Clock(0.0)
         self.apple = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
@@ -52,7 +52,9 @@ class Bed:
         self.pipeline.lanes["game"] = self.lane
         self.tracker = tracker()
         self.service = ApnsService(
-            self.lane, ApnsSettings("localhost", self.apple.port), self.credentials(directory / "key.p8")
+            self.lane,
+            ApnsSettings("localhost", self.apple.port, outage=RetryPolicy(interval_s, max_wait_s=1.0, counted=False)),
+            self.credentials(directory / "key.p8"),
         )
         self._submitted = 0
 
@@ -60,11 +62,11 @@ class Bed:
         token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours, elapsed=self.elapsed)
         return Credentials(TlsTrust(self.apple.ca_file, ""), token=token)
 
-    def send(self, count: int) -> dict[Kind, int]:
+    def send(self, count: int, **fields: str) -> dict[Kind, int]:
         """So many pushes; waits for their ends. All outcomes so far."""
         numbers = range(self._submitted, self._submitted + count)
         self._submitted += count
-        message = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}}
+        message = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}} | fields
         self.pipeline.submit(self.tracker, self.tracker.admit([record(message, number) for number in numbers]))
         wait_until(lambda: self.lane.in_hand == 0, lambda: f"{self.lane.totals}, {self.service.health()}")
         return {kind: n for kind, n in self.lane.totals.outcomes.items() if n}
@@ -75,8 +77,8 @@ class Bed:
 
 
 @contextmanager
-def opened(directory: Path, *faults: str) -> Iterator[Bed]:
-    bed = Bed(directory, *faults)
+def opened(directory: Path, *faults: str, interval_s: float = 0.01) -> Iterator[Bed]:
+    bed = Bed(directory, *faults, interval_s=interval_s)
     loops = Group()
     try:
         for loop in bed.service.loops().values():
@@ -160,3 +162,58 @@ def test_refused_credentials_hold_the_app_after_twenty_answers(tmp_path: Path) -
         bed.service.reload(bed.credentials(tmp_path / "key.p8"))
         assert bed.send(5) == {Kind.REJECTED: 20, Kind.DELIVERED: 5}
         assert bed.service.health().ready
+
+
+def test_apps_with_the_same_key_share_one_token(tmp_path: Path) -> None:
+    key, other = make_p8().decode(), make_p8().decode()
+    tokens = [shared(ProviderToken.load(key, "KEY1234567", team)) for team in ("A", "A", "B")]
+    assert tokens[0] is tokens[1] is not tokens[2]
+    assert shared(ProviderToken.load(other, "KEY1234567", "A")) is not tokens[0]
+
+
+def test_too_many_provider_token_updates_say_nothing_of_the_push(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pusher.providers.apns.service._SHORTEST_HOLD_S", 0.3)
+    with opened(tmp_path, "429 TooManyProviderTokenUpdates:1,times=2") as bed:
+        assert bed.send(100) == {Kind.DELIVERED: 100}
+        assert bed.connections >= 2
+        assert bed.service.health().ready
+
+
+def test_the_app_is_not_ready_while_apple_takes_no_new_token_of_the_team(tmp_path: Path) -> None:
+    hold = TeamHold()
+    assert hold.begin(sent_at=1.0, now=2.0)
+    assert (hold.wait_s, hold.until) == (10.0, 12.0)
+    assert not hold.begin(sent_at=1.9, now=2.1)
+    assert [hold.begin(at, at) and hold.wait_s for at in (13.0, 40.0, 90.0, 200.0)] == [20.0, 40.0, 60.0, 60.0]
+    hold.ended()
+    assert hold.begin(300.0, 300.0)
+    assert hold.wait_s == 10.0
+
+
+@pytest.mark.parametrize("chosen", [{"topic": "com.other"}, {"push_type": "voip"}])
+def test_a_topic_or_type_that_the_message_chose_is_refused_without_holding_the_app(
+    tmp_path: Path, chosen: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, "403 Forbidden:1,times=40") as bed:
+        assert bed.send(40, **chosen) == {Kind.REJECTED: 40}
+        assert bed.service.health().ready
+        assert bed.send(10) == {Kind.REJECTED: 40, Kind.DELIVERED: 10}
+    (line,) = [one for one in caplog.records if "refuses" in one.message]
+    fields = vars(line)["fields"]
+    assert (fields["topic"], fields["push_type"]) in (("com.other", "alert"), ("com.game.voip", "voip"))
+
+
+def test_an_outage_ends_no_push_and_its_end_is_seen_at_once(tmp_path: Path) -> None:
+    with opened(tmp_path, "503 ServiceUnavailable:1,times=400", interval_s=0.05) as bed:
+        assert bed.send(200) == {Kind.DELIVERED: 200}
+
+
+def test_what_waits_for_the_end_of_an_outage_is_due_when_it_is_over() -> None:
+    queue: RetryQueue[str] = RetryQueue()
+    for due, item in ((50.0, "outage"), (40.0, "limited"), (5.0, "soon")):
+        queue.push(due, item)
+    queue.bring_forward(10.0, lambda item: item == "outage")
+    assert queue.pop_due(10.0, 9) == ["soon", "outage"]
+    assert queue.next_due == 40.0

@@ -41,7 +41,6 @@ def nack(error: object, token: object = "AB12", **fields: object) -> dict[str, o
         ("ExpiredToken", False),
         ("BadDeviceToken", True),
         ("DeviceTokenNotForTopic", True),
-        ("TopicDisallowed", True),
     ],
 )
 def test_apples_words_for_a_dead_token(reason: str, doubtful: bool) -> None:

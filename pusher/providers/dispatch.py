@@ -22,9 +22,9 @@ from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.pool import Pool
 from pusher.providers.judgement import Finish, Judgement, Proof, Resend, Retry, Verdict
 from pusher.push.lane import Lane
-from pusher.push.outcome import CONNECTION_ERROR, INTERNAL_ERROR, TIMEOUT
+from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, INTERNAL_ERROR, TIMEOUT
 from pusher.push.push import Push
-from pusher.push.retry import parse_retry_after
+from pusher.push.retry import RetryPolicy, parse_retry_after
 from pusher.telemetry.health import Health
 
 P = TypeVar("P", bound=Push)
@@ -37,6 +37,8 @@ _HOLD_AFTER_REFUSALS = 20
 _PROBE_EVERY_S = 60.0
 #: After so many ends in a row that put their push off, so few go out in each ``_SLOW_S``.
 _SLOW_AFTER = 128
+#: After so many, the first push that is accepted ends an outage: what waits for that is sent at once.
+_OUTAGE_AFTER = 20
 _SLOW_BATCH = 16
 _SLOW_S = 0.05
 
@@ -77,7 +79,7 @@ class Dispatcher(Generic[P]):
 
     ``exchange_of`` makes the request of a push. ``judge`` says what an answer means; it sees every answer once and does
     not wait. ``ready`` waits up to some seconds until requests can be made, such as for an access token. ``pacer``
-    gives what limits the number of pushes now.
+    gives what limits the number of pushes now. ``outage`` is the policy of what had no answer, else the lane's.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class Dispatcher(Generic[P]):
         judge: Callable[[Exchange], Judgement],
         ready: Callable[[float], bool] = lambda _: True,
         pacer: Callable[[], Pacer] | None = None,
+        outage: RetryPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lane = lane
-        self._pacer = pacer
+        self._pacer, self._outage = pacer, outage
         self._answers: Answers = SimpleQueue()
         self.pool = open_pool(self._answers)
         self.pool.demand = lambda: bool(lane.waiting or lane.retries)
@@ -214,7 +217,10 @@ class Dispatcher(Generic[P]):
         if exchange.end is not _RESPONSE:
             if self._pacer is not None:
                 self._pacer().failed()
-            self._act(exchange, _WITHOUT_ANSWER[exchange.end])
+            verdict = _WITHOUT_ANSWER[exchange.end]
+            if self._outage is not None and isinstance(verdict, Retry):
+                verdict = Retry(verdict.failure, policy=self._outage)
+            self._act(exchange, verdict)
             return
         verdict, credentials = self._judge(exchange)
         if credentials is not _NO_PROOF:
@@ -224,6 +230,8 @@ class Dispatcher(Generic[P]):
     def _act(self, exchange: Exchange, verdict: Verdict) -> None:
         push: P = exchange.subject
         if isinstance(verdict, Finish):
+            if self._put_off >= _OUTAGE_AFTER and verdict.outcome is DELIVERED:
+                self.lane.outage_is_over()
             self._put_off = 0
             self.lane.finish(push, verdict.outcome)
         elif isinstance(verdict, Retry):
@@ -231,7 +239,7 @@ class Dispatcher(Generic[P]):
             wait_s = retry_after(exchange) if verdict.wait_s is None else verdict.wait_s
             self.lane.retry(push, verdict.failure, wait_s, verdict.policy, aside=verdict.aside)
         else:
-            self.lane.resend(push)
+            self.lane.resend(push, verdict.wait_s)
 
 
 def retry_after(exchange: Exchange) -> float | None:

@@ -16,7 +16,9 @@ from pusher.push.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """The provider surely did not process it: it is sent again at once, without counting an attempt."""
+    """The provider surely did not process it: it is sent again, after ``wait_s``, without counting an attempt."""
+
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

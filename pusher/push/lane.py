@@ -193,11 +193,14 @@ class Lane(Generic[P]):
                 self._sent_counter(push.tracker.key.topic).add()
 
     # --- back from providers ------------------------------------------------------------------------------------------
-    def resend(self, push: P) -> None:
-        """The provider surely did not process it: again, without counting an attempt."""
+    def resend(self, push: P, wait_s: float = 0.0) -> None:
+        """The provider surely did not process it: again, after ``wait_s``, without counting an attempt."""
         if push.finished:
             return
         push.attempts = max(0, push.attempts - 1)
+        if wait_s:
+            self._again(push, wait_s)
+            return
         push.free_resends += 1
         wait_s = 0.0
         if push.free_resends > _FREE_RESENDS_AT_ONCE:
@@ -233,12 +236,21 @@ class Lane(Generic[P]):
             return
         push.free_resends = 0
         elapsed_s = self._clock() - push.first_sent_at
-        wait_s = (policy or self.settings.retry).wait_s(push.attempts, retry_after_s, elapsed_s)
+        policy = policy or self.settings.retry
+        push.in_outage = not policy.counted
+        push.uncounted += push.in_outage
+        counted = push.attempts - push.uncounted if policy.counted else push.uncounted
+        wait_s = policy.wait_s(counted, retry_after_s, elapsed_s)
         if wait_s is None or (push.ttl_s is not None and elapsed_s + wait_s > push.ttl_s):
             self.finish(push, failure)
             return
         self._stats.counter(metrics.RETRIED, *self._tags, failure.key).add()
         self._again(push, wait_s, aside=aside)
+
+    def outage_is_over(self) -> None:
+        """The provider takes pushes again: what waits because of its outage is due now."""
+        self.retries.bring_forward(self._clock(), lambda push: push.in_outage)
+        self._inbox.put(())
 
     def finish(self, push: P, outcome: Outcome) -> None:
         """The end of a push. A second one, an answer after a time-out say, changes nothing."""

@@ -23,12 +23,14 @@ class Push:
         "first_sent_at",
         "free_resends",
         "id",
+        "in_outage",
         "metadata",
         "offset",
         "timestamp_ms",
         "token",
         "tracker",
         "ttl_s",
+        "uncounted",
     )
 
     #: Where it stands in its source. The pipeline sets these three: a parser knows no broker.
@@ -52,6 +54,9 @@ class Push:
         self.first_sent_at = 0.0
         #: Sends in a row that the provider surely did not process.
         self.free_resends = 0
+        #: Sends that an outage of the provider has undone, and whether it waits for the end of one.
+        self.uncounted = 0
+        self.in_outage = False
         self.finished = False
 
 

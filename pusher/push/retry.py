@@ -28,6 +28,8 @@ class RetryPolicy:
     max_wait_s: float = 60.0
     #: Time between the first send and the last one; None: unlimited.
     max_elapsed_s: float | None = None
+    #: Whether its sends count for the ``max_attempts`` of others; False: only time ends its retries.
+    counted: bool = True
 
     def wait_s(
         self,
@@ -41,7 +43,7 @@ class RetryPolicy:
         A provider's Retry-After, of an hour at most, wins over the back-off. The jitter only lengthens the wait, by up
         to a half, because both providers name minimum waits.
         """
-        if attempts >= self.max_attempts:
+        if self.counted and attempts >= self.max_attempts:
             return None
         if retry_after_s is None:
             doubled_s = self.interval_s * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS)
@@ -89,6 +91,14 @@ class RetryQueue(Generic[T]):
         """When the first item is due; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
+    def bring_forward(self, due: float, chosen: Callable[[T], bool]) -> None:
+        """What is chosen is due at ``due`` at the latest."""
+        self._heap = [
+            (min(at, due), order, item, aside) if chosen(item) else (at, order, item, aside)
+            for at, order, item, aside in self._heap
+        ]
+        heapq.heapify(self._heap)
+
     def drain(self, keep: Callable[[float, T], bool]) -> list[T]:
         """Takes out everything for which ``keep(due, item)`` is false."""
         out = [entry[2] for entry in self._heap if not keep(entry[0], entry[2])]
@@ -102,7 +112,13 @@ def parse_retry_after(text: str, now_s: float) -> float | None:
     """The value of a Retry-After header (RFC 9110, 10.2.3) in seconds; None when it is neither number nor date."""
     if text.isascii() and text.isdigit():
         return float(text)
+    moment_s = parse_date(text)
+    return None if moment_s is None else max(0.0, moment_s - now_s)
+
+
+def parse_date(text: str) -> float | None:
+    """The Unix time of a date (RFC 9110, 5.6.7); None when it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+        return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None

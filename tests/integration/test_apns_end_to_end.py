@@ -88,9 +88,7 @@ def test_bad_input_is_told_counted_and_kept_and_the_process_goes_on(driver: Driv
     driver.produce(driver.single, 50)
     driver.produce(f"push-{game}_apns-massive", 50, Payload={"aps": {"alert": "x"}, "big": 1 << 70})
     apple = driver.simulator()
-    daemon = driver.daemon(
-        driver.settings(apple.port, apple.ca_file, **{"queue.topics": [f".*{game}_", f"^.*{game}_"]})
-    )
+    daemon = driver.daemon(driver.settings(apple.port, apple.ca_file, **{"queue.topics": [f"^.*{game}_"]}))
     driver.settle()
     reasons = {reason: len(values) for reason, values in bad.items()}
     wait_until(

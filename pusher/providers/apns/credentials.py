@@ -11,14 +11,16 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import jwt
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -59,7 +61,7 @@ class ProviderToken:
         elapsed: Callable[[], float],
     ) -> None:
         self._key, self._key_id, self._team_id, self._clock, self._elapsed = key, key_id, team_id, clock, elapsed
-        self._signer = (key.public_key().public_numbers(), key_id, team_id)
+        self.signer = (key.public_key().public_numbers(), key_id, team_id)
         #: By both clocks.
         self._dated, self._issued_at = 0.0, 0.0
         self._token = ""
@@ -97,7 +99,7 @@ class ProviderToken:
 
     def same_as(self, other: ProviderToken) -> bool:
         """Whether both sign in the same name with the same key."""
-        return self._signer == other._signer
+        return self.signer == other.signer
 
     @property
     def issued(self) -> bool:
@@ -122,6 +124,15 @@ class ProviderToken:
         claims = {"iss": self._team_id, "iat": int(self._dated)}
         # An empty "typ" leaves that header out, as Apple's own examples do.
         self._token = jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id, "typ": ""})
+
+
+#: By key, key id and team, for as long as a service uses them.
+_tokens: WeakValueDictionary[Hashable, ProviderToken] = WeakValueDictionary()
+
+
+def shared(token: ProviderToken) -> ProviderToken:
+    """The token of the process for the same key, key id and team: Apple counts new ones by team, not by app."""
+    return _tokens.setdefault(token.signer, token)
 
 
 @dataclass(frozen=True)
@@ -149,8 +160,8 @@ class ClientCertificate:
 
     @classmethod
     def _from_pem(cls, data: bytes, password: bytes | None) -> ClientCertificate:
-        certificates = x509.load_pem_x509_certificates(data)
         key = load_pem_private_key(data, password if b"ENCRYPTED" in data else None)
+        certificates = _leaf_first(x509.load_pem_x509_certificates(data), key)
         return cls(
             b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates),
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -180,6 +191,27 @@ class ClientCertificate:
             raise CredentialError(f"the certificate and its key do not belong together: {error.reason}") from None
         finally:
             Path(path).unlink()
+
+
+def _leaf_first(certificates: list[x509.Certificate], key: PrivateKeyTypes) -> list[x509.Certificate]:
+    """The chain from the certificate of the key upwards, in whatever order it is given. Raises ValueError."""
+    own = [one for one in certificates if one.public_key() == key.public_key()]
+    if not own:
+        raise ValueError("no certificate belongs to the key")
+    chain, rest = own[:1], [one for one in certificates if one is not own[0]]
+    while issuers := [one for one in rest if one.subject == chain[-1].issuer]:
+        chain.append(issuers[0])
+        rest.remove(issuers[0])
+    return chain
+
+
+def refuse_dates(certificate: ClientCertificate, now_s: float) -> None:
+    """Raises ``CredentialError`` for a certificate that has ended or is of the future."""
+    leaf = x509.load_pem_x509_certificates(certificate.chain_pem)[0]
+    if now_s > certificate.expires_at_s:
+        raise CredentialError(f"the certificate ended on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it")
+    if now_s < leaf.not_valid_before_utc.timestamp():
+        raise CredentialError(f"the certificate is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
 
 
 @dataclass(frozen=True)

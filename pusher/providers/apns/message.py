@@ -73,8 +73,9 @@ class Kind(NamedTuple):
     push_type: bytes
     #: b"" leaves the header out.
     priority: bytes
-    #: The topic is the app's own, not one that the message chose.
+    #: The topic is the app's own, not one that the message chose; and so is the push type.
     own_topic: bool = True
+    own_type: bool = True
 
 
 class ApnsPush(Push):
@@ -114,16 +115,17 @@ class ApnsParser:
 
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> Kind:
         topic, own_topic = self._chosen_topic(topic)
+        own_type = False
         if isinstance(push_type, str) and _PUSH_TYPE.fullmatch(push_type):
             push_type = push_type.lower()
         else:
             if push_type is not None and push_type != "":
                 self._left_out("push_type", "is none of Apple's")
-            push_type = _push_type(topic, payload)
+            push_type, own_type = _push_type(topic, payload), True
         suffix = TOPIC_SUFFIX.get(push_type)
         if suffix is not None and own_topic and topic and not topic.endswith(suffix):
             topic += suffix
-        return Kind(topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic)
+        return Kind(topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic, own_type)
 
     def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
         if topic is None or topic == "":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
 from pusher.providers.apns import settings
-from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken
+from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken, refuse_dates, shared
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
+from pusher.providers.apns.trial import ask_once
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told
 from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
@@ -30,10 +32,12 @@ def apns_credentials(config: Config, app: str) -> Credentials:
         key_id, team_id = config.of(settings.KEY_ID, app), config.of(settings.TEAM_ID, app)
         if not (key_id and team_id):
             raise CredentialError(f"apns.certs.{app}.keyID and .teamID must be set beside .authKeyPath")
-        credentials = Credentials(trust, token=ProviderToken.load(key, key_id, team_id))
+        credentials = Credentials(trust, token=shared(ProviderToken.load(key, key_id, team_id)))
     elif certificate:
         password = config.of(settings.CERT_PASSWORD, app)
-        credentials = Credentials(trust, certificate=ClientCertificate.load(certificate, password))
+        loaded = ClientCertificate.load(certificate, password)
+        refuse_dates(loaded, time.time())
+        credentials = Credentials(trust, certificate=loaded)
     else:
         raise CredentialError(f"set apns.certs.{app}.authKeyPath, keyID and teamID, or apns.certs.{app}.certPath")
     credentials.tls_context()
@@ -66,6 +70,9 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
             connect_timeout_s=config[settings.CONNECT_TIMEOUT],
             back_off=BackOff(config[settings.RECONNECT_INTERVAL], config[settings.RECONNECT_MAX_INTERVAL]),
         ),
+        outage=RetryPolicy(
+            config[settings.RETRY_INTERVAL], max_elapsed_s=config[settings.RETRY_MAX_ELAPSED], counted=False
+        ),
     )
     return ApnsService(lane, how, credentials)
 
@@ -88,14 +95,12 @@ def _apns_checks(config: Config) -> Iterator[Check]:
 
 
 def _apns(config: Config, app: str) -> str:
-    """The key signs, the certificate loads, Apple answers. Whether Apple knows the key, only a push can tell."""
+    """Apple takes the credentials: it is asked with a token that cannot exist, so that nothing is delivered."""
     credentials = apns_credentials(config, app)
-    what = "certificate"
-    if credentials.token is not None:
-        credentials.token.current()
-        what = "provider token"
+    if not config.of(settings.TOPIC, app):
+        raise StartError(f"apns.certs.{app}.topic is not set: every message would have to bring its own topic")
     origin = Origin(apns_host(config), config[settings.PORT], proxy=apns_proxy(config))
-    return f"{what} made, {check_connection(origin, credentials.trust, config[settings.CONNECT_TIMEOUT])}"
+    return ask_once(credentials, origin, config.of(settings.TOPIC, app), config[settings.CONNECT_TIMEOUT])
 
 
 def _message(shown: Shown) -> dict[str, Json]:
@@ -130,7 +135,6 @@ PROVIDER = Provider(
             "ExpiredToken": False,
             "BadDeviceToken": True,
             "DeviceTokenNotForTopic": True,
-            "TopicDisallowed": True,
         },
     ),
     _told,

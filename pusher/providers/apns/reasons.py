@@ -20,12 +20,15 @@ UNEXPECTED = "unexpected"
 class Reason(NamedTuple):
     """What follows from a reason."""
 
-    #: The device token is dead for this app.
+    #: The device token is dead for this app; ``of_own_topic``: only where the push went to the app's own topic.
     delete_token: bool = False
+    of_own_topic: bool = False
     #: The app's credentials, not this push, are refused.
     credentials: bool = False
     #: Worth another try after a wait.
     retry: bool = False
+    #: Says nothing of the push: Apple takes no new provider token of the team for a while.
+    team: bool = False
 
 
 _TOKEN = Reason(delete_token=True)
@@ -37,8 +40,9 @@ REASONS: dict[str, Reason] = {
     "BadDeviceToken": _TOKEN,
     "Unregistered": _TOKEN,
     "ExpiredToken": _TOKEN,
-    "TopicDisallowed": _TOKEN,
-    "DeviceTokenNotForTopic": _TOKEN,
+    # "Pushing to this topic is not allowed": of the sender's set-up, not of the token
+    "TopicDisallowed": _FINAL,
+    "DeviceTokenNotForTopic": Reason(delete_token=True, of_own_topic=True),
     "BadCertificate": _CREDENTIALS,
     "BadCertificateEnvironment": _CREDENTIALS,
     "Forbidden": _CREDENTIALS,
@@ -50,7 +54,7 @@ REASONS: dict[str, Reason] = {
     # How the wire spells the one above.
     "BadEnvironmentKeyInToken": _CREDENTIALS,
     "TooManyRequests": _RETRY,
-    "TooManyProviderTokenUpdates": _FINAL,
+    "TooManyProviderTokenUpdates": Reason(team=True),
     "InternalServerError": _RETRY,
     "ServiceUnavailable": _RETRY,
     "Shutdown": _RETRY,
@@ -78,12 +82,13 @@ _BY_STATUS = {
     403: "Forbidden",
     404: "BadPath",
     405: "MethodNotAllowed",
-    410: "Unregistered",
     413: "PayloadTooLarge",
     429: "TooManyRequests",
     500: "InternalServerError",
     503: "ServiceUnavailable",
 }
+#: Without a reason these are a proxy's words, not Apple's.
+_OF_A_PROXY = (403, 404, 410)
 #: What a proxy on the way answers when it cannot reach Apple.
 _GATEWAY_ERRORS = (502, 504)
 _CAMEL = re.compile(r"(?<!^)(?=[A-Z])")
@@ -103,23 +108,28 @@ def key_of(reason: str) -> str:
     return _CAMEL.sub("-", reason).lower() if reason in REASONS else UNEXPECTED
 
 
-def read_answer(status: int, body: bytes) -> Answer:
-    """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide."""
+def read_answer(status: int, body: bytes, *, own_topic: bool = True) -> Answer:
+    """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide.
+
+    A token is dead only where Apple's own body says so: a page of a proxy says nothing of it, whatever its status.
+    """
     if status == 200:
         return Answer(DELIVERED, _FINAL)
     facts = _facts(body)
     reason = facts.get("reason")
+    given = isinstance(reason, str) and bool(reason)
     if not isinstance(reason, str) or not reason:
         reason = _BY_STATUS.get(status, f"HTTP {status}")
-    meaning = REASONS.get(reason, _RETRY if status in _GATEWAY_ERRORS or status in (500, 503) else _FINAL)
+    unknown = _RETRY if status in _GATEWAY_ERRORS or status in (429, 500, 503) else _FINAL
+    meaning = REASONS.get(reason, unknown) if given else unknown
     timestamp = facts.get("timestamp")
     outcome = Outcome(
-        Kind.FAILED if meaning.retry else Kind.REJECTED,
+        Kind.FAILED if meaning.retry or meaning.team or (status in _OF_A_PROXY and not given) else Kind.REJECTED,
         status=status,
         reason=reason,
         key=key_of(reason),
         description=reason,
-        delete_token=meaning.delete_token,
+        delete_token=meaning.delete_token and (own_topic or not meaning.of_own_topic),
         unregistered_at_ms=timestamp if status == 410 and type(timestamp) is int else 0,
     )
     return Answer(outcome, meaning)

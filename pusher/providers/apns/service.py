@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import gevent
 from gevent.queue import SimpleQueue
 
 from pusher.errors import CredentialError
@@ -18,11 +19,12 @@ from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
-from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Retry
+from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Resend, Retry
 from pusher.providers.proxy import Proxy
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
 from pusher.push.outcome import Outcome
+from pusher.push.retry import RetryPolicy, parse_date
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -33,6 +35,9 @@ PRODUCTION_HOST = "api.push.apple.com"
 SANDBOX_HOST = "api.sandbox.push.apple.com"
 #: More kinds of requests than an app has; a producer that invents topics must not fill the memory.
 _MAX_KINDS = 64
+_SHORTEST_HOLD_S, _LONGEST_HOLD_S = 10.0, 60.0
+#: A token that is dated so wrongly is refused by Apple sooner or later.
+_CLOCK_FAULT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,32 @@ class ApnsSettings:
     max_in_flight: int = 300
     request_timeout_s: float = 60.0
     policy: Policy = field(default_factory=Policy)
+    #: For what Apple's outages put off; None: the lane's.
+    outage: RetryPolicy | None = None
     proxy: Proxy | None = None
+
+
+class TeamHold:
+    """While Apple takes no new provider token of the team: from 10 s on, doubling up to a minute."""
+
+    def __init__(self) -> None:
+        #: Seconds of the present hold, or of the last one that no accepted push has followed; 0.0: none.
+        self.wait_s = 0.0
+        #: Its end (monotonic).
+        self.until = 0.0
+        self._began = 0.0
+
+    def begin(self, sent_at: float, now: float) -> bool:
+        """An answer asks for it; false for one to what was sent before the present hold began."""
+        if sent_at < self._began:
+            return False
+        self.wait_s = min(max(2 * self.wait_s, _SHORTEST_HOLD_S), _LONGEST_HOLD_S)
+        self._began, self.until = now, now + self.wait_s
+        return True
+
+    def ended(self) -> None:
+        """A push was accepted."""
+        self.wait_s = self.until = 0.0
 
 
 class ApnsService:
@@ -59,11 +89,14 @@ class ApnsService:
         self._changed_at = 0.0
         self._token = ""
         self._fields: dict[Kind, Fields] = {}
+        self._team_hold = TeamHold()
         self._dispatcher = Dispatcher(
             lane,
             lambda answers: self._new_pool(answers, self._tls, lane.settings.app, settings.connections),
             self._exchange,
             self._judge,
+            ready=self._may_send,
+            outage=settings.outage,
         )
         self._pool = self._dispatcher.pool
 
@@ -102,6 +135,8 @@ class ApnsService:
 
     def health(self) -> Health:
         """Whether pushes can be sent now."""
+        if self._team_hold.until > time.monotonic():
+            return Health(False, "Apple takes no new provider token of the team (TooManyProviderTokenUpdates)")
         return self._dispatcher.health()
 
     def condition(self) -> Condition:
@@ -192,25 +227,65 @@ class ApnsService:
     def _judge(self, exchange: Exchange) -> Judgement:
         """What an answer means: 200 is success and nothing else."""
         if exchange.status == 200:
-            if self._rotation.on_trial:
+            if self._rotation.on_trial or self._team_hold.wait_s:
                 self._prove(exchange)
+                self._team_hold.ended()
             return ACCEPTED
-        outcome, meaning = read_answer(exchange.status, exchange.body_in)
-        if not meaning.credentials:
-            self._prove(exchange)
-            return Judgement(Retry(outcome) if meaning.retry else Finish(outcome), Proof.GOOD)
+        push: ApnsPush = exchange.subject
+        outcome, meaning = read_answer(exchange.status, exchange.body_in, own_topic=push.kind.own_topic)
+        if meaning.team:
+            return self._put_off_for_team(exchange)
+        if meaning.credentials:
+            return self._refused(exchange, push.kind, outcome)
+        self._prove(exchange)
+        if not meaning.retry:
+            return Judgement(Finish(outcome), Proof.GOOD)
+        limited = outcome.reason == "TooManyRequests"
+        return Judgement(Retry(outcome, policy=None if limited else self._settings.outage), Proof.GOOD)
+
+    def _put_off_for_team(self, exchange: Exchange) -> Judgement:
+        """Apple takes no new provider token of the team: that says nothing of the push, which waits and goes again.
+
+        The connection is unusable meanwhile (Apple staff, developer forum, threads 675879 and 702056).
+        """
+        now = time.monotonic()
+        if self._team_hold.begin(exchange.sent_at, now):
+            _seldom.warning(
+                (self.lane.settings.app, "team"),
+                "Apple takes no new provider token of the team for now: the app waits; share one key in one process",
+                game=self.lane.settings.app,
+                next_attempt_s=round(self._team_hold.wait_s),
+            )
+            self._pool.replace("Apple takes no new provider token of the team", opened_before=now)
+        return Judgement(Resend(max(0.1, self._team_hold.until - now)))
+
+    def _may_send(self, timeout_s: float) -> bool:
+        left_s = self._team_hold.until - time.monotonic()
+        if left_s > 0:
+            gevent.sleep(min(left_s, timeout_s))
+        return left_s <= 0
+
+    def _refused(self, exchange: Exchange, kind: Kind, outcome: Outcome) -> Judgement:
+        """Credentials, topic and push type do not go together, in Apple's eyes.
+
+        It counts for what it was sent for: a topic or type that the message chose holds nobody else's pushes.
+        """
         if self._superseded(exchange) or self._went_back(outcome):
             # it was not processed, and others may be taken
             return AGAIN
         if self._is_outdated(outcome) and self._newer_token(exchange):
             return Judgement(Retry(outcome, wait_s=0.0))
+        topic, push_type = kind.topic.decode(), kind.push_type.decode()
         _seldom.error(
-            self.lane.settings.app,
-            "Apple refuses the app's credentials: check key, key id, team id, topic and environment (-p)",
+            (self.lane.settings.app, topic, push_type, outcome.reason),
+            "Apple refuses the app's credentials for a topic and push type: check key, key id, team id, topic and "
+            f"environment (-p){_clock_fault(exchange)}",
             game=self.lane.settings.app,
             reason=outcome.reason,
+            topic=topic,
+            push_type=push_type,
         )
-        return Judgement(Finish(outcome), Proof.REFUSED)
+        return Judgement(Finish(outcome), Proof.REFUSED if kind.own_topic and kind.own_type else Proof.NONE)
 
     def _is_outdated(self, outcome: Outcome) -> bool:
         """A token that a wrong clock has dated may be too old for Apple, or of the future."""
@@ -242,3 +317,13 @@ def _fields(kind: Kind, token: str) -> Fields:
 
 def _bearer(token: str) -> bytes:
     return b"bearer " + token.encode() if token else b""
+
+
+def _clock_fault(exchange: Exchange) -> str:
+    """What the answer's date says of our clock, where that may be the cause."""
+    dated = exchange.header(b"date")
+    apples_s = parse_date(dated.decode("ascii", "replace")) if dated else None
+    if apples_s is None or abs(time.time() - apples_s) < _CLOCK_FAULT_S:
+        return ""
+    behind = "behind" if time.time() < apples_s else "ahead of"
+    return f"; this machine's clock is {abs(time.time() - apples_s) / 60:.0f} minutes {behind} Apple's"

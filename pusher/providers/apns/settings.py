@@ -70,8 +70,14 @@ RETRY_MAX_ATTEMPTS = Setting(
     "apns.retry.maxAttempts",
     Int(1, unit="sends"),
     3,
-    "Sends of a push in all, the first included.",
+    "Sends of a push that Apple answers with 429 TooManyRequests, the first included.",
     aliases=("apns.retry.maxRetryAttempts",),
+)
+RETRY_MAX_ELAPSED = Setting(
+    "apns.retry.maxElapsed",
+    Duration("s"),
+    3_600.0,
+    "After 500, 503, a time-out or a lost connection: no retry later than this after the first send.",
 )
 
 #: Keys of earlier files that have no meaning here.
