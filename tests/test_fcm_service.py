@@ -338,6 +338,28 @@ def test_a_project_whose_quota_is_used_up_stops_and_goes_on_when_it_is_filled(si
     assert quota["refused"] <= 2 * 20 + 2
 
 
+def test_refused_pushes_go_first_when_their_partition_waits_for_them(simulate: Simulate) -> None:
+    """Without Retry-After they would wait for a minute: here their partition may not be read further."""
+    simulator = simulate(quota="50/1", latency_ms=5)
+    with Bed(simulator, RetryPolicy(0.01, 5, max_wait_s=3_600), max_in_flight=10) as bed:
+        bed.lane.settings = replace(bed.lane.settings, patience=60)
+        bed.submit(55)
+        wait_until(lambda: bed.lane.retries.aside, "none was refused")
+        bed.submit(100)
+        wait_until(lambda: bed.tracker.low >= 55, lambda: f"they wait: {bed.lane.totals}")
+
+
+def test_refused_pushes_wait_for_a_minute_while_nothing_waits_for_them(simulate: Simulate) -> None:
+    simulator = simulate("429 QUOTA_EXCEEDED,times=1")
+    with Bed(simulator, RetryPolicy(0.01, 5, max_wait_s=3_600)) as bed:
+        bed.submit()
+        assert bed.next_retry_s() > 50
+        bed.submit(20)
+        wait_until(lambda: len(simulator.received) == 21, "the others do not go")
+        wait_until(lambda: bed.lane.in_hand == 1, "the others are not answered")
+        assert bed.next_retry_s() > 50
+
+
 def test_apps_of_a_project_stop_together(simulate: Simulate) -> None:
     simulator = simulate(quota="0/3600")
     pace = Pace(0, time.monotonic())

@@ -73,3 +73,17 @@ def test_drain_takes_out_what_is_not_kept() -> None:
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     assert parse_retry_after(text, datetime(2027, 1, 1, tzinfo=UTC).timestamp()) == seconds
+
+
+def test_what_waits_aside_is_counted_and_may_be_brought_forward() -> None:
+    queue: RetryQueue[str] = RetryQueue()
+    queue.push(10.0, "ordinary")
+    queue.push(60.0, "held up", aside=True)
+    queue.push(61.0, "patient", aside=True)
+    queue.push(3.0, "sooner", aside=True)
+    assert (len(queue), queue.aside) == (4, 3)
+    queue.bring_forward(5.0, lambda item: item in ("held up", "sooner", "ordinary"), aside_alone=True)
+    assert queue.pop_due(5.0, 10) == ["sooner", "held up"]
+    assert (len(queue), queue.aside) == (2, 1)
+    assert queue.drain(lambda due, _: due < 20.0) == ["patient"]
+    assert (len(queue), queue.aside) == (1, 0)

@@ -107,6 +107,7 @@ class OpenLane:
             hostname=self.hostname,
             retry=retry,
             high_water=high_water,
+            patience=self.config[settings.QUEUE.max_uncommitted] // 2,
             feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
         )
         return Lane(lane, parse, make_feedback, self.feedbacks(), self.stats)

@@ -66,6 +66,8 @@ class LaneSettings:
     retry: RetryPolicy
     #: Pushes in the inbox and in the retry queue above which the app's partitions are paused.
     high_water: int = 2_000
+    #: Offsets that a partition may be read ahead of a push that waits aside.
+    patience: int = 5_000
     #: Publish the outcomes of delivered pushes too.
     feedback_successes: bool = True
 
@@ -191,6 +193,12 @@ class Lane(Generic[P]):
                     self._queue_latency.observe(max(0, now_ms - push.timestamp_ms))
                 self.totals.sent += 1
                 self._sent_counter(push.tracker.key.topic).add()
+
+    def bring_forward(self) -> None:
+        """Pushes that wait aside are due now where their partition was read far ahead of them, and would soon stop."""
+        patience = self.settings.patience
+        if self.retries.aside:
+            self.retries.bring_forward(self._clock(), lambda push: push.tracker.span > patience, aside_alone=True)
 
     # --- back from providers ------------------------------------------------------------------------------------------
     def resend(self, push: P, wait_s: float = 0.0) -> None:

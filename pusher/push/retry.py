@@ -91,10 +91,12 @@ class RetryQueue(Generic[T]):
         """When the first item is due; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
-    def bring_forward(self, due: float, chosen: Callable[[T], bool]) -> None:
-        """What is chosen is due at ``due`` at the latest."""
+    def bring_forward(self, due: float, chosen: Callable[[T], bool], *, aside_alone: bool = False) -> None:
+        """What is chosen is due at ``due`` at the latest; with ``aside_alone`` only what waits aside is asked about."""
         self._heap = [
-            (min(at, due), order, item, aside) if chosen(item) else (at, order, item, aside)
+            (min(at, due), order, item, aside)
+            if (aside or not aside_alone) and chosen(item)
+            else (at, order, item, aside)
             for at, order, item, aside in self._heap
         ]
         heapq.heapify(self._heap)

@@ -15,8 +15,6 @@ from tests.faults.runs import kafka, timed
 from tests.kafka_admin import shares
 
 LIMIT, WINDOW_S = 15_000, 15
-#: A push that is refused without Retry-After waits for up to 90 s, and a partition may be 10,000 pushes ahead of it.
-PARTITIONS = 15
 USED, REFUSED = 0.85, 0.10
 
 
@@ -25,7 +23,7 @@ def quota(directory: Path, seed: int, *, daemons: int, tells: bool, pushes: int 
     with kafka(directory) as server, FcmDriver(directory, server.brokers) as driver:
         terms = f"{LIMIT}/{WINDOW_S}" + ",retry-after" * tells
         provider = driver.simulator("--seed", str(seed), "--latency-ms", "20", "--quota", terms)
-        driver.create_topics(TOPIC, partitions=PARTITIONS)
+        driver.create_topics(TOPIC)
         settings = driver.settings(provider.port, provider.ca_file)
         settings["gcm"]["fcm"] |= {"maxRate": 600_000}
         crowd = [driver.daemon(settings) for _ in range(daemons)]

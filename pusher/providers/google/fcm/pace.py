@@ -50,6 +50,8 @@ class Pace:
         self._accepted_at = now
         #: Whether a push has failed since one was accepted.
         self._failing = False
+        #: How often the quota was filled again after probes had been refused or were waited for.
+        self.fills = 0
         self._filled_at: float | None = None
         self._accepted = 0
         self._quota: float | None = None
@@ -123,6 +125,7 @@ class Pace:
     def _filled(self, now: float) -> None:
         """A push went through again."""
         if self._probed:
+            self.fills += 1
             if self._filled_at is not None:
                 self._quota = self._accepted / (now - self._filled_at)
             self._filled_at, self._accepted = now, 0

@@ -72,6 +72,7 @@ class FcmService:
         self._settings, self._clock = settings, clock
         self._rotation = Rotation(account)
         self._path, self._pace = account.path, account.pace
+        self._fills = 0
         self._fields = _fields("")
         self._token = ""
         #: For a 429 that does not say how long to wait.
@@ -92,7 +93,7 @@ class FcmService:
             self._exchange,
             self._judge,
             ready=self._has_token,
-            pacer=lambda: self._pace,
+            pacer=self._pacer,
         )
         self._pool = self._dispatcher.pool
 
@@ -174,6 +175,13 @@ class FcmService:
 
     def _has_token(self, timeout_s: float) -> bool:
         return bool(self._access_token.wait(timeout_s))
+
+    def _pacer(self) -> Pace:
+        """When the quota has been filled, those that were refused go first where their partition waits for them."""
+        if self._fills != self._pace.fills:
+            self._fills = self._pace.fills
+            self.lane.bring_forward()
+        return self._pace
 
     def _exchange(self, push: FcmPush) -> Exchange:
         token = self._access_token.current()
