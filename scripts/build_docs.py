@@ -23,6 +23,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Apps and credentials", ("apns.apps", "apns.certs", "gcm.apps", "gcm.certs", "gcm.firebaseCredentials")),
     ("Apple", ("apns",)),
     ("Google", ("gcm",)),
+    ("Connections to Kafka", ("kafka",)),
     ("What the senders consume", ("queue",)),
     ("Feedbacks", ("feedback",)),
     ("Feedback listener", ("feedbackListeners",)),

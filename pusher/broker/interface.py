@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pusher.broker.offsets import Assignment, TopicPartition, Tracker
+from pusher.broker.offsets import Assignment, Commit, TopicPartition, Tracker
+from pusher.config import Config
+from pusher.config.settings import QueueSettings
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import logger
 
@@ -185,3 +187,34 @@ class Reader(Protocol):
 def log_failure(error: BaseException) -> None:
     """What a command does that has no owner of greenlets."""
     log.error("what followed the storing of a record failed", error=repr(error))
+
+
+class Broker(Protocol):
+    """Kafka or the embedded broker, for one role: where it is, and as whom it is used. ``str`` names it for people."""
+
+    def source(self, queue: QueueSettings, wanted: Wanted) -> Source:
+        """A member of the consumer group that ``queue`` names. Does not wait for the broker."""
+        ...
+
+    def publisher(self, failed: Failed = log_failure) -> Publisher:
+        """Does not wait for the broker. ``failed``: see there."""
+        ...
+
+    def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
+        """Reads from a place, up to another one if it is given. Does not wait for the broker."""
+        ...
+
+    def committed(self, group: str, topic: str) -> dict[int, Commit]:
+        """What a group has committed in a topic, by partition; asks without joining it. Waits up to some seconds.
+
+        Raises ``OSError`` with one line.
+        """
+        ...
+
+    def check(self) -> str:
+        """Says that the broker can be used; raises ``OSError`` with one line when it cannot. May wait some seconds."""
+        ...
+
+    def reload(self, config: Config) -> bool:
+        """Lets new connections use the present credentials; whether their settings changed. Raises ``StartError``."""
+        ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from pusher.broker.connect import check_broker
+from pusher.broker import connect
 from pusher.config import Config, settings
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
@@ -35,18 +35,17 @@ def run_checks(checks: list[Check]) -> int:
 
 
 def _broker_checks(config: Config) -> Iterator[Check]:
-    yield settings.QUEUE.brokers.key, lambda: check_broker(config[settings.QUEUE.brokers])
+    yield settings.QUEUE.brokers.key, lambda: connect.broker(config, settings.QUEUE.at).check()
     if config[settings.FEEDBACK_REPORTERS]:
-        yield settings.FEEDBACK_BROKERS.key, lambda: check_broker(config[settings.FEEDBACK_BROKERS])
+        yield settings.FEEDBACK_BROKERS.key, lambda: connect.broker(config, settings.FEEDBACK_AT).check()
 
 
 def check_listener(config: Config) -> int:
     """One line a check, exit code 0 or 2. May wait some seconds."""
     let_others_run()
-    brokers = settings.LISTENER_QUEUE.brokers
     return run_checks(
         [
-            (brokers.key, lambda: check_broker(config[brokers])),
+            (settings.LISTENER_QUEUE.brokers.key, lambda: connect.broker(config, settings.LISTENER_QUEUE.at).check()),
             ("PostgreSQL", lambda: _check_database(config)),
         ]
     )

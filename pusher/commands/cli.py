@@ -246,7 +246,12 @@ def _print_no_more() -> None:
 def _configure(args: argparse.Namespace, flags: Sequence[str]) -> Config:
     """Reads the settings and sets logging up by them."""
     found = config.load(args.config, os.environ, flags, production=args.production)
-    logging_setup.setup("debug" if args.debug else found[settings.LOG_LEVEL], as_json=args.json)
+    found.command = args.command
+    logging_setup.setup(
+        "debug" if args.debug else found[settings.LOG_LEVEL],
+        as_json=args.json,
+        one_shot=not args.row.stays or args.check,
+    )
     for warning in found.warnings:
         logging_setup.logger(__name__).warning(warning)
     return found

@@ -16,8 +16,8 @@ import gevent
 from gevent.os import tp_read
 from tqdm import tqdm
 
-from pusher.broker.connect import open_publisher, open_reader
-from pusher.broker.interface import Reader, Record
+from pusher.broker import connect
+from pusher.broker.interface import Broker, Reader, Record
 from pusher.commands.load import Load, Stuck
 from pusher.config import Config, settings
 from pusher.errors import StartError
@@ -48,7 +48,7 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
     """Puts each line that is not blank into the topic, its bytes as they are. 0 when all are stored."""
     with (
         _open_input(args.file) as source,
-        closing(open_publisher(config, _brokers(args, config))) as publisher,
+        closing(_broker(args, config).publisher()) as publisher,
         quiet_interrupt(),
     ):
         tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
@@ -65,7 +65,7 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
 
 def run_tail(args: argparse.Namespace, config: Config) -> int:
     """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
-    reader = open_reader(_brokers(args, config), args.topic, "earliest" if args.from_start else "latest")
+    reader = _broker(args, config).reader(args.topic, "earliest" if args.from_start else "latest")
     with closing(reader), suppress(KeyboardInterrupt), quiet_interrupt():
         left: int | None = args.number
         while left is None or left > 0:
@@ -123,10 +123,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _brokers(args: argparse.Namespace, config: Config) -> str:
+def _broker(args: argparse.Namespace, config: Config) -> Broker:
     """Where a topic lives: outcomes may go to another broker than the one that requests come from."""
-    setting = settings.FEEDBACK_BROKERS if args.topic.endswith(topics.FEEDBACKS) else settings.QUEUE.brokers
-    return args.brokers or config[setting]
+    at = settings.FEEDBACK_AT if args.topic.endswith(topics.FEEDBACKS) else settings.QUEUE.at
+    return connect.broker(config, at, args.brokers or "")
 
 
 def _open_input(name: str) -> IO[bytes]:

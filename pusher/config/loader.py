@@ -59,6 +59,8 @@ class Config:
         self.path = path
         #: Whether the providers' production addresses are meant.
         self.production = production
+        #: The command that it was read for; "" for none.
+        self.command = ""
         #: Reads all sources again; raises ConfigError. The file may have changed since.
         self.again: Callable[[], Config] = lambda: self
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pusher.config import doors
+from pusher.config.kafka import COMMON, BrokerSettings, KafkaSettings, kafka_settings
 from pusher.config.schema import (
     Bool,
     Brokers,
@@ -72,6 +73,10 @@ SQLITE_RETENTION = Setting(
     "How long the embedded broker keeps records; those that a group has not finished are never removed.",
 )
 
+# --- connections to Kafka
+
+KAFKA = kafka_settings(COMMON)
+
 # --- each provider
 
 
@@ -115,6 +120,12 @@ class QueueSettings:
     max_uncommitted: Setting[int]
     metadata_refresh: Setting[float]
     channel_size: Setting[str]
+    kafka: KafkaSettings
+
+    @property
+    def at(self) -> BrokerSettings:
+        """Where it consumes."""
+        return BrokerSettings(self.brokers, self.kafka)
 
 
 def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
@@ -160,6 +171,7 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             f"{prefix}.metadataRefresh", Duration("s", minimum_s=0.001), 30.0, "How often new topics are looked for."
         ),
         channel_size=unused(f"{prefix}.channelSize"),
+        kafka=kafka_settings(f"{prefix}.kafka"),
     )
 
 
@@ -200,6 +212,9 @@ FEEDBACK_COMPRESSION = Setting(
     "none",
     "Compression of feedbacks; none costs the least CPU time.",
 )
+
+#: Where feedbacks are published.
+FEEDBACK_AT = BrokerSettings(FEEDBACK_BROKERS, kafka_settings("feedback.kafka"))
 
 # --- stats
 
@@ -339,4 +354,9 @@ def _settings_in(module: Mapping[str, object]) -> Iterator[Setting[Any]]:
         if isinstance(value, Setting):
             yield value
         elif isinstance(value, QueueSettings):
-            yield from vars(value).values()
+            yield from (setting for setting in vars(value).values() if isinstance(setting, Setting))
+            yield from value.kafka.all()
+        elif isinstance(value, BrokerSettings):
+            yield from value.kafka.all()
+        elif isinstance(value, KafkaSettings):
+            yield from value.all()

@@ -1,12 +1,13 @@
-"""The publishers of a process: one for each broker's address, since several kinds of records may go to one broker."""
+"""The publishers of a process: one for each broker, since several kinds of records may go to one."""
 
 from __future__ import annotations
 
 import time
 
-from pusher.broker.connect import open_publisher
-from pusher.broker.interface import Failed, Publisher
+from pusher.broker import connect
+from pusher.broker.interface import Broker, Failed, Publisher
 from pusher.config import Config
+from pusher.config.kafka import BrokerSettings
 from pusher.telemetry.health import Health
 
 
@@ -15,13 +16,22 @@ class Publishers:
 
     def __init__(self, config: Config, failed: Failed) -> None:
         self._config, self._failed = config, failed
+        self._brokers: dict[BrokerSettings, Broker] = {}
         self._opened: dict[str, Publisher] = {}
 
-    def at(self, address: str) -> Publisher:
-        """The publisher of a broker. Does not wait for it."""
-        if address not in self._opened:
-            self._opened[address] = open_publisher(self._config, address, self._failed)
-        return self._opened[address]
+    def at(self, at: BrokerSettings) -> Publisher:
+        """The publisher of a role's broker. Does not wait for it."""
+        if at not in self._brokers:
+            self._brokers[at] = connect.broker(self._config, at)
+        name = str(self._brokers[at])
+        if name not in self._opened:
+            self._opened[name] = self._brokers[at].publisher(self._failed)
+        return self._opened[name]
+
+    def reload(self, config: Config) -> bool:
+        """Lets new connections use the present credentials; whether any changed. Raises ``StartError``."""
+        changed = {broker.reload(config) for broker in self._brokers.values()}
+        return True in changed
 
     @property
     def full(self) -> bool:

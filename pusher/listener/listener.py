@@ -19,7 +19,7 @@ from functools import partial
 
 import gevent
 
-from pusher.broker.connect import open_source
+from pusher.broker import connect
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
 from pusher.config import Config, settings
@@ -59,9 +59,10 @@ class Listener:
         self._config = config
         self._hostname = socket.gethostname()
         self._apps = all_apps(config)
-        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], _nothing_to_reload)
+        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
+        self._broker = connect.broker(config, settings.LISTENER_QUEUE.at)
         self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
         self._archive = archive_of(config)
         self._names: dict[str, TopicName | None] = {}
@@ -78,7 +79,7 @@ class Listener:
         """Listens until it is stopped; returns the exit code. Raises ``StartError`` without the database."""
         if self._config[settings.LISTENER_DELETES]:
             prepare(self._database, self._config, self._archive)
-        source = open_source(self._config, settings.LISTENER_QUEUE, self._wanted)
+        source = self._broker.source(settings.LISTENER_QUEUE, self._wanted)
         self._consuming = Consuming(
             source, self.submit, self._is_full, self._config[settings.LISTENER_QUEUE.commit_interval]
         )
@@ -96,6 +97,16 @@ class Listener:
             archive=self._config[settings.ARCHIVE_TABLE] or "none",
         )
         return self._daemon.run(self._stop_order())
+
+    def reload(self) -> None:
+        """Reads the configuration again; new connections to the brokers use their present credentials."""
+        try:
+            newest = self._config.again()
+            changed = [self._broker.reload(newest), self._publishers.reload(newest)]
+        except StartError as error:
+            log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+        else:
+            log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
 
     # --- feedbacks ----------------------------------------------------------------------------------------------------
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
@@ -168,7 +179,7 @@ class Listener:
     def _held_publisher(self) -> Publisher | None:
         if self._config[settings.GUARD_ACTION] == "drop":
             return None
-        return self._publishers.at(self._config[settings.LISTENER_QUEUE.brokers])
+        return self._publishers.at(settings.LISTENER_QUEUE.at)
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def unready(self) -> list[str]:
@@ -286,10 +297,6 @@ def _guard_of(config: Config) -> Guard | None:
             maximum=config[settings.GUARD_MAXIMUM],
         )
     )
-
-
-def _nothing_to_reload() -> None:
-    log.info("nothing to reload: the listener reads its settings at the start only")
 
 
 def run_listener(config: Config) -> int:

@@ -14,7 +14,7 @@ from functools import partial
 import gevent
 from gevent.pool import Group
 
-from pusher.broker.connect import open_source
+from pusher.broker import connect
 from pusher.broker.interface import Publisher
 from pusher.config import Config, settings
 from pusher.daemon import readings
@@ -54,6 +54,7 @@ class Sender:
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
+        self._broker = connect.broker(config, settings.QUEUE.at)
         self._pipeline = Pipeline(
             platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
         )
@@ -73,7 +74,7 @@ class Sender:
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
-        source = open_source(self._config, settings.QUEUE, self._pipeline.wanted)
+        source = self._broker.source(settings.QUEUE, self._pipeline.wanted)
         self._consuming = Consuming(
             source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
         )
@@ -92,12 +93,12 @@ class Sender:
 
     # --- start --------------------------------------------------------------------------------------------------------
     def _invalid_publisher(self) -> Publisher:
-        return self._publishers.at(self._config[settings.QUEUE.brokers])
+        return self._publishers.at(settings.QUEUE.at)
 
     def _feedback_publisher(self) -> Publisher | None:
         if not self._config[settings.FEEDBACK_REPORTERS]:
             return None
-        return self._publishers.at(self._config[settings.FEEDBACK_BROKERS])
+        return self._publishers.at(settings.FEEDBACK_AT)
 
     def _set_up_side_by_side(self, apps: Iterable[str]) -> None:
         """Each app in a greenlet of its own: none waits for another's provider. Does not wait."""
@@ -223,6 +224,7 @@ class Sender:
         except StartError as error:
             log.error("the configuration cannot be read, the old credentials stay in use", error=str(error))
             return
+        self._reload_brokers()
         for app, service in self.services.items():
             try:
                 changed = self._provider.reload(service, self._newest, app)
@@ -231,6 +233,14 @@ class Sender:
             else:
                 log.info("new credentials in use" if changed else "the credentials are the same", game=app)
         self._set_up_at = 0.0
+
+    def _reload_brokers(self) -> None:
+        try:
+            changed = [self._broker.reload(self._newest), self._publishers.reload(self._newest)]
+        except StartError as error:
+            log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+        else:
+            log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
 
     # --- stop ---------------------------------------------------------------------------------------------------------
     def _stop_order(self) -> Sequence[Step]:

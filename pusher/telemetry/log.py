@@ -189,9 +189,10 @@ class _Handler(logging.Handler):
         return self._line(record)
 
 
-def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None) -> None:
+def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None, one_shot: bool = False) -> None:
     """Sends all logging of the process to stderr, or to a stream: that of libraries, Python's warnings, and exceptions
-    that nobody caught. May be called again.
+    that nobody caught. May be called again. ``one_shot``: a command that prints its own result, beside which lines of
+    Kafka's client are noise unless the level is debug.
     """
     handler = logging.StreamHandler(stream) if stream is not None else _Handler()
     handler.setFormatter(_Json() if as_json else _Text())
@@ -205,6 +206,8 @@ def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None) ->
     root.setLevel(number)
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(logging.INFO if number <= logging.DEBUG else max(number, logging.WARNING))
+    if one_shot and number > logging.DEBUG:
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     _catch_the_rest()
 
@@ -258,7 +261,10 @@ def _tame(seldom: Seldom) -> Callable[[logging.LogRecord], bool]:
         if str(record.msg).startswith(_NO_FAULT):
             record.levelno = logging.DEBUG
             return logging.getLogger().isEnabledFor(logging.DEBUG)
-        left_out = seldom.turn((record.name, record.msg))
+        if record.name.startswith("kafka.net") and not logging.getLogger().isEnabledFor(logging.DEBUG):
+            record.exc_info = None  # of the network, where the error itself says all
+        # By the place in its code: some of its messages differ each time.
+        left_out = seldom.turn((record.name, record.lineno), record.getMessage())
         if left_out:
             record.fields = left_out
         return left_out is not None

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from pusher.broker import connect
+from pusher.broker import connect, interface
 from pusher.broker.interface import (
     Delivery,
     Failed,
@@ -28,9 +28,16 @@ from pusher.broker.offsets import Commit, TopicPartition
 from pusher.broker.sqlite import SqlitePublisher, SqliteSource
 from pusher.broker.sqlite.store import Store, file_of
 from pusher.broker.sqlite.topic_log import create_topic as create_sqlite_topic
+from pusher.config import settings
+from pusher.config.loader import parse
 from tests.kafka_admin import create_topic
 
 DEADLINE_S = 60.0
+
+
+def broker_at(address: str) -> interface.Broker:
+    """A broker with the default settings."""
+    return connect.broker(parse(""), settings.QUEUE.at, address)
 
 
 def everything(_topic: str) -> bool:
@@ -168,10 +175,10 @@ class Desk:
         return self._stack.enter_context(closing(opened))
 
     def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
-        return self._stack.enter_context(closing(connect.open_reader(self.broker.address, topic, start, end)))
+        return self._stack.enter_context(closing(broker_at(self.broker.address).reader(topic, start, end)))
 
     def committed(self, group: str, topic: str) -> dict[int, Commit]:
-        return connect.committed(self.broker.address, group, topic)
+        return broker_at(self.broker.address).committed(group, topic)
 
     def write(self, topic: str, *values: bytes) -> None:
         """Stores values; returns when all are stored."""

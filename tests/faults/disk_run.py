@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from pusher.broker.connect import committed, open_reader
+from tests.contract.brokers import broker_at
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import DELIVERED, Position
 from tests.faults.processes import PUSHER, ROOT, Daemon, wait_until
@@ -47,7 +47,7 @@ class EmbeddedDriver(Driver):
 
     def read(self, timeout_s: float = 0.1) -> None:
         """Feedbacks that have come since."""
-        self._feedbacks = self._feedbacks or open_reader(self.brokers, FEEDBACKS)
+        self._feedbacks = self._feedbacks or broker_at(self.brokers).reader(FEEDBACKS)
         try:
             for record in self._feedbacks.read(timeout_s):
                 self.ledger.fed_back(orjson.loads(record.value or b""))
@@ -58,7 +58,7 @@ class EmbeddedDriver(Driver):
 
     def all_committed(self) -> bool:
         """Whether the group has committed all that was produced."""
-        found = committed(self.brokers, self.group, TOPIC)
+        found = broker_at(self.brokers).committed(self.group, TOPIC)
         return all(found[partition].offset >= end for (_, partition), end in self.ledger.ends().items())
 
 

@@ -17,6 +17,7 @@ from kafka import KafkaProducer
 
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
+from pusher.broker.kafka.access import Access, Login
 from pusher.broker.kafka.client import Consumer, connection
 from tests.contract.brokers import everything, expect_stored, never, poll_until, receive, records, until, values
 from tests.integration.members import Member
@@ -343,7 +344,7 @@ def test_a_consumer_that_breaks_is_built_anew(kafka_brokers: str, parts: ExitSta
 
 
 def test_connections_are_tried_again_within_a_second() -> None:
-    consumer = Consumer(**connection(f"127.0.0.1:{free_port()}"))
+    consumer = Consumer(**connection(f"127.0.0.1:{free_port()}", Login(Access())))
     try:
         assert consumer._manager.config["reconnect_backoff_max_ms"] == 1000
     finally:
@@ -387,7 +388,7 @@ def test_a_header_whose_name_is_no_text_holds_up_nothing(
     kafka_brokers: str, parts: ExitStack, compression: str | None
 ) -> None:
     topic = new_topic(kafka_brokers)
-    producer = KafkaProducer(**connection(kafka_brokers), compression_type=compression, linger_ms=1000)
+    producer = KafkaProducer(**connection(kafka_brokers, Login(Access())), compression_type=compression, linger_ms=1000)
     for number in range(5):
         name = Octets("x") if number in (1, 3) else "trace"
         producer.send(topic, b"%d" % number, headers=[(name, b"v"), ("after", b"w")], partition=0)

@@ -15,8 +15,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from pusher.broker.connect import open_reader
-from tests.contract.brokers import Broker, KafkaBroker, SqliteBroker, expect_stored
+from tests.contract.brokers import Broker, KafkaBroker, SqliteBroker, broker_at, expect_stored
 from tests.integration.listening import (
     ROOT,
     Database,
@@ -336,7 +335,7 @@ def test_deletion_can_be_switched_off(place: Place, kafka_brokers: str) -> None:
 def held_values(place: Place, game: str, number: int) -> list[bytes]:
     """What the held topic of a game has, which are to be so many."""
     found: list[bytes] = []
-    with closing(open_reader(place.broker.address, f"push-{game}-apns-held")) as reader:
+    with closing(broker_at(place.broker.address).reader(f"push-{game}-apns-held")) as reader:
 
         def read() -> bool:
             found.extend(record.value or b"" for record in reader.read(1.0))

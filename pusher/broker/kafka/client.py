@@ -14,12 +14,15 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
+from pusher.broker.kafka.access import Login
 from pusher.broker.kafka.batches import bound_batches
+from pusher.broker.kafka.connections import Connections
 from pusher.broker.kafka.records import FetchedRecords, OpenBatch
 from pusher.broker.offsets import TopicPartition
 
@@ -27,14 +30,14 @@ from pusher.broker.offsets import TopicPartition
 _RECONNECT_MAX_MS = 1000
 
 
-def connection(brokers: str) -> dict[str, Any]:
+def connection(brokers: str, login: Login) -> dict[str, Any]:
     """Settings that every consumer and producer is made with.
 
     ``api_version`` is the newest that the library knows, so that constructors do not wait for a broker: an older broker
     is recognised when it is connected to, a newer one speaks this version too. ``proxy_url`` only chooses who makes the
     sockets: there is no proxy.
     """
-    return {
+    return login.settings | {
         "bootstrap_servers": [broker.strip() for broker in brokers.split(",")],
         "api_version": max(BROKER_API_VERSIONS),
         "reconnect_backoff_max_ms": _RECONNECT_MAX_MS,
@@ -43,7 +46,23 @@ def connection(brokers: str) -> dict[str, Any]:
     }
 
 
+def _read_to_the_end(transport: Any) -> None:
+    """Lets a transport hand on what came together with the end of the connection.
+
+    The library drops it: the answer that says why a login is refused, behind which brokers close at once.
+    """
+    receive = transport._sock_recv  # noqa: SLF001
+
+    def sock_recv(self: Any) -> tuple[bytes, Exception | None]:
+        received, error = receive(self)
+        return received, None if received else error  # the next turn meets the end again
+
+    transport._sock_recv = sock_recv  # noqa: SLF001
+
+
 bound_batches()
+_read_to_the_end(KafkaTCPTransport)
+_read_to_the_end(KafkaSSLTransport)
 
 __all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
 
@@ -108,6 +127,14 @@ Errors = Callable[[int], Exception] | None
 class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
     """A producer that tells the end of whole batches, and one that always closes."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.connections = Connections(self._sender._client._manager)  # noqa: SLF001
+
+    def use(self, settings: dict[str, Any]) -> None:
+        """Makes new connections with these settings; those there are go on."""
+        self.connections.use(settings)
+
     @property
     def cluster(self) -> Any:
         """Metadata of the cluster, of the topics that were asked for."""
@@ -153,6 +180,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.connections = Connections(self._manager)
         self._skipped: set[Partition] = set()
         self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped)
 
@@ -160,6 +188,18 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     def cluster(self) -> Any:
         """Metadata of the cluster, kept by the I/O greenlet."""
         return self._client.cluster
+
+    def use(self, settings: dict[str, Any]) -> None:
+        """Makes new connections with these settings; those there are go on."""
+        self.connections.use(settings)
+
+    def reach(self, node: int) -> None:
+        """Connects to a broker at the address that it advertises. Waits; raises KafkaError."""
+
+        async def connect() -> None:
+            await self._manager.get_connection(node)
+
+        self._net.run(connect)
 
     @property
     def joined(self) -> bool:

@@ -19,6 +19,7 @@ from gevent.event import Event
 from kafka import errors as kafka_errors
 
 from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTooLarge, TopicRefused, log_failure
+from pusher.broker.kafka.access import Access, Login
 from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
@@ -70,10 +71,12 @@ class KafkaPublisher:
         compression: str = "none",
         topic_wait_s: float = 10.0,
         failed: Failed = log_failure,
+        login: Login | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._failed_with = failed
         self._brokers, self._clock = brokers, clock
+        login = login or Login(Access())
         self._limit_bytes, self._topic_wait_s = buffer_kib * 1024, topic_wait_s
         #: Records that are neither stored nor refused.
         self.pending = 0
@@ -90,7 +93,7 @@ class KafkaPublisher:
         self._answers = _Answers()
         self._closed = False
         self._producer = Producer(
-            **connection(brokers),
+            **connection(brokers, login),
             kafka_client=CoalescingClient,
             acks="all",
             enable_idempotence=False,  # its fatal errors would end the producer; feedbacks are at least once anyway
@@ -99,6 +102,7 @@ class KafkaPublisher:
             compression_type=None if compression == "none" else compression,
             max_request_size=_MAX_REQUEST_BYTES,
         )
+        login.attach(self._producer)
         self._producer.cluster.add_listener(self._note_metadata)
         self._producer.cluster.request_update()
         self._greenlet = gevent.spawn(self._run)
@@ -139,11 +143,15 @@ class KafkaPublisher:
     def health(self) -> Health:
         """Not ready without a broker, or while records wait without an acknowledgement. Never waits."""
         if not self._producer.cluster.brokers():
-            return Health(ready=False, reason=f"no connection to Kafka at {self._brokers}")
+            why = self._producer.connections.trouble or f"no connection to Kafka at {self._brokers}"
+            return Health(ready=False, reason=why)
         silent_s = self._clock() - self._stored_at
         if self.pending and silent_s > _SLOW_S:
-            return Health(ready=False, reason=f"nothing stored for {silent_s:.0f} s: {self._error or 'no answer'}")
+            return Health(ready=False, reason=f"nothing stored for {silent_s:.0f} s: {self._why_silent()}")
         return Health(ready=True)
+
+    def _why_silent(self) -> str:
+        return self._producer.connections.trouble or self._error or "no answer"
 
     # --- ways of a record
 

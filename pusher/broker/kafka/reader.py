@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import gevent
 from kafka.errors import KafkaError
 
 from pusher.broker.interface import NoSuchTopic, Place, Record
+from pusher.broker.kafka.access import Access, Login
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.offsets import Commit, TopicPartition
 from pusher.telemetry.log import logger
@@ -36,6 +37,7 @@ class KafkaReader:
         *,
         answer_s: float = 10.0,
         group: str | None = None,
+        login: Login | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._brokers, self._topic, self._start, self._end = brokers, topic, start, end
@@ -45,12 +47,13 @@ class KafkaReader:
         self._begun = False
         #: Whether every partition was read up to its end.
         self.ended = False
+        login = login or Login(Access())
         self._consumer = Consumer(
-            **connection(brokers),
+            **connection(brokers, login),
+            **login.access.consumer_settings(),
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
         )
         self._consumer.watch_all_topics()
 
@@ -106,17 +109,27 @@ class KafkaReader:
         try:
             yield
         except KafkaError as error:
-            raise OSError(f"Kafka at {self._brokers}: {error}") from error
+            raise OSError(f"Kafka at {self._brokers}: {self._consumer.connections.trouble or error}") from error
 
     def wait_for_brokers(self) -> int:
         """How many brokers answer; raises ``OSError`` when none does in ``answer_s``."""
         cluster = self._consumer.cluster
         deadline = self._clock() + self._answer_s
         while not cluster.brokers():
-            if self._clock() > deadline:
-                raise OSError(f"no answer from Kafka at {self._brokers}")
+            trouble = self._consumer.connections.trouble
+            if self._consumer.connections.refused or self._clock() > deadline:
+                raise OSError(f"no answer from Kafka at {self._brokers}" + (f": {trouble}" if trouble else ""))
             gevent.sleep(_LOOK_S)
         return len(cluster.brokers())
+
+    def reach_brokers(self) -> int:
+        """How many brokers there are; raises ``OSError`` when one cannot be reached. Waits some seconds."""
+        self.wait_for_brokers()
+        brokers = self._consumer.cluster.brokers()
+        with self._plain_errors():
+            for broker in brokers:
+                self._consumer.reach(broker.node_id)
+        return len(brokers)
 
     def _find_partitions(self) -> list[Partition]:
         self.wait_for_brokers()
@@ -151,18 +164,3 @@ class KafkaReader:
         self._consumer.pause(partition)
         del self._ends[partition]
         self.ended = not self._ends
-
-
-def committed(brokers: str, group: str, topic: str) -> dict[int, Commit]:
-    """What a group has committed in a topic, by partition. Waits some seconds; raises ``OSError`` with one line."""
-    with closing(KafkaReader(brokers, topic, group=group)) as reader:
-        return reader.committed()
-
-
-def check(brokers: str) -> str:
-    """Says how many brokers answer; raises ``OSError`` when none does. Waits some seconds."""
-    reader = KafkaReader(brokers, "")
-    try:
-        return f"{reader.wait_for_brokers()} Kafka brokers answer"
-    finally:
-        reader.close()

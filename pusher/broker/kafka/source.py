@@ -18,6 +18,7 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from pusher.broker.interface import Delivery, IsFull, Record, Wanted
+from pusher.broker.kafka.access import Access, Login
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.kafka.share import ANSWER_MS, Share
 from pusher.broker.offsets import Assignment, TopicPartition
@@ -96,6 +97,7 @@ class KafkaSource:
         offset_reset: str = "latest",
         max_uncommitted: int = 10_000,
         metadata_refresh_s: float = 30.0,
+        login: Login | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.assignment = Assignment()
@@ -104,11 +106,11 @@ class KafkaSource:
         self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
         self._max_uncommitted = max_uncommitted
         self._clock = clock
-        self._settings = connection(brokers) | {
+        self._brokers, self._login = brokers, login or Login(Access())
+        self._settings = self._login.access.member_settings() | {
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
-            "isolation_level": "read_committed",
             "partition_assignment_strategy": (StickyPartitionAssignor, RangePartitionAssignor),
             "session_timeout_ms": session_timeout_ms,
             "heartbeat_interval_ms": max(1, min(1000, session_timeout_ms // 3)),
@@ -123,7 +125,7 @@ class KafkaSource:
         #: None until metadata were looked at for the first time.
         self._subscribed: list[str] | None = None
         self._error = ""
-        self._consumer = Consumer(**self._settings)
+        self._consumer = self._new_consumer()
         self._share = Share(self.assignment, group, offset_reset, self._consumer)
         self._begin()
 
@@ -185,6 +187,11 @@ class KafkaSource:
 
     # --- the member
 
+    def _new_consumer(self) -> Consumer:
+        consumer = Consumer(**connection(self._brokers, self._login), **self._settings)
+        self._login.attach(consumer)
+        return consumer
+
     def _begin(self) -> None:
         self._consumer.cluster.add_listener(self._note_metadata)
         self._consumer.watch_all_topics()
@@ -206,7 +213,7 @@ class KafkaSource:
 
     def _rebuild(self) -> None:
         self._discard()
-        self._consumer = self._share.consumer = Consumer(**self._settings)
+        self._consumer = self._share.consumer = self._new_consumer()
         self._begin()
 
     def _obstacle(self) -> str:
@@ -214,11 +221,11 @@ class KafkaSource:
         if self._error:
             return self._error
         if self._subscribed is None:
-            return "waiting for Kafka's metadata"
+            return self._consumer.connections.trouble or "waiting for Kafka's metadata"
         if not self._subscribed:
             return ""
         if not self._consumer.coordinator_known:
-            return "no connection to the coordinator of the group"
+            return self._consumer.connections.trouble or "no connection to the coordinator of the group"
         if not self._consumer.joined:
             return "joining the group"
         return "waiting for the start of its partitions" if self._share.unopened else ""

@@ -11,8 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from pusher.broker.connect import committed, open_reader
-from pusher.broker.interface import NoSuchTopic, Place, Record
+from pusher.broker.interface import Broker, NoSuchTopic, Place, Record
 from pusher.commands.replay import known
 from pusher.commands.replay.job import Job, Source
 from pusher.commands.replay.known import Finished, Known
@@ -86,22 +85,22 @@ class Choice:
     def _survey_feedbacks(self, since_s: float) -> None:
         job = self._job
         topic, start = job.feedback_topic, max(0.0, since_s - _CLOCKS_S)
-        if job.filters.missing_feedback and not _reaches_back(job.feedback_brokers, topic, since_s):
+        if job.filters.missing_feedback and not _reaches_back(job.feedback_broker, topic, since_s):
             raise StartError(f"{topic} does not reach back to the range: what was fed back is not known any more")
-        self._known.note_feedbacks(read(job.feedback_brokers, topic, start, "latest", "feedbacks"), job.filters.reasons)
+        self._known.note_feedbacks(read(job.feedback_broker, topic, start, "latest", "feedbacks"), job.filters.reasons)
         if job.filters.missing_feedback and job.invalid_topic:
-            invalid = _if_there(read(job.range.brokers, job.invalid_topic, start, "latest", "invalid messages"))
+            invalid = _if_there(read(job.range.broker, job.invalid_topic, start, "latest", "invalid messages"))
             self._known.note_copies(invalid, known.INVALID, Finished())
 
     def _survey_copies(self, target: str, finished: Finished, since_s: float) -> None:
         """Copies anywhere in the target; only those that wait, where the feedback tells about the others."""
         waiting_only = self._waiting_only[target] = self._job.feedback_tells(target)
         start: Place = finished.starts if waiting_only else max(0.0, since_s - _CLOCKS_S)
-        copies = read(self._job.range.brokers, target, start, "latest", "copies")
+        copies = read(self._job.range.broker, target, start, "latest", "copies")
         self._known.note_copies(copies, known.COPIED, finished if waiting_only else Finished())
 
     def _finished_in(self, topic: str) -> Finished:
-        return Finished(committed(self._job.range.brokers, self._job.group, topic))
+        return Finished(self._job.range.broker.committed(self._job.group, topic))
 
     # --- deciding
 
@@ -155,9 +154,9 @@ class Choice:
         return Fate.DEAD if facts & known.DEAD and not filters.reasons else None
 
 
-def _reaches_back(brokers: str, topic: str, since_s: float) -> bool:
+def _reaches_back(broker: Broker, topic: str, since_s: float) -> bool:
     """Whether a topic still has all that was written after a moment."""
-    with closing(open_reader(brokers, topic)) as reader:
+    with closing(broker.reader(topic)) as reader:
         first, after = reader.offsets("earliest"), reader.offsets(since_s)
     return all(not first[partition] or after[partition] > first[partition] for partition in first)
 

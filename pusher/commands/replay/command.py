@@ -11,7 +11,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from pusher.broker.connect import open_publisher
+from pusher.broker import connect
 from pusher.commands.load import Load
 from pusher.commands.replay.choice import Choice, Fate
 from pusher.commands.replay.copying import Pace, copy_of
@@ -99,11 +99,11 @@ def make_job(args: argparse.Namespace, config: Config) -> Job:
     start, end = parse_place(getattr(args, "from"), now_s), parse_place(args.to, now_s)
     return Job(
         config,
-        find_range(args.brokers or config[queue.brokers], args.topic, args.partition, start, end),
+        find_range(connect.broker(config, queue.at, args.brokers or ""), args.topic, args.partition, start, end),
         source,
         filters,
         args.group or config[queue.group],
-        args.feedback_brokers or config[settings.FEEDBACK_BROKERS],
+        connect.broker(config, settings.FEEDBACK_AT, args.feedback_brokers or ""),
         args.to_topic,
         args.expiry_seconds,
     )
@@ -123,7 +123,7 @@ def _tell(job: Job, choice: Choice) -> int:
 def _act(job: Job, choice: Choice, pace: Pace) -> int:
     tally = Tally()
     problem, code = "", _OK
-    with closing(open_publisher(job.config, job.range.brokers)) as publisher:
+    with closing(job.range.broker.publisher()) as publisher:
         load = Load(publisher, lambda _size: None)
         try:
             for record in job.range.records("sending"):

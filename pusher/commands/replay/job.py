@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from functools import cached_property
 
-from pusher.broker.interface import Record
+from pusher.broker.interface import Broker, Record
 from pusher.commands.replay.message import (
     Look,
     Message,
@@ -57,14 +57,14 @@ class Filters:
 
 @dataclass(frozen=True)
 class Job:
-    """A replay. ``brokers``, ``feedback_brokers`` and ``group`` are those of the settings unless they are given."""
+    """A replay. ``feedback_broker`` and ``group`` are those of the settings unless they are given."""
 
     config: Config
     range: Range
     source: Source
     filters: Filters
     group: str
-    feedback_brokers: str
+    feedback_broker: Broker
     to_topic: str = ""
     #: The new expiry, from the moment of sending; None: messages keep theirs.
     expiry_s: float | None = None

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 
 from tqdm import tqdm
 
-from pusher.broker.connect import open_reader
-from pusher.broker.interface import Place, Reader, Record
+from pusher.broker.interface import Broker, Place, Reader, Record
 from pusher.errors import StartError
 
 EXPECTED = "an offset, earliest, latest, a time such as 2026-01-31T14:00:00+01:00, or one ago such as -2h"
@@ -49,7 +48,7 @@ def parse_place(text: str, now_s: float) -> Place | Everywhere:
 class Range:
     """Offsets of one topic, by partition: from ``starts``, up to and without ``ends``."""
 
-    brokers: str
+    broker: Broker
     topic: str
     starts: Mapping[int, int]
     ends: Mapping[int, int]
@@ -65,14 +64,14 @@ class Range:
 
     def records(self, text: str) -> Iterator[Record]:
         """Its records, with a bar on a terminal that says ``text``. Raises ``OSError``."""
-        return read(self.brokers, self.topic, self.starts, self.ends, text, self.size)
+        return read(self.broker, self.topic, self.starts, self.ends, text, self.size)
 
 
 def find_range(
-    brokers: str, topic: str, partition: int | None, start: Place | Everywhere, end: Place | Everywhere
+    broker: Broker, topic: str, partition: int | None, start: Place | Everywhere, end: Place | Everywhere
 ) -> Range:
     """The offsets that places mean now. Raises ``StartError`` and ``OSError``."""
-    with closing(open_reader(brokers, topic)) as reader:
+    with closing(broker.reader(topic)) as reader:
         first, last = reader.offsets("earliest"), reader.offsets("latest")
         starts, ends = _offsets(reader, start, last), _offsets(reader, end, last)
     if partition is not None and partition not in last:
@@ -81,17 +80,17 @@ def find_range(
     # All partitions are in both, so that a reader ends at once in those that are not asked for.
     bounds = {p: (max(starts[p], first[p]), min(ends[p], last[p])) if p in chosen else (0, 0) for p in last}
     return Range(
-        brokers,
+        broker,
         topic,
         {p: found[0] for p, found in sorted(bounds.items())},
         {p: max(found) for p, found in sorted(bounds.items())},
     )
 
 
-def read(brokers: str, topic: str, start: Place, end: Place, text: str, total: int | None = None) -> Iterator[Record]:
+def read(broker: Broker, topic: str, start: Place, end: Place, text: str, total: int | None = None) -> Iterator[Record]:
     """The records of a topic between two places. Raises ``OSError`` also where a broker gives nothing more."""
     with (
-        closing(open_reader(brokers, topic, start, end)) as reader,
+        closing(broker.reader(topic, start, end)) as reader,
         tqdm(total=total, desc=text, unit=" records", leave=False, disable=None) as bar,
     ):
         empty = 0

@@ -1,0 +1,111 @@
+"""The settings of connections to Kafka: how they are secured, and as whom clients introduce themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from pusher.config.schema import Choice, Path, Secret, Setting, Text, Word
+
+#: For every connection.
+COMMON = "kafka"
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """Of all connections, or of those of one role, which win where they are given."""
+
+    security_protocol: Setting[str]
+    sasl_mechanism: Setting[str]
+    sasl_username: Setting[str]
+    sasl_password: Setting[str]
+    sasl_token_file: Setting[str]
+    sasl_token_command: Setting[str]
+    ca_file: Setting[str]
+    cert_file: Setting[str]
+    key_file: Setting[str]
+    key_password: Setting[str]
+    client_id: Setting[str]
+    rack: Setting[str]
+    group_instance_id: Setting[str]
+    isolation_level: Setting[str]
+
+    def all(self) -> list[Setting[Any]]:
+        """In the order of their declaration."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+class BrokerSettings(NamedTuple):
+    """Where the broker of a role is, and how it is connected to."""
+
+    brokers: Setting[str]
+    kafka: KafkaSettings
+
+
+def kafka_settings(prefix: str) -> KafkaSettings:
+    """The settings below ``prefix``: ``COMMON`` for all connections, another one for those of one role."""
+
+    def text(key: str, meaning: str) -> str:
+        return meaning if prefix == COMMON else f"As `{COMMON}.{key}`, which holds where this is not given."
+
+    return KafkaSettings(
+        security_protocol=Setting(
+            f"{prefix}.securityProtocol",
+            Choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+            "PLAINTEXT",
+            text("securityProtocol", "How the brokers' listener is secured; with SSL the broker is always verified."),
+        ),
+        sasl_mechanism=Setting(
+            f"{prefix}.saslMechanism",
+            Choice("none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", also={"": "none"}),
+            "none",
+            text("saslMechanism", "How clients log in, with SASL_SSL or SASL_PLAINTEXT."),
+        ),
+        sasl_username=Setting(
+            f"{prefix}.saslUsername", Text(), "", text("saslUsername", "User for PLAIN and SCRAM; an API key.")
+        ),
+        sasl_password=Setting(
+            f"{prefix}.saslPassword", Secret(), "", text("saslPassword", "Password for PLAIN and SCRAM; an API secret.")
+        ),
+        sasl_token_file=Setting(
+            f"{prefix}.saslTokenFile",
+            Path(),
+            "",
+            text("saslTokenFile", "OAUTHBEARER: file with the token, read for each login."),
+        ),
+        sasl_token_command=Setting(
+            f"{prefix}.saslTokenCommand",
+            Text(),
+            "",
+            text("saslTokenCommand", "OAUTHBEARER: command that prints the token, run (without a shell) for logins."),
+        ),
+        ca_file=Setting(
+            f"{prefix}.caFile", Path(), "", text("caFile", "PEM certificates trusted instead of the system's.")
+        ),
+        cert_file=Setting(
+            f"{prefix}.certFile", Path(), "", text("certFile", "PEM certificate of the client, for mutual TLS.")
+        ),
+        key_file=Setting(
+            f"{prefix}.keyFile", Path(), "", text("keyFile", 'PEM key of the certificate; "" = it is in its file.')
+        ),
+        key_password=Setting(f"{prefix}.keyPassword", Secret(), "", text("keyPassword", "Password of that key.")),
+        client_id=Setting(
+            f"{prefix}.clientId",
+            Word(),
+            "",
+            text("clientId", 'Kafka\'s client.id, for quotas and logs; "" = `pusher-<command>`.'),
+        ),
+        rack=Setting(f"{prefix}.rack", Word(), "", text("rack", "Kafka's client.rack: fetch from a replica there.")),
+        group_instance_id=Setting(
+            f"{prefix}.groupInstanceId",
+            Word(),
+            "",
+            text("groupInstanceId", "Kafka's group.instance.id: static membership; each process needs its own."),
+        ),
+        isolation_level=Setting(
+            f"{prefix}.isolationLevel",
+            Choice("read_committed", "read_uncommitted"),
+            "read_committed",
+            text("isolationLevel", "Whether messages of aborted and open transactions are sent as well."),
+        ),
+    )
