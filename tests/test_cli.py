@@ -309,3 +309,57 @@ def test_the_standard_library_is_patched_before_anything_else() -> None:
         allowed = {"import sys", "import warnings", "from gevent import monkey", "from pusher.daemon import early"}
         assert set(before) <= allowed | {"from pusher.__main__ import main"}
     assert len((ROOT / "pusher.py").read_text().splitlines()) < 15
+
+
+@pytest.mark.parametrize("word", ["1", "t", "T", "true", "TRUE", "True"])
+@pytest.mark.parametrize("flag", ["-d", "--debug"])
+@pytest.mark.parametrize("before", [True, False])
+def test_switches_take_the_words_of_go_for_yes(spy: Spy, word: str, flag: str, before: bool) -> None:
+    given = f"{flag}={word}"
+    assert main([given, "spy"] if before else ["spy", given], spy.rows) == 7
+    assert spy.args.debug
+
+
+@pytest.mark.parametrize("word", ["0", "f", "F", "false", "FALSE", "False"])
+@pytest.mark.parametrize("flag", ["-p", "--production"])
+def test_switches_take_the_words_of_go_for_no(spy: Spy, word: str, flag: str) -> None:
+    assert main(["spy", "-p", f"{flag}={word}"], spy.rows) == 7
+    assert not spy.args.production
+    assert main(["spy", f"{flag}={word}", "--production"], spy.rows) == 7
+    assert spy.args.production
+
+
+@pytest.mark.parametrize("given", ["--debug=yes", "-d=", "--json=2", "-p=no"])
+def test_other_words_are_usage_errors(spy: Spy, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["spy", given], spy.rows)
+    assert ended.value.code == 2
+    assert "expects true or false" in capsys.readouterr().err
+
+
+def test_version_and_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, "3.6.1\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "enqueue"])
+    assert ended.value.code == 0
+    assert "put messages into a topic" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "suggestion"),
+    [("apsn", "apns"), ("enqeue", "enqueue"), ("start-feedback-listner", "start-feedback-listener")],
+)
+def test_a_command_that_is_mistyped(given: str, suggestion: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([given])
+    assert ended.value.code == 2
+    assert f"did you mean {suggestion}?" in capsys.readouterr().err
+
+
+def test_a_flag_that_is_mistyped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["version", "--prodution"])
+    assert ended.value.code == 2
+    assert "did you mean --production?" in capsys.readouterr().err

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pusher import __version__, config
 from pusher.config import Config, doors, settings
@@ -27,6 +28,12 @@ _FLUSH_S = 1.0
 INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 _SETTING_FLAG = re.compile(r"--[^=\s]+=", re.ASCII)
+
+#: Flags that are on or off, and the words that Go's own take as their values.
+_SWITCHES = (("-d", "--debug"), ("-j", "--json"), ("-p", "--production"))
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_FLAGS = ("--config", "--debug", "--json", "--production", "--help", "--version", "--check")
 
 _EPILOG = (
     "Every setting of docs/configuration.md can be given in the file, as the variable PUSHER_<KEY WITH _ FOR .>, or as "
@@ -145,6 +152,13 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_help, **options)
         self._pending = command
 
+    def error(self, message: str) -> NoReturn:
+        """As argparse's, with a suggestion for a command that is mistyped."""
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if found is not None:
+            message += _closest(found[1], re.findall(r"[\w-]+", found[2]))
+        super().error(message)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's."""
         command, self._pending = self._pending, None
@@ -159,6 +173,7 @@ def _parser(rows: Sequence[Command]) -> _Parser:
         prog="pusher", description="Sends push notifications from Kafka to Apple and Google.", epilog=_EPILOG
     )
     _add_flags(parser)
+    parser.add_argument("--version", action="version", version=__version__, help="print the version")
     commands = _add_commands(parser, rows, "command", required=False)
     commands.add_parser("help", help="print this text", add_help=False)
     for command in rows:
@@ -200,15 +215,43 @@ def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> No
 def main(arguments: Sequence[str] | None = None, rows: Sequence[Command] = COMMANDS) -> int:
     """Runs the command line and returns the exit code; SystemExit for a usage error or --help."""
     parser = _parser(rows)
-    args, extra = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    given = _without_values(parser, sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["help"] and given[1:]:
+        given = [*given[1:], "--help"]
+    args, extra = parser.parse_known_args(given)
     row: Command | None = getattr(args, "row", None)
     strangers = [text for text in extra if row is None or not row.configured or not _SETTING_FLAG.match(text)]
     if strangers:
-        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}{_closest(strangers[0], _FLAGS)}")
     if row is None:
         parser.print_help()
         return OK
     return _run(row, args, extra)
+
+
+def _without_values(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """``--debug=true`` as ``--debug``, and ``--debug=false`` as none of it: the words of Go's boolean flags."""
+    given: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return [*given, *arguments[position:]]
+        name, equals, word = argument.partition("=")
+        spellings = next((one for one in _SWITCHES if name in one), None)
+        if spellings is None or not equals:
+            given.append(argument)
+        elif word in _TRUE:
+            given.append(name)
+        elif word in _FALSE:
+            given = [one for one in given if one not in spellings]
+        else:
+            parser.error(f"{name} expects true or false; {word!r} is not")
+    return given
+
+
+def _closest(text: str, known: Iterable[str]) -> str:
+    """A suggestion for a word that is mistyped, as the end of a message."""
+    found = difflib.get_close_matches(text.partition("=")[0], list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _run(row: Command, args: argparse.Namespace, flags: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 from gevent.event import Event
@@ -17,6 +17,7 @@ from pusher.telemetry.stats import Stats
 _POLL_S = 1.0
 #: Records that are submitted before others get their turn: at most some 20 ms of work on a busy machine.
 _SLICE = 100
+_SLICE_OCTETS = 128 * 1024
 
 Submit = Callable[[Tracker, Sequence[Record]], None]
 
@@ -83,8 +84,8 @@ class Consuming:
             self._polled_at = self._clock()
             for tracker, records in self.source.poll(_POLL_S, self._full):
                 self._read_times.note(tracker, records[0].offset, self._clock())
-                for start in range(0, len(records), _SLICE):
-                    self._submit(tracker, records[start : start + _SLICE])
+                for part in slices(records):
+                    self._submit(tracker, part)
                     gevent.sleep(0)
             if self._clock() >= commit_at:
                 self.source.commit()
@@ -126,3 +127,16 @@ class Consuming:
 
     def _full(self, topic: str) -> bool:
         return self.draining or self._is_full(topic)
+
+
+def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Records in parts between which others have their turn: some milliseconds of work, whatever their size."""
+    start = octets = 0
+    for end, record in enumerate(records):
+        size = len(record.value or b"")
+        if end > start and (end - start >= _SLICE or octets + size > _SLICE_OCTETS):
+            yield records[start:end]
+            start, octets = end, 0
+        octets += size
+    if records:
+        yield records[start:]
