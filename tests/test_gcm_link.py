@@ -31,6 +31,7 @@ from pusher.providers.google.xmpp.link import (
 from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.gcm import GcmSimulator
+from tests.endless_xmpp import FLOODS, stanza
 from tests.faults.altered import HostsFile
 from tests.faults.surroundings import MUTE, mute
 from tests.scripted_xmpp import Scripted, say
@@ -567,32 +568,6 @@ def test_other_requests_of_the_server_are_refused(scripted: Scripted) -> None:
 
 
 # --- floods -----------------------------------------------------------------------------------------------------------
-def stanza(payload: str) -> str:
-    return f"<message><gcm xmlns='google:mobile:data'>{payload}</gcm></message>"
-
-
-FLOODS = {
-    "answers to nothing": stanza('{"message_type":"ack","from":"t","message_id":"nobody"}'),
-    "errors of nothing": stanza('{"message_type":"nack","error":"INVALID_JSON","from":"t","message_id":"nobody"}'),
-    "control": stanza('{"message_type":"control","control_type":"UNKNOWN"}'),
-    "no JSON": stanza("nonsense"),
-    "no payload": "<message/>",
-    "elements": f"<message>{'<a/>' * 900}</message>",
-    "too many elements": f"<message>{'<a/>' * 20_000}</message>",
-    "attributes": f"<message a='{'x' * 500_000}'/>",
-    "an attribute without end": "<message a='" + "x" * 5_000_000,
-    "a text without end": "<message>" + "x" * 5_000_000,
-    "a start tag without end": "<message " + "".join(f"a{number}='' " for number in range(400_000)),
-    "comments": "<!--" + "x" * 1_000 + "-->",
-    "white space": " " * 10_000,
-    "presences": "<presence from='a'/>",
-    "requests": "<iq type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-    "results": "<iq type='result' id='1'/>",
-    "unknown stanzas": "<other xmlns='urn:other'/>",
-    "stanza errors": "<message type='error' id='nobody'><error type='cancel'/></message>",
-}
-
-
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_keeps_nobody_waiting_and_ends_the_link(scripted: Scripted, kind: str) -> None:
     chunk = (FLOODS[kind] * (1 + 200_000 // len(FLOODS[kind]))).encode()
