@@ -338,6 +338,20 @@ def test_links_that_served_and_were_drained_are_followed_at_once(simulator: GcmS
     assert simulator.events["logins"] >= 5
 
 
+def test_links_that_are_drained_again_and_again_are_not_opened_without_a_pause(simulator: GcmSimulator) -> None:
+    simulator.set_faults(["drain"])
+    with Bed(simulator, max_pending=1) as bed:
+        bed.submit(12)
+        wait_until(lambda: simulator.events["logins"] == 10)
+        wait_until(lambda: bed.service._window is None)
+        began = time.monotonic()
+        wait_until(lambda: simulator.events["logins"] > 10)
+        assert time.monotonic() - began > 0.5
+        simulator.set_faults([])
+        bed.wait_until_done()
+    assert bed.outcomes == {Kind.DELIVERED: 12}
+
+
 def test_an_answer_after_the_time_out_ends_the_retry_that_waits(simulator: GcmSimulator) -> None:
     simulator.ack_delay_s = 0.3
     with Bed(simulator, ack_timeout_s=0.05, retry=RetryPolicy(3_600, 5, max_wait_s=3_600)) as bed:

@@ -60,6 +60,13 @@ class Stage:
         file.write_text(json.dumps(account))
         return str(file)
 
+    def xmpp_at(self, port: int) -> dict[str, Any]:
+        """The settings with which ``bad`` is served by an XMPP server at this port."""
+        return {
+            "certs": {"bad": {"senderID": "1", "apiKey": "key"}},
+            "xmpp": {"host": "localhost", "port": port, "caFile": self.good.ca_file},
+        }
+
     def play(self, **gcm: Any) -> list[str]:
         """Runs a sender whose app ``bad`` has these settings; what was not right, one line each."""
         publisher = SqlitePublisher(self._broker)
@@ -81,7 +88,9 @@ class Stage:
         return wrong + self._judge(sent, started_s, before, sender) + self._stop(sender)
 
     def _settings(self, **gcm: Any) -> dict[str, Any]:
-        accounts = {"good": str(self.directory / "good.json"), "bad": gcm.pop("account")}
+        accounts = {"good": str(self.directory / "good.json")}
+        if "account" in gcm:
+            accounts["bad"] = gcm.pop("account")
         fcm = {"endpoint": f"https://localhost:{self.good.port}", "caFile": self.good.ca_file, "maxRate": 0}
         return {
             "gracefulShutdownTimeout": GRACE_S,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +48,8 @@ _SLOW_AFTER = 128
 _SLOW_S = 0.025
 #: How long a push waits before it is looked whether another one with its id has ended.
 _SAME_ID_WAIT_S = 0.2
+#: A link that served and was drained is followed at once; after so many within ``young_s`` each waits so long.
+_MOST_LINKS_AT_ONCE, _CROWDED_WAIT_S = 10, 1.0
 #: A link without room whose messages are not answered for so long is said to be stalled.
 _STALLED_AFTER_S = 10.0
 _STALLED = "Google answers no message, and its window has no room for another"
@@ -144,6 +147,7 @@ class GcmService:
     # --- the keeper ---------------------------------------------------------------------------------------------------
     def _keep(self) -> None:
         failures = 0
+        opened_at: deque[float] = deque(maxlen=_MOST_LINKS_AT_ONCE)
         while True:
             self._may_open.wait()
             self._changed.clear()
@@ -158,7 +162,8 @@ class GcmService:
             self._use(window)
             if (window.up and window.served) or time.monotonic() - window.opened_at >= self._settings.young_s:
                 failures = 0
-            wait_s = self._delay_s(failures)
+            opened_at.append(window.opened_at)
+            wait_s = max(self._delay_s(failures), self._crowded_s(opened_at))
             failures += 1
             if window.up:
                 self._reason = window.reason
@@ -222,6 +227,11 @@ class GcmService:
 
     def _delay_s(self, failures: int) -> float:
         return self._settings.back_off.delay_s(failures, random.random())
+
+    def _crowded_s(self, opened_at: deque[float]) -> float:
+        """How long to wait because links follow one another too fast."""
+        crowded = len(opened_at) == _MOST_LINKS_AT_ONCE and opened_at[-1] - opened_at[0] < self._settings.young_s
+        return _CROWDED_WAIT_S if crowded else 0.0
 
     @property
     def _where(self) -> str:

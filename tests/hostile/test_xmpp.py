@@ -1,0 +1,39 @@
+"""An XMPP server that misbehaves costs its own app, and nobody else anything."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.processes import Process
+from tests.hostile.stage import Stage
+from tests.hostile.xmpp_peer import PEERS
+
+PEER = str(Path(__file__).with_name("xmpp_peer.py"))
+#: What every run of the tests plays.
+SHORT = ("flood of answers to nothing",)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(tmp_path) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in PEERS]
+)
+def test_xmpp_server(stage: Stage, tmp_path: Path, name: str) -> None:
+    peer = Process(tmp_path, "peer", (sys.executable, PEER, str(tmp_path), name))
+    peer.start()
+    try:
+        peer.wait_for("port ")
+        found = re.search(r"port (\d+)", peer.log())
+        assert found
+        assert stage.play(**stage.xmpp_at(int(found[1]))) == []
+    finally:
+        peer.end()
