@@ -59,7 +59,7 @@ _MAX_DEPTH = 32
 #: what hundreds of ordinary stanzas cost.
 _OCTETS_A_UNIT = 500
 _OCTETS_AGAIN_A_UNIT = 16_384
-_UNITS_PER_S, _MOST_UNITS = 1_000.0, 5_000.0
+_UNITS_PER_S, _MOST_UNITS = 1_000.0, 10_000.0
 _EARNED_BY_AN_ANSWER = 100.0
 #: Of an error's words, which go into feedbacks and logs.
 _MAX_WORDS_CHARACTERS = 500
