@@ -26,6 +26,8 @@ from pusher.telemetry.log import few, logger
 log = logger(__name__)
 _few = few(log)
 
+#: To write the end of the stream.
+_LEAST_CLOSE_S = 0.1
 #: The name both of the control message and of the error of messages that come after it.
 _DRAINING = "CONNECTION_DRAINING"
 
@@ -119,10 +121,17 @@ class Window:
             self.left.set()
 
     def close(self, grace_s: float | None) -> None:
-        """Waits up to ``grace_s`` for the answers that are due, None: until all have ended; then closes the link."""
+        """Waits up to ``grace_s`` for the answers that are due, None: until all have ended; then closes the link.
+
+        What is left of ``grace_s`` the server may take to end the stream too.
+        """
+        began = time.monotonic()
         self.leave("we close")
         self._pool.join(timeout=grace_s)
-        self._link.close()
+        if grace_s is None:
+            self._link.close()
+        else:
+            self._link.close(max(_LEAST_CLOSE_S, began + grace_s - time.monotonic()))
 
     # --- a message ----------------------------------------------------------------------------------------------------
     def _deliver(self, push: GcmPush) -> None:
