@@ -91,7 +91,8 @@ class Pace:
     def accepted(self, sent_at: float, now: float) -> None:
         """A push that was sent at ``sent_at`` was accepted."""
         self._accepted += 1
-        if self._refused_at is not None and sent_at > self._refused_at:
+        # Answers come in the order of the requests: a quota that is used up accepts nothing after it has refused.
+        if self._refused_at is not None and sent_at >= self._refused_at:
             self._filled(now)
         if self._failing:
             if now - self._accepted_at >= OUTAGE_S:
