@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.processes import Process
 from tests.hostile.stage import Stage
-from tests.hostile.xmpp_peer import PEERS
+from tests.hostile.xmpp_peer import PEERS, WITHOUT_TLS
 
 PEER = str(Path(__file__).with_name("xmpp_peer.py"))
 #: What every run of the tests plays.
@@ -25,7 +25,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in PEERS]
+    "name",
+    [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in [*PEERS, *WITHOUT_TLS]],
 )
 def test_xmpp_server(stage: Stage, tmp_path: Path, name: str) -> None:
     peer = Process(tmp_path, "peer", (sys.executable, PEER, str(tmp_path), name))

@@ -268,10 +268,30 @@ PEERS: dict[str, Serve] = {
 }
 
 
-def handle(sock: socket.socket, context: ssl.SSLContext, serve: Serve) -> None:
+def silent(sock: socket.socket) -> None:
+    """Takes the connection, and never answers the TLS handshake."""
+    sock.recv(65_536)
+    time.sleep(600)
+
+
+def flooding_in_clear_text(sock: socket.socket) -> None:
+    while True:
+        sock.sendall(HEADER.encode() * 1_000)
+
+
+#: Those that do not get as far as TLS.
+WITHOUT_TLS: dict[str, Callable[[socket.socket], None]] = {
+    "silence before TLS": silent,
+    "a flood in clear text": flooding_in_clear_text,
+}
+
+
+def handle(sock: socket.socket, context: ssl.SSLContext, name: str) -> None:
     try:
+        if name in WITHOUT_TLS:
+            WITHOUT_TLS[name](sock)
         with context.wrap_socket(sock, server_side=True) as tls:
-            serve(Peer(tls))
+            PEERS[name](Peer(tls))
     except (OSError, ValueError):
         sock.close()
 
@@ -284,7 +304,7 @@ def main() -> None:
         sys.stdout.write(f"port {listener.getsockname()[1]}\n")
         sys.stdout.flush()
         while True:
-            run = partial(handle, listener.accept()[0], context, PEERS[name])
+            run = partial(handle, listener.accept()[0], context, name)
             threading.Thread(target=run, daemon=True).start()
 
 
