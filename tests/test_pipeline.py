@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import gevent
 import pytest
 
 from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.feedback import apns_feedback
+from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
 from pusher.push.pipeline import Pipeline
@@ -328,3 +330,83 @@ def test_consumed_is_the_sum_of_all_outcomes() -> None:
     world.lane.finish(failed, CONNECTION_ERROR)
     assert world.lane.totals.consumed == 5 == sum(world.lane.totals.outcomes.values())
     assert set(world.lane.totals.outcomes.values()) == {1}
+
+
+def test_what_a_failed_sender_had_taken_goes_back() -> None:
+    world = World()
+    world.submit(message(0), message(1))
+    assert len(world.lane.take(99, 0.0)) == 2
+    world.lane.take_back()
+    assert (world.lane.in_hand, len(world.lane.retries)) == (2, 2)
+    world.clock.now += 60
+    assert [push.offset for push in world.take()] == [0, 1]
+
+
+def test_what_was_handed_over_or_put_back_does_not_go_back_twice() -> None:
+    world = World()
+    world.submit(message(0), message(1))
+    first, second = world.lane.take(99, 0.0)
+    world.lane.defer(second, 0.0)
+    world.lane.handed_over([first])
+    world.lane.take_back()
+    assert len(world.lane.retries) == 1
+    (again,) = world.lane.take(99, 0.0)
+    assert again is second
+    world.lane.defer(again, 5.0)
+    world.lane.take_back()
+    assert len(world.lane.retries) == 1
+
+
+def test_another_greenlet_that_fails_takes_nothing_from_the_sender() -> None:
+    world = World()
+    world.submit(message())
+    (push,) = world.lane.take(99, 0.0)
+    gevent.spawn(world.lane.take_back).join()
+    assert len(world.lane.retries) == 0
+    world.lane.handed_over([push])
+    world.lane.finish(push, DELIVERED)
+    world.feedbacks.settle(None)
+    assert world.tracker.low == 1
+
+
+def test_a_push_whose_sender_fails_each_time_ends_as_failed() -> None:
+    world = World()
+    world.submit(message())
+    for _ in range(10):
+        world.lane.take(99, 0.0)
+        world.lane.take_back()
+        world.clock.now += 60
+    assert world.lane.totals.outcomes[Kind.FAILED] == 1
+    world.feedbacks.settle(None)
+    assert world.tracker.low == 1
+
+
+def test_a_feedback_that_cannot_be_made_does_not_end_its_push() -> None:
+    world = World()
+    world.submit(message())
+    (push,) = world.take()
+    broken = Outcome(Kind.FAILED, status="none", reason=object(), key="x")  # type: ignore[arg-type]
+    with pytest.raises(InvalidMessage):
+        world.lane.finish(push, broken)
+    assert world.lane.in_hand == 1
+    world.lane.finish(push, DELIVERED)
+    world.feedbacks.settle(None)
+    assert world.tracker.low == 1
+
+
+def test_a_record_that_breaks_the_parser_is_kept_and_the_next_are_sent() -> None:
+    world = World()
+    parse = world.lane.parse
+
+    def broken(value: bytes | None, origin: str) -> ApnsPush:
+        if value and b"poison" in value:
+            raise ZeroDivisionError
+        return parse(value, origin)
+
+    world.lane.parse = broken
+    world.submit({"poison": 1}, message())
+    ((topic, value, _, headers),) = world.invalid.records
+    assert topic == "push-game-apns-invalid"
+    assert value == b'{"poison":1}'
+    assert dict(headers)["error"].startswith(b"parser-failed: ZeroDivisionError")
+    assert [push.offset for push in world.take()] == [1]

@@ -48,7 +48,8 @@ class Greenlets:
     def spawn_for(self, app: str, name: str, run: Callable[[], object], trouble: Callable[[str], object]) -> None:
         """Starts ``run``, which serves one app; when it ends it begins again after a back-off.
 
-        ``trouble`` gets the reason in one line while it waits, and "" when it goes on.
+        ``trouble`` gets the reason in one line when it begins to wait, in the greenlet of ``run``, and "" when it goes
+        on.
         """
         self.spawn(f"{app} {name}", lambda: self._begin_again(app, name, run, trouble))
 

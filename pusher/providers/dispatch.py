@@ -207,8 +207,9 @@ class Dispatcher(Generic[P]):
                     exchanges.popleft()
             except Exception:
                 # The answer that cannot be judged is put off like one that says nothing; the others are judged next.
-                self._act(exchanges.popleft(), Retry(INTERNAL_ERROR))
+                faulty = exchanges.popleft()
                 self._answers.put(list(exchanges))
+                self._act(faulty, Retry(INTERNAL_ERROR))
                 raise
             # A queue that always has more never waits: others get their turn here.
             gevent.sleep(0)

@@ -120,6 +120,9 @@ class Lane(Generic[P]):
         self._inbox: SimpleQueue[Sequence[P]] = SimpleQueue()
         self._opened: deque[P] = deque()
         self._suspended: list[P] = []
+        #: What was taken last and not handed over yet, and by whom.
+        self._taken: Sequence[P] = ()
+        self._taker: object = None
         tags = (settings.platform, settings.app)
         self._stats, self._tags = stats, tags
         self._sent: dict[str, Counter] = {}
@@ -168,6 +171,25 @@ class Lane(Generic[P]):
 
         Drops what belongs to a lost partition and finishes what has expired.
         """
+        self._taker = gevent.getcurrent()
+        self._taken = taken = self._take(limit, timeout_s)
+        return taken
+
+    def take_back(self) -> None:
+        """Called by a greenlet that has failed: should it have taken pushes and not handed them over, they go back.
+
+        One of them may have been what it failed of: they are tried again as by ``give_back``.
+        """
+        if self._taker is not gevent.getcurrent():
+            return
+        taken, self._taken = self._taken, ()
+        self._open_all()
+        waiting = {*self._opened, *self._suspended, *self.retries.items()}
+        for push in taken:
+            if not push.finished and push not in waiting:
+                self.give_back(push)
+
+    def _take(self, limit: int, timeout_s: float) -> list[P]:
         taken = self._ready(limit)
         while not taken and self.waiting and not self.closed:
             # All of those were lost or over: look on at once, but let others have their turn.
@@ -184,6 +206,7 @@ class Lane(Generic[P]):
 
     def handed_over(self, pushes: Iterable[P]) -> None:
         """These were given to a connection."""
+        self._taken = ()
         now, now_ms = self._clock(), self._now_ms()
         for push in pushes:
             push.attempts += 1
@@ -264,16 +287,17 @@ class Lane(Generic[P]):
         """The end of a push. A second one, an answer after a time-out say, changes nothing."""
         if push.finished:
             return
-        push.finished = True
-        self.in_hand -= 1
-        self._count(push, outcome)
         wanted = outcome.kind is not Kind.EXPIRED and (
             outcome.kind is not Kind.DELIVERED or self.settings.feedback_successes
         )
         if wanted and self._feedbacks is not None:
+            # Should making the feedback fail, the push has not ended and is not lost.
             self._feedbacks.tell(push, outcome)
         else:
             push.tracker.finish(push.offset)
+        push.finished = True
+        self.in_hand -= 1
+        self._count(push, outcome)
 
     def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
         """Feeds back what is the outcome of no push; ``make`` gets the present time in s.

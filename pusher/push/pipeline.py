@@ -16,11 +16,12 @@ from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
 from pusher.push.origin import SOURCE_TOPIC_HEADER, origin, origin_headers
 from pusher.push.outcome import Kind
-from pusher.telemetry import metrics
+from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import few, logger
 from pusher.telemetry.stats import Stats
 
-_few = few(logger(__name__))
+log = logger(__name__)
+_few = few(log)
 
 
 class Pipeline:
@@ -83,6 +84,11 @@ class Pipeline:
                 push = lane.parse(record.value, origin(record))
             except InvalidMessage as error:
                 self._end_invalid(record, tracker, error)
+            except Exception as error:
+                # A fault of the parser. The bytes are kept; raised here it would end every process that reads them.
+                log.exception("the parser failed", topic=record.topic, offset=record.offset)
+                sentry.report_exception(None, topic=record.topic)
+                self._end_invalid(record, tracker, InvalidMessage("parser-failed", repr(error)))
             else:
                 push.tracker, push.offset, push.timestamp_ms = tracker, record.offset, record.timestamp
                 pushes.append(push)

@@ -71,6 +71,10 @@ class RetryQueue(Generic[T]):
         """Of the items, those that wait aside."""
         return self._aside
 
+    def items(self) -> list[T]:
+        """All of them, in no order."""
+        return [entry[2] for entry in self._heap]
+
     def push(self, due: float, item: T, *, aside: bool = False) -> None:
         """``due`` is on the clock that ``pop_due`` gets; ``aside``: it waits for something that others need not."""
         self._aside += aside

@@ -82,16 +82,20 @@ class Sender:
         self.admin.start(spawn)
         self._set_up_side_by_side(self._apps)
         self._await_first_app()
+        if not self._daemon.stopping:
+            self._log_start()
         spawn("stats", self._stats.run)
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
         spawn("summary", self._summarize)
-        log.info(
-            "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
-        )
         return self._daemon.run(self._stop_order())
 
     # --- start --------------------------------------------------------------------------------------------------------
+    def _log_start(self) -> None:
+        log.info(
+            "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
+        )
+
     def _invalid_publisher(self) -> Publisher:
         return self._publishers.at(settings.QUEUE.at)
 
@@ -142,10 +146,12 @@ class Sender:
         service.start()
         for name, loop in service.loops().items():
             self._daemon.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
+        log.info("app is served", game=app)
         self._consuming.refresh()
 
     def _note_trouble(self, app: str, part: str, reason: str) -> None:
         if reason:
+            self.services[app].lane.take_back()
             self._trouble[app, part] = reason
         else:
             self._trouble.pop((app, part), None)

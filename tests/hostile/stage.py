@@ -39,7 +39,7 @@ class Stage:
         self.directory = directory
         self._cleanup = ExitStack()
         self._broker = f"sqlite:///{directory}/queue.db"
-        self._admin_port = free_port()
+        self.admin_port = free_port()
         self._worst_health_s = 0.0
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class Stage:
             "gcm": {"apps": "bad,good", "firebaseCredentials": accounts, "fcm": fcm, **gcm},
             "queue": {"brokers": self._broker, "offsetResetStrategy": "earliest", "topics": ["^push-.*_gcm-single"]},
             "feedback": {"reporters": ["kafka"], "kafka": {"brokers": self._broker}},
-            "admin": {"port": self._admin_port},
+            "admin": {"port": self.admin_port},
         }
 
     # --- pushes
@@ -135,7 +135,7 @@ class Stage:
             gevent.sleep(0.2)
 
     def _ask(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin_port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=10) as answer:
             text: str = answer.read().decode()
             return text
 
