@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from pusher.broker.kafka.publisher import _following
 from pusher.broker.kafka.source import Trouble
 
 AWAY, JOINING = "no connection to the coordinator of the group", "joining the group"
@@ -26,3 +29,14 @@ def test_trouble_lasts(course: list[tuple[str, float]], lasts_s: float, unchange
     for reason, now in course:
         trouble.note(reason, now)
     assert (trouble.lasts_s, trouble.unchanged_s) == (lasts_s, unchanged_s)
+
+
+def test_processes_begin_with_any_partition_and_take_all_in_turn() -> None:
+    firsts = Counter(_following([0, 1, 2, 3], None) for _ in range(2000))
+    assert set(firsts) == {0, 1, 2, 3}
+    assert min(firsts.values()) > 300
+    turns = [2]
+    for _ in range(4):
+        turns.append(_following([0, 1, 2, 3], turns[-1]))
+    assert turns == [2, 3, 0, 1, 2]
+    assert _following([0, 2, 5], 3) == 5

@@ -287,8 +287,8 @@ def test_a_commit_needs_the_fence_that_it_was_granted(broker: SqliteBroker) -> N
             )
 
         first = take(one, {}, 100).fences
-        assert take(one, first, 105) == (first, {}, {})
-        assert take(other, {}, 110) == ({}, {}, {TOPIC: "one"})
+        assert take(one, first, 105)[:3] == (first, {}, {})
+        assert take(other, {}, 110)[:3] == ({}, {}, {TOPIC: "one"})
         second = take(other, {}, 116).fences
         store.run(partial(leave, member=other, fences=second, commits={TOPIC: Commit(7, "")}))
         third = take(one, {}, 117)
@@ -574,7 +574,7 @@ def test_removed_records_are_skipped_counted_and_said(
     stats = Stats("host")
     consuming = Consuming(source, lambda *_: None, never, commit_interval_s=1.0)
     for _ in range(2):
-        consuming.count_out_of_range(stats)
+        consuming.count_skipped(stats)
     assert {sample.tags: sample.value for sample in stats.snapshot()} == {(TOPIC,): 1}
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         "offset out of range, going on at the earliest"

@@ -80,6 +80,9 @@ class TopicRefused(PublishError):
     """The topic does not exist and cannot be made, or may not be written to."""
 
 
+#: Of a topic; see ``Source.start_skipped``.
+LEFT_OUT = "the group is new and begins at the end: messages that wait are left out (offsetResetStrategy)"
+
 #: Called once when a record is stored (None) or refused for good. Must not wait.
 Done = Callable[[PublishError | None], None]
 #: Called when ``done`` of a record has raised: its offset stays open for ever. Must not wait.
@@ -130,6 +133,11 @@ class Source(Protocol):
     @property
     def out_of_range(self) -> Counter[str]:
         """How often a position of a topic was out of range and set to the earliest offset."""
+        ...
+
+    @property
+    def start_skipped(self) -> Counter[str]:
+        """How many messages of a topic were left out because the group was new and began at the end."""
         ...
 
 

@@ -12,6 +12,7 @@ from gevent.event import Event
 from pusher.broker.interface import Record, Source
 from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.telemetry import metrics
+from pusher.telemetry.metrics import Metric
 from pusher.telemetry.stats import Stats
 
 _POLL_S = 1.0
@@ -69,8 +70,8 @@ class Consuming:
         self._refresh = False
         self._read_times = ReadTimes()
         self._polled_at = clock()
-        #: Positions out of range, by topic, that the stats know of.
-        self._counted: Counter[str] = Counter()
+        #: Of each metric what the stats know of, by topic.
+        self._counted: dict[Metric, Counter[str]] = {}
         self._ending = False
         self._ended = Event()
 
@@ -103,11 +104,16 @@ class Consuming:
         read_at = {key: self._read_times.oldest(tracker) for key, tracker in self.source.assignment.trackers.items()}
         return {key: 0.0 if at is None else now - at for key, at in read_at.items()}
 
-    def count_out_of_range(self, stats: Stats) -> None:
-        """Counts positions that the broker no longer had since the last call. Never waits."""
-        for topic, number in (self.source.out_of_range - self._counted).items():
-            stats.counter(metrics.OFFSET_OUT_OF_RANGE, topic).add(number)
-        self._counted = Counter(self.source.out_of_range)
+    def count_skipped(self, stats: Stats) -> None:
+        """Counts what was passed over since the last call: positions out of range, messages before the start."""
+        found = (
+            (metrics.OFFSET_OUT_OF_RANGE, self.source.out_of_range),
+            (metrics.START_SKIPPED, self.source.start_skipped),
+        )
+        for metric, numbers in found:
+            for topic, number in (numbers - self._counted.get(metric, Counter())).items():
+                stats.counter(metric, topic).add(number)
+            self._counted[metric] = Counter(numbers)
 
     def refresh(self) -> None:
         """What is wanted has changed. Returns at once."""

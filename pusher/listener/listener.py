@@ -210,7 +210,7 @@ class Listener:
             gevent.sleep(_TICK_S)
             for deleter in list(self._deleters.values()):
                 deleter.held.tick()
-            self._consuming.count_out_of_range(self._stats)
+            self._consuming.count_skipped(self._stats)
             self._readiness.report()
             tell_left_out()
 
@@ -261,7 +261,7 @@ class Listener:
         return ""
 
     def _flush_stats(self, _: float) -> str:
-        self._consuming.count_out_of_range(self._stats)
+        self._consuming.count_skipped(self._stats)
         self._set_gauges()
         self._stats.flush()
         return ""

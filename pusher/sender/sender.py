@@ -171,7 +171,7 @@ class Sender:
                 service.lane.tick()
             self._readiness.report()
             tell_left_out()
-            self._consuming.count_out_of_range(self._stats)
+            self._consuming.count_skipped(self._stats)
             if self._skipped and time.monotonic() >= self._set_up_at:
                 self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
                 self._set_up_side_by_side(list(self._skipped))
@@ -286,7 +286,7 @@ class Sender:
         return ""
 
     def _flush_stats(self, _: float) -> str:
-        self._consuming.count_out_of_range(self._stats)
+        self._consuming.count_skipped(self._stats)
         self._stats.flush()
         return ""
 

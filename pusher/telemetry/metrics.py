@@ -45,6 +45,13 @@ OFFSET_OUT_OF_RANGE = Metric(
     "Partitions whose committed offset was no longer there: messages were lost.",
 )
 
+START_SKIPPED = Metric(
+    "start_skipped",
+    "count",
+    ("topic",),
+    "Messages that were left out because the group was new and began at the end.",
+)
+
 # --- the process
 
 NUM_GOROUTINE = Metric("num_goroutine", "gauge", ("hostname",), "Greenlets.")

@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import pytest
 
-from pusher.broker.interface import Delivery, Place, PublishError, Reader, Record, RecordTooLarge
+from pusher.broker.interface import LEFT_OUT, Delivery, Place, PublishError, Reader, Record, RecordTooLarge
 from pusher.broker.offsets import Commit, State, decode_ranges
 from tests.contract.brokers import (
     Desk,
@@ -614,3 +614,25 @@ def test_a_group_without_commits_has_none(desk: Desk) -> None:
 def test_commits_in_a_topic_that_does_not_exist_are_an_error(desk: Desk) -> None:
     with pytest.raises(OSError, match="nowhere"):
         desk.committed(desk.name(), "nowhere")
+
+
+def test_what_a_new_group_leaves_out_is_told(broker_desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    topic, group = broker_desk.topic(), broker_desk.name()
+    broker_desk.write(topic, *(b"%d" % number for number in range(7)))
+    source = broker_desk.source(group, [topic], offset_reset="latest")
+    poll_until(source, lambda: topic in source.start_skipped)
+    assert source.start_skipped == {topic: 7}
+    told = [record for record in caplog.records if record.message == LEFT_OUT]
+    assert [(record.levelname, vars(record)["fields"]["messages"]) for record in told] == [("WARNING", 7)]
+
+
+def test_nothing_is_left_out_at_the_earliest_or_after_a_commit(broker_desk: Desk) -> None:
+    topic, group = broker_desk.topic(), broker_desk.name()
+    broker_desk.write(topic, b"one")
+    source = broker_desk.source(group, [topic], offset_reset="earliest")
+    finish(receive(source, 1))
+    source.close()
+    again = broker_desk.source(group, [topic], offset_reset="latest")
+    broker_desk.write(topic, b"two")
+    assert values(receive(again, 1)) == [b"two"]
+    assert not source.start_skipped + again.start_skipped

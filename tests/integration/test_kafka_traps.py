@@ -108,6 +108,19 @@ def test_only_committed_transactions_are_read_and_their_marks_leave_no_lag(
     assert found == [b"good0", b"good1", b"good2"] * 2
 
 
+def test_what_is_wanted_may_change_before_the_topics_are_known(kafka_brokers: str, parts: ExitStack) -> None:
+    """A new group must not take topics that are there already for later ones, which begin at the earliest."""
+    topic = new_topic(kafka_brokers)
+    with closing(KafkaPublisher(kafka_brokers)) as publisher:
+        publisher.publish(topic, b"old", expect_stored)
+        assert publisher.flush(20) == 0
+    source = KafkaSource(kafka_brokers, uuid.uuid4().hex, [topic], everything, offset_reset="latest")
+    parts.callback(source.close, commit=False)
+    source.refresh()
+    poll_until(source, lambda: bool(source.assignment.trackers))
+    assert source.start_skipped == {topic: 1}
+
+
 def test_constructors_wait_for_no_broker_and_all_begins_once_there_is_one(tmp_path: Path, parts: ExitStack) -> None:
     server = KafkaServer(tmp_path / "kafka", port=free_port())
     topic = f"push-{uuid.uuid4().hex[:12]}_apns-single"

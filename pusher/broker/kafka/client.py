@@ -181,6 +181,9 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.connections = Connections(self._manager)
+        #: Whether the present metadata were asked for all topics; the first may not be, while the constructor runs.
+        self.knows_all_topics = False
+        self._ask, self.cluster.metadata_request = self.cluster.metadata_request, self._metadata_request
         self._skipped: set[Partition] = set()
         self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped)
 
@@ -192,6 +195,20 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     def use(self, settings: dict[str, Any]) -> None:
         """Makes new connections with these settings; those there are go on."""
         self.connections.use(settings)
+
+    def _metadata_request(self) -> Any:
+        """One is under way at a time, so that the last one that was made is the one that is answered."""
+        self.knows_all_topics = self.cluster.need_all_topic_metadata
+        return self._ask()
+
+    @property
+    def fetch_wait_ms(self) -> int:
+        """How long brokers may keep a fetch that finds nothing; of the fetches to come."""
+        return int(self._fetcher.config["fetch_max_wait_ms"])
+
+    @fetch_wait_ms.setter
+    def fetch_wait_ms(self, wait_ms: int) -> None:
+        self._fetcher.config["fetch_max_wait_ms"] = wait_ms
 
     def reach(self, node: int) -> None:
         """Connects to a broker at the address that it advertises. Waits; raises KafkaError."""

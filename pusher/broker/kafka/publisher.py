@@ -291,9 +291,9 @@ class _Route:
         self.ask_at = 0.0
         #: When an answer first lacked the topic.
         self.missing_since: float | None = None
-        # Processes do not all begin with the first.
-        self._number = random.randrange(1000)
-        self._partition = Partition(topic, self._number)
+        #: None before the first: processes begin anywhere, so that short runs do not all end in one partition.
+        self._number: int | None = None
+        self._partition = Partition(topic, 0)
 
     def partition(self, cluster: Any) -> Partition | None:
         """Where the next record goes; None while no partition with a leader is known."""
@@ -301,12 +301,18 @@ class _Route:
             partitions = sorted(cluster.available_partitions_for_topic(self.topic) or ())
             if not partitions:
                 return None
-            following = bisect_right(partitions, self._number)
-            self._number = partitions[following % len(partitions)]
+            self._number = _following(partitions, self._number)
             self._partition = Partition(self.topic, self._number)
             self.left = _RUN
         self.left -= 1
         return self._partition
+
+
+def _following(partitions: list[int], number: int | None) -> int:
+    """The next partition after ``number``, all in turn; any for the first."""
+    if number is None:
+        return random.choice(partitions)
+    return partitions[bisect_right(partitions, number) % len(partitions)]
 
 
 class _Answers:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.structs import OffsetAndMetadata
 
+from pusher.broker.interface import LEFT_OUT
 from pusher.broker.kafka.client import Consumer, Partition
 from pusher.broker.offsets import Assignment, Commit, TopicPartition
 from pusher.telemetry.log import Seldom, logger
@@ -35,6 +36,8 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         self.consumer = consumer
         #: How often a position was out of range, by topic.
         self.out_of_range: Counter[str] = Counter()
+        #: Messages that a new group left out because it began at the end, by topic.
+        self.start_skipped: Counter[str] = Counter()
         #: Assigned partitions whose start is not known yet; they are paused.
         self.unopened: set[TopicPartition] = set()
         #: Opened partitions that are paused.
@@ -121,13 +124,18 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         for key in keys & committed.keys():
             self._begin(key, committed[key].offset, committed[key].metadata)
         starts: dict[TopicPartition, Commit] = {}
+        skipped: Counter[str] = Counter()
         if not self.begun and not committed:
             starts = self._starts(keys | present, self._offset_reset)
+            skipped = self._left_out(starts) if self._offset_reset == "latest" else Counter()
         elif self.unopened:
             starts = self._starts(self.unopened, "earliest")
         if starts:
             self.consumer.commit(_offsets(starts), timeout_ms=ANSWER_MS)
         self.begun = True
+        self.start_skipped += skipped
+        for topic, number in sorted(skipped.items()):
+            log.warning(LEFT_OUT, group=self._group, topic=topic, messages=number)
         for key in keys & starts.keys():
             self._begin(key, *starts[key])
 
@@ -135,6 +143,13 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         ask = self.consumer.end_offsets if reset == "latest" else self.consumer.beginning_offsets
         found = ask(_partitions(keys), timeout_ms=ANSWER_MS)
         return {TopicPartition(*partition): Commit(offset, "") for partition, offset in found.items()}
+
+    def _left_out(self, starts: dict[TopicPartition, Commit]) -> Counter[str]:
+        """How many offsets lie before the starts, by topic."""
+        skipped: Counter[str] = Counter()
+        for key, first in self._starts(starts, "earliest").items():
+            skipped[key.topic] += starts[key].offset - first.offset
+        return +skipped
 
     def _present(self, topics: Iterable[str]) -> set[TopicPartition]:
         cluster = self.consumer.cluster

@@ -34,6 +34,14 @@ _REBALANCE_POLL_MS = 1000
 _HELD_POLL_MS = 20
 #: While all are held, nothing is polled, and whether there is room is looked at as often as this.
 _HELD_PAUSE_S = 0.01
+#: After a fetch that brought fewer records than this the next one waits a moment, so that it brings more: a fetch, and
+#: everything that its records wake, costs the same for one record as for many.
+_FEW_RECORDS = 100
+_PACE_S = 0.01
+#: After this long without a record, and with nothing held, brokers may keep a fetch for ``_IDLE_FETCH_MS``: a record
+#: ends the wait at once, so that only the number of fetches changes.
+_IDLE_S = 2.0
+_IDLE_FETCH_MS = 1000
 #: Pause after an error, so that errors do not turn into a busy loop.
 _ERROR_PAUSE_S = 0.2
 #: A rebalance waits this long for a member that does not come, after a broker's restart perhaps for what this one was
@@ -106,6 +114,9 @@ class KafkaSource:
         self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
         self._max_uncommitted = max_uncommitted
         self._clock = clock
+        self._fetch_min_bytes, self._fetch_wait_ms = fetch_min_bytes, fetch_wait_max_ms
+        #: When records came last, and until when the next fetch waits (both as ``clock`` tells).
+        self._read_at = self._paced_until = clock()
         self._brokers, self._login = brokers, login or Login(Access())
         self._settings = self._login.access.member_settings() | {
             "group_id": group,
@@ -175,6 +186,11 @@ class KafkaSource:
         """How often a position of a topic was out of range."""
         return self._share.out_of_range
 
+    @property
+    def start_skipped(self) -> Counter[str]:
+        """How many messages of a topic a new group left out."""
+        return self._share.start_skipped
+
     def lag(self) -> dict[TopicPartition, int]:
         """See ``Source``; a partition's end is as its last fetch told. Never waits."""
         assigned = self._consumer.assignment()
@@ -195,12 +211,14 @@ class KafkaSource:
     def _begin(self) -> None:
         self._consumer.cluster.add_listener(self._note_metadata)
         self._consumer.watch_all_topics()
-        self._metadata_changed = False
+        self._metadata_changed = self._metadata_known = False
         self._subscribed = None
         self._trouble = Trouble(self._clock())
 
     def _note_metadata(self, _cluster: object) -> None:
-        self._metadata_changed = True
+        # An answer without the topics would make a new group look as if all topics were later ones.
+        if self._consumer.knows_all_topics:
+            self._metadata_known = self._metadata_changed = True
 
     def _discard(self) -> None:
         """Gives all partitions up and closes the member."""
@@ -247,7 +265,7 @@ class KafkaSource:
     # --- topics
 
     def _prepare(self) -> None:
-        if self._metadata_changed:
+        if self._metadata_changed and self._metadata_known:
             self._choose_topics()
         if self._share.unopened and self._consumer.joined:
             try:
@@ -290,7 +308,7 @@ class KafkaSource:
                 break
             else:
                 records = self._fetch_joined(max(0.0, remaining_ms), is_full)
-            if remaining_ms <= 0 or self._metadata_changed:
+            if remaining_ms <= 0 or (self._metadata_changed and self._metadata_known):
                 break
         return records
 
@@ -301,7 +319,25 @@ class KafkaSource:
             return {}
         if self._share.held:
             timeout_ms = min(timeout_ms, _HELD_POLL_MS)
-        return self._read(timeout_ms, max(1, room))
+        limit = max(1, room)
+        self._pace()
+        records = self._read(timeout_ms, limit)
+        self._note_size(sum(map(len, records.values())), limit)
+        return records
+
+    def _pace(self) -> None:
+        """Waits after a small fetch, and lets brokers keep fetches for longer where nothing comes."""
+        now = self._clock()
+        idle = self._fetch_min_bytes == 1 and not self._share.held and now - self._read_at > _IDLE_S
+        self._consumer.fetch_wait_ms = max(self._fetch_wait_ms, _IDLE_FETCH_MS) if idle else self._fetch_wait_ms
+        if now < self._paced_until:
+            gevent.sleep(self._paced_until - now)
+
+    def _note_size(self, number: int, limit: int) -> None:
+        if number:
+            self._read_at = self._clock()
+            small = number < min(_FEW_RECORDS, limit)
+            self._paced_until = self._read_at + _PACE_S if small else 0.0
 
     def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
         records: dict[Partition, list[Record]] = {}

@@ -32,6 +32,8 @@ class Share(NamedTuple):
     starts: dict[str, Commit]
     #: The other topics, each with the member that owns it.
     others: dict[str, str]
+    #: Messages that the group, being new, leaves out because it begins at the end, by topic.
+    left_out: dict[str, int]
 
 
 def join(
@@ -49,8 +51,8 @@ def join(
     the earliest offset.
     """
     with writing(connection):
-        committed = _commit_starts(connection, member.group, wanted, reset)
-        share = Share({}, {}, {})
+        committed, left_out = _commit_starts(connection, member.group, wanted, reset)
+        share = Share({}, {}, {}, left_out)
         for topic in committed.keys() & wanted:
             owner, fence, until_s = _lease(connection, member.group, topic)
             kept = owner == member.name and held.get(topic) == fence
@@ -111,8 +113,8 @@ def _commit(
 
 def _commit_starts(
     connection: sqlite3.Connection, group: str, wanted: Collection[str], reset: str
-) -> dict[str, Commit]:
-    """What the group has committed, after everything wanted that exists has got its start."""
+) -> tuple[dict[str, Commit], dict[str, int]]:
+    """What the group has committed, after everything wanted that exists has got its start; what that leaves out."""
     known = committed(connection, group)
     present = {name: topic for name, topic in topics(connection).items() if name in wanted}
     latest = reset == "latest" and not known.keys() & present
@@ -122,7 +124,8 @@ def _commit_starts(
         if name not in known
     }
     _store(connection, group, starts.items())
-    return known | starts
+    before = {name: starts[name].offset - earliest(connection, present[name]) for name in starts}
+    return known | starts, {name: number for name, number in before.items() if number}
 
 
 def _store(connection: sqlite3.Connection, group: str, commits: Iterable[tuple[str, Commit]]) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import gevent
 
-from pusher.broker.interface import Delivery, IsFull, Wanted
+from pusher.broker.interface import LEFT_OUT, Delivery, IsFull, Wanted
 from pusher.broker.offsets import Assignment, Commit, TopicPartition, Tracker
 from pusher.broker.sqlite import group as membership
 from pusher.broker.sqlite import topic_log
@@ -66,6 +66,7 @@ class SqliteSource:
     ) -> None:
         self.assignment = Assignment()
         self.out_of_range: Counter[str] = Counter()
+        self.start_skipped: Counter[str] = Counter()
         self._store = Store(url)
         self._member = membership.Member(group, f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}")
         topics = list(topics)
@@ -179,6 +180,9 @@ class SqliteSource:
         self._fences = share.fences
         for topic, start in share.starts.items():
             self.assignment.assign(TopicPartition(topic, 0), *start).confirm(start)
+        for topic, number in sorted(share.left_out.items()):
+            self.start_skipped[topic] += number
+            log.warning(LEFT_OUT, group=self._member.group, topic=topic, messages=number)
         if share.starts:
             log.info("consuming", group=self._member.group, topics=" ".join(sorted(share.starts)))
         if share.others and share.others != self._others:
