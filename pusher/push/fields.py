@@ -22,6 +22,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 #: A value is judged before it is decoded: as large as Kafka takes by default, and some.
 MAX_MESSAGE_BYTES = 1_100_000
 #: Numbers of which orjson would make others: fractions, exponents, and integers that may exceed 64 bits.
+_BLANKS = b" \t\r\n"
 _INEXACT_NUMBER = re.compile(rb"[:\[,]\s*-?(?:\d+[.eE]|\d{19})").search
 _NAMES = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:').findall
 _METADATA = "metadata"
@@ -53,11 +54,17 @@ def decode_object(value: bytes | None) -> dict[str, Json]:
     else:
         _refuse_depth(value, decoded)
         # What comes out as it went in has lost nothing; of the rest only what looks unusual is read exactly.
-        if orjson.dumps(decoded) != value and _is_unusual(value):
+        written = orjson.dumps(decoded)
+        if written != value and not _differ_in_blanks_alone(written, value) and _is_unusual(value):
             decoded = _decode_exactly(value)
     if not isinstance(decoded, dict):
         raise InvalidMessage("not-an-object", f"the message is a JSON {type(decoded).__name__}, not an object")
     return decoded
+
+
+def _differ_in_blanks_alone(one: bytes, other: bytes) -> bool:
+    """Blanks in strings go too, in both alike. Costs half a microsecond."""
+    return one.translate(None, _BLANKS) == other.translate(None, _BLANKS)
 
 
 def _refuse_depth(value: bytes, decoded: Json) -> None:
@@ -122,7 +129,7 @@ def merge(metadata: dict[str, Json], into: dict[str, Json]) -> None:
 
 
 def _is_unusual(value: bytes) -> bool:
-    """Whether numbers or names may have been lost in decoding. Costs a microsecond or two."""
+    """Whether numbers or names may have been lost in decoding. Costs some 10 microseconds."""
     if _INEXACT_NUMBER(value):
         return True
     names = _NAMES(value)
