@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
-from pusher.broker.kafka.publisher import _following
+from pusher.broker.kafka.publisher import KafkaPublisher, _following
 from pusher.broker.kafka.source import Trouble
+from scripts.kafka.server import free_port
+from tests.faults.processes import wait_until
 
 AWAY, JOINING = "no connection to the coordinator of the group", "joining the group"
 
@@ -40,3 +43,13 @@ def test_processes_begin_with_any_partition_and_take_all_in_turn() -> None:
         turns.append(_following([0, 1, 2, 3], turns[-1]))
     assert turns == [2, 3, 0, 1, 2]
     assert _following([0, 2, 5], 3) == 5
+
+
+def test_a_publisher_that_dies_tells_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[BaseException] = []
+    with closing(KafkaPublisher(f"127.0.0.1:{free_port()}", failed=failures.append)) as publisher:
+        monkeypatch.setattr(publisher, "_look_up", lambda _: 1 / 0)
+        publisher.publish("topic", b"one", lambda _: None)
+        wait_until(lambda: bool(failures), "the failure")
+        assert isinstance(failures[0], ZeroDivisionError)
+        assert publisher.pending == 1

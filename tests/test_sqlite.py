@@ -676,3 +676,18 @@ def fail_in_the_middle(connection: sqlite3.Connection) -> float:
     with writing(connection):
         create_topic(connection, TOPIC)
         return 1 / 0
+
+
+def test_a_publisher_that_dies_tells_its_owner(broker: SqliteBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    failures: list[BaseException] = []
+    with closing(SqlitePublisher(broker.url, failed=failures.append)) as publisher:
+        until(lambda: publisher.health().ready)
+        monkeypatch.setattr("pusher.broker.sqlite.publisher._append", broken)
+        publisher.publish(TOPIC, b"one", expect_stored)
+        until(lambda: bool(failures))
+        assert isinstance(failures[0], ZeroDivisionError)
+        assert "ZeroDivisionError" in publisher.health().reason
+        assert publisher.pending == 1

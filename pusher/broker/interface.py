@@ -85,7 +85,8 @@ LEFT_OUT = "the group is new and begins at the end: messages that wait are left 
 
 #: Called once when a record is stored (None) or refused for good. Must not wait.
 Done = Callable[[PublishError | None], None]
-#: Called when ``done`` of a record has raised: its offset stays open for ever. Must not wait.
+#: Called when ``done`` of a record has raised, so that its offset stays open for ever, or when the publisher has died
+#: of an unexpected error. Must not wait.
 Failed = Callable[[BaseException], object]
 #: Whether records of a topic should not be read now.
 IsFull = Callable[[str], bool]
@@ -194,7 +195,7 @@ class Reader(Protocol):
 
 def log_failure(error: BaseException) -> None:
     """What a command does that has no owner of greenlets."""
-    log.error("what followed the storing of a record failed", error=repr(error))
+    log.error("a publisher, or what followed the storing of a record, failed", error=repr(error))
 
 
 class Broker(Protocol):

@@ -106,6 +106,7 @@ class KafkaPublisher:
         self._producer.cluster.add_listener(self._note_metadata)
         self._producer.cluster.request_update()
         self._greenlet = gevent.spawn(self._run)
+        self._greenlet.link_exception(self._died)
 
     # --- what the rest calls
 
@@ -207,6 +208,12 @@ class KafkaPublisher:
 
     # --- the greenlet of its own
 
+    def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
+        """An error that nobody expected: what waits is not stored any more, which the owner must know."""
+        error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
+        self._error = repr(error)
+        self._failed_with(error)
+
     def _run(self) -> None:
         while True:
             self._work.wait(_PAUSE_S if self._failed or self._waiting() else None)
@@ -216,8 +223,9 @@ class KafkaPublisher:
                     self._look_up(route)
                 while self._failed and self._failed[0][0] <= self._clock():
                     self._send(self._failed.popleft()[1])
-            except Exception:
-                log.exception("looking up topics failed")
+            except kafka_errors.KafkaError as error:
+                self._error = str(error)
+                _seldom.warning("look-up", "looking topics up failed, is tried again", error=error)
                 gevent.sleep(_PAUSE_S)
 
     def _waiting(self) -> list[_Route]:

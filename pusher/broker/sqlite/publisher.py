@@ -71,6 +71,7 @@ class SqlitePublisher:
         self._clean_at = clock()
         self._error = "not opened yet"
         self._greenlet = gevent.spawn(self._run)
+        self._greenlet.link_exception(self._died)
 
     # --- what the rest calls
 
@@ -117,6 +118,12 @@ class SqlitePublisher:
 
     # --- the greenlet of its own
 
+    def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
+        """An error that nobody expected: what waits is not stored any more, which the owner must know."""
+        error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
+        self._error = repr(error)
+        self._failed_with(error)
+
     def _run(self) -> None:
         while True:
             try:
@@ -132,9 +139,6 @@ class SqlitePublisher:
                 gevent.sleep(_PAUSE_S)
                 if not self._queue:  # cleaning will tell when the file can be used again
                     self._clean_at = self._clock()
-            except Exception:
-                log.exception("publishing failed, is tried again")
-                gevent.sleep(_PAUSE_S)
 
     def _wait(self) -> None:
         self._work.clear()
