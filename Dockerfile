@@ -18,7 +18,11 @@ RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-c
 
 FROM python:3.11.13-slim-bookworm
 
-RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin pusher \
+# the init: it reaps orphans, which the kernel gives to process 1, and passes signals on from the first instant
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin pusher \
     && mkdir -p /app/config /app/tls /app/data \
     && ln -s /opt/pusher/bin/pusher /app/pusher \
     && chown pusher /app/data
@@ -34,4 +38,5 @@ EXPOSE 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python3", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('PUSHER_ADMIN_PORT') or 8081}/healthz\", timeout=4)"]
+ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["/app/pusher", "--help"]
