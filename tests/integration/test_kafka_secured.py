@@ -16,11 +16,11 @@ from kafka.admin import ACLOperation, ResourceType
 
 from pusher.broker import connect
 from pusher.broker.interface import Broker
-from pusher.broker.kafka import KafkaReader
+from pusher.broker.kafka import KafkaReader, KafkaSource
 from pusher.broker.kafka.access import Access, Login
 from pusher.config import Config, settings
 from pusher.config.loader import parse
-from tests.contract.brokers import expect_stored, finish, poll_until, receive, until, values
+from tests.contract.brokers import everything, expect_stored, finish, poll_until, receive, until, values
 from tests.kafka_admin import create_topic
 from tests.kafka_secured import PASSWORD, USER, SecuredKafka, unsecured_token
 
@@ -61,6 +61,10 @@ def scram(secured: SecuredKafka, **keys: str) -> dict[str, str]:
         "saslPassword": PASSWORD,
         "caFile": secured.ca,
     } | keys
+
+
+def access(secured: SecuredKafka) -> Access:
+    return Access("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD, ca_file=secured.ca)
 
 
 def ways(secured: SecuredKafka, directory: Path) -> dict[str, Config]:
@@ -162,8 +166,8 @@ REFUSALS = (
 @pytest.mark.parametrize("case", REFUSALS)
 def test_the_line_names_the_cause(secured: SecuredKafka, case: str) -> None:
     config, cause = refusals(secured)[case]
-    access = Access.from_config(config, settings.KAFKA, settings.QUEUE.kafka)
-    reader = KafkaReader(config[settings.QUEUE.brokers], "", login=Login(access), answer_s=5)
+    login = Login(Access.from_config(config, settings.KAFKA, settings.QUEUE.kafka))
+    reader = KafkaReader(config[settings.QUEUE.brokers], "", login=login, answer_s=5)
     with closing(reader), pytest.raises(OSError, match="no answer from Kafka") as failed:
         reader.reach_brokers()
     assert cause in str(failed.value)
@@ -229,3 +233,32 @@ def test_a_topic_without_rights_is_refused_and_no_other(secured: SecuredKafka, p
     publisher.publish("secret-topic", b"x", refused.append)
     until(lambda: bool(refused))
     assert "not authorized" in str(refused[0])
+
+
+def test_a_topic_that_may_be_described_but_not_read_stops_no_other(secured: SecuredKafka, parts: ExitStack) -> None:
+    name = uuid.uuid4().hex[:8]
+    shut, free = f"shut-{name}", f"push-game{name}_apns-single"
+    for topic in (shut, free):
+        create_topic(secured.brokers, topic, 1)
+    secured.allow(ResourceType.TOPIC, shut, ACLOperation.DESCRIBE)
+    broker = connect.broker(config_of(secured.login, **scram(secured)), settings.QUEUE.at)
+    operator = parts.enter_context(closing(connect.broker(config_of(secured.brokers), settings.QUEUE.at).publisher()))
+    for topic in (shut, free):
+        operator.publish(topic, topic.encode(), expect_stored)
+    assert operator.flush(20) == 0
+
+    source = KafkaSource(
+        secured.login, f"pusher-{name}", [shut, free], everything, offset_reset="earliest", login=Login(access(secured))
+    )
+    parts.callback(source.close, commit=False)
+    deliveries = receive(source, 1)
+    assert values(deliveries) == [free.encode()]
+    finish(deliveries)
+    source.commit()
+    assert broker.committed(f"pusher-{name}", free)[0].offset == 1
+    poll_until(source, lambda: shut in source.health().reason)
+    assert free not in source.health().reason
+
+    secured.allow(ResourceType.TOPIC, shut, ACLOperation.READ)
+    assert values(receive(source, 1)) == [shut.encode()]
+    poll_until(source, lambda: source.health().ready)

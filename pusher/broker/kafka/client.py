@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -185,7 +185,9 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self.knows_all_topics = False
         self._ask, self.cluster.metadata_request = self.cluster.metadata_request, self._metadata_request
         self._skipped: set[Partition] = set()
-        self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped)
+        self._failed: dict[TopicPartition, Exception] = {}
+        self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped, failed=self._failed)
+        self._parse, self._fetcher._parse_fetched_data = self._fetcher._parse_fetched_data, self._parsed  # noqa: SLF001
 
     @property
     def cluster(self) -> Any:
@@ -243,6 +245,22 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
             fetcher._next_partition_records = None  # noqa: SLF001
         found: dict[Partition, list[Any]] = self.poll(timeout_ms=timeout_ms, max_records=max_records)
+        return found
+
+    def _parsed(self, fetch: Any) -> Any:
+        """Errors of one partition are kept apart: the library raises them in the middle of what others sent."""
+        try:
+            return self._parse(fetch)
+        except (OffsetOutOfRangeError, LogTruncationError):
+            raise
+        except KafkaError as error:
+            self._failed[TopicPartition(*fetch.topic_partition)] = error
+            return None
+
+    def failed(self) -> dict[TopicPartition, Exception]:
+        """Partitions whose records could not be had since the last call, and why."""
+        found = dict(self._failed)
+        self._failed.clear()
         return found
 
     def skipped(self) -> dict[TopicPartition, int]:

@@ -66,6 +66,8 @@ class KafkaReader:
             if self.ended:
                 return []
             polled: dict[Partition, list[Record]] = self._consumer.poll(timeout_ms=timeout_s * 1000)
+            for failure in self._consumer.failed().values():
+                raise failure
             records = [record for partition, found in polled.items() for record in self._before_end(partition, found)]
             # Also those that end without a record: its place may hold a transaction's mark, or nothing any more.
             for partition in [p for p, end in self._ends.items() if self._consumer.position(p) >= end]:

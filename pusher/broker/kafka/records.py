@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, KafkaError
 from kafka.protocol.consumer import IsolationLevel
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from pusher.broker.interface import Header
+from pusher.broker.offsets import TopicPartition
 
 #: The version of the format that has batches with transactions.
 _MAGIC: Final = 2
@@ -52,9 +53,23 @@ class FetchedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the lib
     metrics, which are off.
     """
 
-    def __init__(self, *args: Any, skipped: set[Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, skipped: set[Any] | None = None, failed: dict[Any, Exception] | None = None, **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
         self._skipped: set[Any] = set() if skipped is None else skipped
+        self._failed = failed
+
+    def take(self, n: int | None = None) -> Any:
+        """The next records. Those that cannot be read go to ``failed``, and end what this partition has fetched."""
+        try:
+            return super().take(n)
+        except KafkaError as error:
+            if self._failed is None:
+                raise
+            self._failed[TopicPartition(*self.topic_partition)] = error
+            self.drain()
+            return []
 
     def _unpack_records(self, key: Any, batches: Any, *_deserializers: object) -> Iterator[ConsumedRecord]:
         while (batch := batches.next_batch()) is not None:

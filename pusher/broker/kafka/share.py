@@ -10,14 +10,17 @@ runs in the consuming greenlet.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
 from pusher.broker.interface import LEFT_OUT
 from pusher.broker.kafka.client import Consumer, Partition
+from pusher.broker.kafka.failing import Failing
 from pusher.broker.offsets import Assignment, Commit, TopicPartition
 from pusher.telemetry.log import Seldom, logger
 
@@ -44,6 +47,8 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         self.held: set[TopicPartition] = set()
         #: Whether partitions without a commit are later ones, which begin at the earliest offset.
         self.begun = False
+        #: Partitions that are left alone for a while.
+        self.failing = Failing()
         self._group, self._offset_reset = group, offset_reset
 
     def commit(self) -> None:
@@ -52,11 +57,43 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         if not due:
             return
         try:
-            self.consumer.commit(_offsets(due), timeout_ms=ANSWER_MS)
+            denied = self._store(due)
         except Exception as error:  # noqa: BLE001  # what ended the I/O greenlet comes out here too; poll deals with it
             _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
         else:
-            self.assignment.confirm(due)
+            self.assignment.confirm({key: commit for key, commit in due.items() if key.topic not in denied})
+
+    def _store(self, commits: dict[TopicPartition, Commit]) -> set[str]:
+        """Commits; returns the topics for which we have no right to. The brokers store what others have."""
+        try:
+            self.consumer.commit(_offsets(commits), timeout_ms=ANSWER_MS)
+        except TopicAuthorizationFailedError as error:
+            denied = {str(topic) for topic in error.args[0]}
+            for key in commits:
+                if key.topic in denied:
+                    self.note_failure(key, error)
+            return denied
+        return set()
+
+    def note_failure(self, key: TopicPartition, error: Exception) -> None:
+        """A partition cannot be read now: it alone is left alone for a while."""
+        denied = isinstance(error, TopicAuthorizationFailedError)
+        reason = "not authorized to read it" if denied else str(error)
+        if self.failing.note(key, reason, time.monotonic()):
+            where = {"topic": key.topic, "partition": key.partition}
+            log.error("cannot be read, is tried again with pauses", group=self._group, **where, reason=reason)
+
+    @property
+    def obstacle(self) -> str:
+        """Why partitions are not read; "" when all are."""
+        if any(key not in self.failing for key in self.unopened):
+            return "waiting for the start of its partitions"
+        return self.failing.reason
+
+    @property
+    def to_open(self) -> set[TopicPartition]:
+        """Assigned partitions whose start can be looked for now."""
+        return self.unopened - self.failing.waiting(time.monotonic()) if self.unopened else set()
 
     def give_up(self) -> None:
         """Nothing is ours any more."""
@@ -91,6 +128,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         """A rebalance ends: these, and only these, are ours."""
         assigned = {TopicPartition(*partition) for partition in partitions}
         trackers = self.assignment.trackers
+        self.failing.forget(trackers.keys() - assigned)
         self.assignment.drop(trackers.keys() - assigned)
         self.assignment.keep(trackers)
         for key, tracker in trackers.items():
@@ -118,7 +156,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
 
         ``topics``: all that are subscribed. May wait some 9 s; raises KafkaError, and then is to be called again.
         """
-        keys = set(self.unopened)
+        keys = self.to_open
         present = set() if self.begun else self._present(topics)
         committed = self.consumer.committed_offsets(keys | present, ANSWER_MS)
         for key in keys & committed.keys():
@@ -128,15 +166,14 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         if not self.begun and not committed:
             starts = self._starts(keys | present, self._offset_reset)
             skipped = self._left_out(starts) if self._offset_reset == "latest" else Counter()
-        elif self.unopened:
-            starts = self._starts(self.unopened, "earliest")
-        if starts:
-            self.consumer.commit(_offsets(starts), timeout_ms=ANSWER_MS)
+        elif missing := keys - committed.keys():
+            starts = self._starts(missing, "earliest")
+        denied = self._store(starts) if starts else set()
         self.begun = True
         self.start_skipped += skipped
         for topic, number in sorted(skipped.items()):
             log.warning(LEFT_OUT, group=self._group, topic=topic, messages=number)
-        for key in keys & starts.keys():
+        for key in {key for key in keys & starts.keys() if key.topic not in denied}:
             self._begin(key, *starts[key])
 
     def _starts(self, keys: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, Commit]:

@@ -246,7 +246,7 @@ class KafkaSource:
             return self._consumer.connections.trouble or "no connection to the coordinator of the group"
         if not self._consumer.joined:
             return "joining the group"
-        return "waiting for the start of its partitions" if self._share.unopened else ""
+        return self._share.obstacle
 
     def _watch(self) -> None:
         reason = self._obstacle()
@@ -267,7 +267,7 @@ class KafkaSource:
     def _prepare(self) -> None:
         if self._metadata_changed and self._metadata_known:
             self._choose_topics()
-        if self._share.unopened and self._consumer.joined:
+        if self._share.to_open and self._consumer.joined:
             try:
                 self._share.open(self._subscribed or ())
             except (KafkaError, OSError) as error:  # others go on
@@ -314,10 +314,11 @@ class KafkaSource:
 
     def _fetch_joined(self, timeout_ms: float, is_full: IsFull) -> dict[Partition, list[Record]]:
         room = self._hold(is_full)
+        full = self._share.held - self._share.failing.waiting(time.monotonic())
         if room == 0 and timeout_ms > 0:
-            gevent.sleep(_HELD_PAUSE_S)
+            gevent.sleep(_HELD_PAUSE_S if full else min(_ERROR_PAUSE_S, timeout_ms / 1000))
             return {}
-        if self._share.held:
+        if full:
             timeout_ms = min(timeout_ms, _HELD_POLL_MS)
         limit = max(1, room)
         self._pace()
@@ -347,14 +348,18 @@ class KafkaSource:
             self._share.restart(error.args[0])
         except LogTruncationError as error:
             self._share.restart(error.divergent_offsets)
+        for key, failure in self._consumer.failed().items():
+            self._share.note_failure(key, failure)
         return records
 
     def _hold(self, is_full: IsFull) -> int:
         """Pauses and resumes partitions; returns how many records may be read from the others, 0 if there are none."""
         room = 0
-        held: set[TopicPartition] = set()
+        held = self._share.failing.waiting(time.monotonic()) & self.assignment.trackers.keys()
         full: dict[str, bool] = {}
         for key, tracker in self.assignment.trackers.items():
+            if key in held:
+                continue
             if key.topic not in full:
                 full[key.topic] = is_full(key.topic)
             own_room = self._max_uncommitted - tracker.span
@@ -369,6 +374,7 @@ class KafkaSource:
         deliveries = []
         for partition, records in batch.items():
             tracker = self.assignment.trackers[TopicPartition(*partition)]
+            self._share.failing.forget([tracker.key])
             fresh = tracker.admit(records)
             if fresh:
                 deliveries.append(Delivery(tracker, fresh))

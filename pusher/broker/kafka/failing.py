@@ -1,0 +1,56 @@
+"""Partitions that cannot be read for now, for a missing right or damaged records: each is left alone for a while.
+
+What one topic suffers from must cost no other one anything. Pure: no I/O, never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pusher.broker.offsets import TopicPartition
+
+_FIRST_S, _LONGEST_S = 1.0, 30.0
+#: A partition that was tried again and has not failed for this long is healthy.
+_SETTLED_S = 5.0
+
+
+@dataclass
+class _Failure:
+    reason: str
+    pause_s: float
+    until: float
+
+
+class Failing:
+    """What fails, why, and when it is tried again; times are those of one monotonic clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._failures: dict[TopicPartition, _Failure] = {}
+
+    def note(self, key: TopicPartition, reason: str, now: float) -> bool:
+        """A partition failed: it waits, twice as long as the last time. Whether this is new."""
+        known = self._failures.get(key)
+        pause_s = min(_LONGEST_S, 2 * known.pause_s) if known else _FIRST_S
+        self._failures[key] = _Failure(reason, pause_s, now + pause_s)
+        return known is None
+
+    def waiting(self, now: float) -> set[TopicPartition]:
+        """Those that are not to be tried now. Those that were tried long enough without failing are forgotten."""
+        for key in [key for key, failure in self._failures.items() if failure.until + _SETTLED_S < now]:
+            del self._failures[key]
+        return {key for key, failure in self._failures.items() if failure.until > now}
+
+    def forget(self, keys: Collection[TopicPartition]) -> None:
+        """These can be read, or are no longer ours."""
+        for key in keys:
+            self._failures.pop(key, None)
+
+    def __contains__(self, key: TopicPartition) -> bool:
+        return key in self._failures
+
+    @property
+    def reason(self) -> str:
+        """Each topic that fails with its reason; "" when none does."""
+        reasons = {key.topic: failure.reason for key, failure in sorted(self._failures.items())}
+        return "; ".join(f"{topic} cannot be read: {reason}" for topic, reason in reasons.items())
