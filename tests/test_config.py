@@ -7,7 +7,7 @@ import pytest
 
 from pusher import config
 from pusher.config import Address, Config, ConfigError, settings
-from pusher.config.effective import effective
+from pusher.config.effective import effective, without_effect
 from pusher.config.loader import Value
 from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
 from pusher.daemon import statsd
@@ -429,7 +429,8 @@ def test_words_with_other_spellings() -> None:
         ),
         ("gcm.fcm.endpoint: http://x", 1, "gcm.fcm.endpoint expects https://host:port; 'http://x' is not"),
         ("apns: 5", 1, "apns is a group; write its keys below it, such as apns.apps"),
-        ("a: 1\nb:\n  c: 2\nA: 3", 4, "A is given twice, first in line 1; remove one"),
+        ("a: 1\nb:\n  c: 2\na: 3", 4, "a is given twice, first in line 1; remove one"),
+        ("a: 1\nA: 2\na: 3", 3, "a is given twice, first in line 1; remove one"),
         ("apns.port: 1\napns:\n  port: 2", 3, "apns.port is given twice, first in line 1; remove one"),
         ("- a\n- b", 1, "not a mapping; write settings as `key: value`"),
         ("apns: {apps: [[a]]}", 1, "apns.apps has an item that is not text; write one text an item"),
@@ -643,3 +644,35 @@ def test_what_can_be_no_such_value_is_one_line_that_shows_no_password(name: str,
     assert len(message.splitlines()) == 1
     assert "hush" not in message
     assert message.startswith(f"variable PUSHER_{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("apns:\n  connectionPoolSize: 1\n  connectionpoolsize: 10", (3, 2)),
+        ("apns:\n  connectionpoolsize: 1\nAPNS:\n  connectionPoolSize: 10", (4, 2)),
+        ("apns.CONNECTIONPOOLSIZE: 1\napns:\n  connectionPoolSize: 10", (3, 1)),
+        ("x: &x\n  connectionPoolSize: 1\n  connectionpoolsize: 10\napns: {<<: *x}", (3, 2)),
+    ],
+)
+def test_the_last_of_two_spellings_holds(text: str, lines: tuple[int, int]) -> None:
+    found = parse(text)
+    assert found[apns_settings.CONNECTION_POOL_SIZE] == 10
+    place, other = lines
+    said = [line for line in found.warnings if "other capitals" in line and ": apns." in line.lower()]
+    assert len(said) == 1
+    assert said[0].startswith(f"config.yaml:{place}: ")
+    assert f"in line {other} too" in said[0]
+
+
+def test_each_daemon_names_the_keys_without_effect_that_it_would_have_read() -> None:
+    keys = ("queue.channelSize", "apns.dedup.ttl", "gcm.dedup.ttl", "pprof.port", "invalidToken.handlers")
+    found = parse("\n".join(f"{key}: 1" for key in keys))
+    assert sorted(without_effect(found, "apns")) == [
+        "config.yaml:1: queue.channelSize has no effect",
+        "config.yaml:2: apns.dedup.ttl has no effect",
+        "config.yaml:4: pprof.port has no effect: see `admin.port`",
+    ]
+    listener = " ".join(without_effect(found, "start-feedback-listener"))
+    assert [key for key in keys if key in listener] == ["pprof.port", "invalidToken.handlers"]
+    assert not list(without_effect(parse(""), "gcm"))

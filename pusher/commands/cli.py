@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from pusher import __version__, config
 from pusher.config import Config, doors, settings
-from pusher.config.effective import effective
+from pusher.config.effective import effective, without_effect
 from pusher.daemon import early
 from pusher.errors import StartError
 from pusher.telemetry import log as logging_setup
@@ -295,7 +295,8 @@ def _configure(args: argparse.Namespace, flags: Sequence[str]) -> Config:
         as_json=args.json,
         one_shot=not args.row.stays or args.check,
     )
-    for warning in found.warnings:
+    unheard = without_effect(found, args.command) if args.row.stays else ()
+    for warning in (*found.warnings, *unheard):
         logging_setup.logger(__name__).warning(warning)
     return found
 

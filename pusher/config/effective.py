@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pusher.config import settings
 from pusher.config.loader import Config, Refused, Value
+
+#: Groups that only the one or the other kind of command reads.
+_OF_SENDERS = frozenset({"queue", "feedback", "dedup", "rateLimiter"})
+_OF_THE_LISTENER = frozenset({"feedbackListeners", "invalidToken"})
 
 
 def effective(config: Config) -> Iterator[str]:
@@ -14,6 +19,17 @@ def effective(config: Config) -> Iterator[str]:
     value_width = min(max(len(row[1]) for row in rows), 40)
     for key, shown, where in rows:
         yield f"{key:{key_width}}  {shown:{value_width}}  {where}"
+
+
+def without_effect(config: Config, command: str) -> Iterator[str]:
+    """One warning for each key that is given, that the daemon ``command`` would have read, and that does nothing."""
+    senders = settings.apps().keys()
+    others = (senders - {command}) | (_OF_THE_LISTENER if command in senders else _OF_SENDERS)
+    for value in config.values():
+        setting = value.setting
+        if value.where != "default" and not setting.has_effect and setting.key.partition(".")[0] not in others:
+            reason = setting.text.removeprefix("Accepted, no effect").rstrip(".")
+            yield f"{value.where}: {setting.key} has no effect{reason}"
 
 
 def _counts(value: Value) -> bool:

@@ -28,6 +28,8 @@ class Line(NamedTuple):
     key: str
     text: str
     number: int
+    #: The line of the value in whose place this one holds: the same key in other capitals; 0 for none.
+    instead_of: int = 0
 
 
 def read(path: str) -> str:
@@ -73,12 +75,16 @@ class _Flattener:
         self._values = 0
 
     def lines(self, root: yaml.MappingNode) -> list[Line]:
-        seen: dict[str, Line] = {}
+        """The last of a key's spellings holds; the same spelling twice is an error, as in YAML."""
+        last: dict[str, Line] = {}
+        spelled: dict[str, int] = {}
         for line in self._mapping(root, ()):
-            first = seen.setdefault(line.key.lower(), line)
-            if first is not line:
-                raise self._error(line.number, f"{line.key} is given twice, first in line {first.number}; remove one")
-        return list(seen.values())
+            if line.key in spelled:
+                first = spelled[line.key]
+                raise self._error(line.number, f"{line.key} is given twice, first in line {first}; remove one")
+            spelled[line.key], before = line.number, last.get(line.key.lower())
+            last[line.key.lower()] = line if before is None else line._replace(instead_of=before.number)
+        return list(last.values())
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[Line]:
         self._count(node)
@@ -86,16 +92,14 @@ class _Flattener:
             raise self._error(_number(node), f"nested deeper than {_DEEPEST} levels; write flat keys")
         own = [line for key, value in node.value if key.tag != _MERGE for line in self._value(key, value, path)]
         yield from own
-        given = {line.key.lower() for line in own}
-        for line in self._merged(node, path):
-            if line.key.lower() not in given:
-                given.add(line.key.lower())
-                yield line
+        yield from self._merged(node, path, {line.key.lower() for line in own})
 
-    def _merged(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[Line]:
-        """What ``<<: *anchor`` brings in; the mapping's own keys win over it."""
+    def _merged(self, node: yaml.MappingNode, path: tuple[str, ...], given: set[str]) -> Iterator[Line]:
+        """What ``<<: *anchor`` brings in; the mapping's own keys, then those of earlier anchors, win over it."""
         for source in self._sources(node):
-            yield from self._mapping(source, path)
+            brought = [line for line in self._mapping(source, path) if line.key.lower() not in given]
+            given |= {line.key.lower() for line in brought}
+            yield from brought
 
     def _sources(self, node: yaml.MappingNode) -> Iterator[yaml.MappingNode]:
         for key, value in node.value:

@@ -125,8 +125,16 @@ def parse(
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
     known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
     unread = Unread(known, plain.variables.keys() | own.variables.keys())
-    warnings = [unread.key(line, name) for line in lines] + [unread.variable(key) for key in sorted(variables)]
+    warnings = [_twice(line, name) for line in lines] + [unread.key(line, name) for line in lines]
+    warnings += [unread.variable(key) for key in sorted(variables)]
     return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)
+
+
+def _twice(line: file.Line, name: str) -> str | None:
+    """The warning about a key that stands twice, in other capitals, if it does."""
+    if not line.instead_of:
+        return None
+    return f"{name}:{line.number}: {line.key} stands in line {line.instead_of} too, in other capitals; this one holds"
 
 
 def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:

@@ -519,7 +519,7 @@ class AppSetting(Setting[T]):
 
 
 def unused(key: str, *aliases: str, text: str = "Accepted, no effect.") -> Setting[str]:
-    """A key that older files contain and that has no meaning here: accepted without a warning."""
+    """A key that older files contain and that has no meaning here: accepted, and named at start."""
     return Setting(key, Unused(), "", text, aliases)
 
 

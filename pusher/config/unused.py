@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pusher.config.schema import AppSetting, Setting, Unused, unused
 
-#: Accepted without a warning.
+#: Accepted; the command that would have read one names it at its start.
 UNUSED: tuple[Setting[str], ...] = (
     unused("feedback.kafka.topics", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
     unused("feedback.kafka.topic", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
