@@ -6,8 +6,9 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
+from kafka.errors import InvalidRecordError, InvalidTimestampError, NotLeaderForPartitionError
 
-from pusher.broker.kafka.publisher import KafkaPublisher, _following
+from pusher.broker.kafka.publisher import KafkaPublisher, _following, meaning
 from pusher.broker.kafka.source import Trouble
 from scripts.kafka.server import free_port
 from tests.faults.processes import wait_until
@@ -53,3 +54,9 @@ def test_a_publisher_that_dies_tells_its_owner(monkeypatch: pytest.MonkeyPatch) 
         wait_until(lambda: bool(failures), "the failure")
         assert isinstance(failures[0], ZeroDivisionError)
         assert publisher.pending == 1
+
+
+def test_errors_of_brokers_are_explained() -> None:
+    assert "clocks" in meaning(InvalidTimestampError())
+    assert "compacted" in meaning(InvalidRecordError())
+    assert meaning(NotLeaderForPartitionError("moved")) == str(NotLeaderForPartitionError("moved"))

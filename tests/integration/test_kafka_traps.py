@@ -121,6 +121,15 @@ def test_what_is_wanted_may_change_before_the_topics_are_known(kafka_brokers: st
     assert source.start_skipped == {topic: 1}
 
 
+def test_a_compacted_topic_is_named_as_the_cause(kafka_brokers: str, parts: ExitStack) -> None:
+    topic = new_topic(kafka_brokers, cleanup_policy="compact")
+    publisher = publisher_of(kafka_brokers, parts)
+    refused: list[PublishError | None] = []
+    publisher.publish(topic, b"without a key", refused.append)
+    until(lambda: bool(refused))
+    assert "compacted topic" in str(refused[0])
+
+
 def test_constructors_wait_for_no_broker_and_all_begins_once_there_is_one(tmp_path: Path, parts: ExitStack) -> None:
     server = KafkaServer(tmp_path / "kafka", port=free_port())
     topic = f"push-{uuid.uuid4().hex[:12]}_apns-single"

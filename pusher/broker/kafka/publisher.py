@@ -55,6 +55,23 @@ _REFUSALS: dict[type[Exception], type[PublishError]] = {
 }
 
 
+#: What errors mean whose own words do not say it.
+_MEANINGS: dict[type[Exception], str] = {
+    kafka_errors.InvalidTimestampError: (
+        "the clocks of this machine and of the brokers differ too much (the topic's message.timestamp.*.max.ms)"
+    ),
+    kafka_errors.InvalidRecordError: (
+        "the brokers refuse the record: a compacted topic (cleanup.policy) takes none without a key"
+    ),
+}
+
+
+def meaning(error: Exception) -> str:
+    """What a refusal by the brokers means, for an operator."""
+    found = _MEANINGS.get(type(error))
+    return f"{found}: {error}" if found else str(error)
+
+
 class KafkaPublisher:
     """A ``Publisher`` over Kafka. The constructor does not wait for a broker.
 
@@ -189,10 +206,10 @@ class KafkaPublisher:
         """The library gave a record up: it ends if that will not pass, else it is sent again after a pause."""
         refusal = _REFUSALS.get(type(error))
         if refusal is not None:
-            self._end(record, refusal(f"{record.topic}: {error}"))
+            self._end(record, refusal(f"{record.topic}: {meaning(error)}"))
         elif not self._closed:
-            self._error = str(error)
-            _seldom.warning(record.topic, "publishing failed, is tried again", topic=record.topic, error=error)
+            self._error = meaning(error)
+            _seldom.warning(record.topic, "publishing failed, is tried again", topic=record.topic, error=self._error)
             self._failed.append((self._clock() + _PAUSE_S, record))
             self._work.set()
 
