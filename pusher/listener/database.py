@@ -30,11 +30,11 @@ _CONNECT_S = 10.0
 #: The server's own time-out comes first, because it says why.
 _ANSWER_MARGIN_S = 5.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
-#: Classes of SQLSTATE that one row is to blame for: data exception; integrity violation, such as a row that another
-#: table needs.
-_ROW_ERRORS = ("22", "23")
-#: After these, and what is wrong with a name or a right (42), a connection is as good as before.
-_HARMLESS = (*_ROW_ERRORS, "42")
+#: Classes of SQLSTATE (PostgreSQL's manual, appendix A) that no row is to blame for: connection, state of the
+#: transaction (a standby is read-only), login, database, schema, serialization and deadlock, names and rights,
+#: resources, limits, locks, intervention of an operator, system, configuration, the server itself. Any other comes from
+#: a row: its value, a constraint, a trigger, which may choose its own code.
+_SHARED_ERRORS = ("08", "0B", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "F0", "XX")
 
 
 class DatabaseError(Exception):
@@ -153,7 +153,7 @@ class Database:
                 with gevent.Timeout(self._address.statement_timeout_s + _ANSWER_MARGIN_S, TimeoutError("no answer")):
                     rows = _execute(connection, statement)
             except BaseException as error:
-                if isinstance(error, psycopg2.Error) and (error.pgcode or "").startswith(_HARMLESS):
+                if isinstance(error, psycopg2.Error) and _is_harmless(error.pgcode or ""):
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -188,6 +188,16 @@ def _execute(connection: psycopg2.extensions.connection, statement: Statement) -
         return int(cursor.rowcount)
 
 
+def _is_of_row(code: str) -> bool:
+    """Whether a row is to blame for an error with this SQLSTATE; "" is an error that the server has not sent."""
+    return bool(code) and not code.startswith(_SHARED_ERRORS)
+
+
+def _is_harmless(code: str) -> bool:
+    """Whether a connection is as good as before: a row, a name or a right (42) was at fault."""
+    return _is_of_row(code) or code.startswith("42")
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """What psycopg2, the socket and the time-outs raise as one kind of error with a text of one line."""
@@ -195,7 +205,7 @@ def _clear_errors() -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         code = error.pgcode or ""
-        if code.startswith(_ROW_ERRORS):
+        if _is_of_row(code):
             raise DatabaseError(f"{type(error).__name__}, SQLSTATE {code}", row=True) from None
         raise DatabaseError(_one_line(error)) from error
     except ValueError as error:

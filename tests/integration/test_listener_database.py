@@ -91,7 +91,7 @@ def test_one_array_uses_the_index(ground: Ground, database: Database) -> None:
         ("SELECT 1/0", True),
         ("SELECT 'secret-token'::uuid", True),
         ("DO $$ BEGIN RAISE foreign_key_violation USING MESSAGE = 'secret-token'; END $$", True),
-        ("DO $$ BEGIN RAISE EXCEPTION 'no deleting today'; END $$", False),
+        ("DO $$ BEGIN RAISE EXCEPTION 'no deleting today'; END $$", True),
         ("SELECT * FROM no_such_table", False),
         ("SELECT pg_sleep(60)", False),
         ("SELEC", False),
@@ -106,6 +106,20 @@ def test_whose_fault_a_failure_is(ground: Ground, text: str, row: bool) -> None:
     assert "\n" not in str(caught.value)
     assert database.execute(Statement("SELECT 1")) == 1
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "row"),
+    [
+        *[(code, True) for code in ("P0001", "09000", "27000", "38000", "44000", "U0001", "21000")],
+        *[(code, False) for code in ("25006", "40001", "40P01", "42501", "42P01", "53100", "55P03", "57014", "58030")],
+    ],
+)
+def test_whose_fault_an_error_of_a_trigger_is(ground: Ground, database: Database, code: str, row: bool) -> None:
+    text = f"DO $$ BEGIN RAISE EXCEPTION 'kept' USING ERRCODE = '{code}'; END $$"
+    with pytest.raises(DatabaseError) as caught:
+        database.execute(Statement(text))
+    assert caught.value.row is row
 
 
 def test_a_value_that_cannot_be_sent_is_the_rows_fault(database: Database) -> None:
