@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import struct
 import time
 from typing import Any
 
@@ -13,7 +12,6 @@ import lz4.frame
 import pytest
 import zstandard
 from h2.settings import SettingCodes
-from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, RstStreamFrame, SettingsFrame
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
@@ -24,39 +22,13 @@ from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES
 from pusher.providers.http2 import ConnectionFailed, literal_field
 from pusher.providers.http2.connection import MAX_IDLE_COST, OCTETS_A_UNIT
 from pusher.providers.http2.frames import ErrorCode
-from tests.http2_wire import Wire, an_exchange, answer, block, window_update
+from tests.endless_http2 import COSTLY, FLOODS
+from tests.http2_wire import Wire, an_exchange, answer, window_update
 from tests.scripted_xmpp import Scripted, say
 from tests.test_gcm_link import Owner, scripted
 
 #: The fixture, and what lets the library make bounded batches when it is imported.
 __all__ = ["KafkaSource", "scripted"]
-
-
-def many_settings(number: int) -> bytes:
-    """Of parameters that nobody knows; hyperframe would cut their ids to an octet."""
-    payload = b"".join(struct.pack(">HI", 1_000 + one, 1) for one in range(number))
-    return len(payload).to_bytes(3, "big") + b"\x04\0\0\0\0\0" + payload
-
-
-INTERIM = answer(1, block((b":status", b"103")), flags=["END_HEADERS"])
-FLOODS: dict[str, bytes] = {
-    "empty data": DataFrame(1).serialize(),
-    "padding only": DataFrame(1, pad_length=3, flags=["PADDED"]).serialize(),
-    "settings": SettingsFrame(0).serialize(),
-    "settings acknowledged": SettingsFrame(0, flags=["ACK"]).serialize(),
-    "window updates": window_update(1, 1),
-    "priorities": PriorityFrame(1, depends_on=3).serialize(),
-    "unknown frames": b"\0\0\0\x77\0\0\0\0\1",
-    "interim answers": INTERIM,
-}
-#: By what one costs: the work, not the frame.
-COSTLY: dict[str, bytes] = {
-    "settings of 2,700 parameters": many_settings(2_700),
-    "interim answers of 15 KB": answer(1, block((b":status", b"103"), (b"x", b"a" * 15_000)), flags=["END_HEADERS"]),
-    "unknown frames of 16 KB": b"\0\x40\0\x77\0\0\0\0\1" + b"x" * 16_384,
-    "pings": PingFrame(0, opaque_data=b"12345678").serialize(),
-    "resets of streams that are over": RstStreamFrame(1).serialize(),
-}
 
 
 def begun(kind: str) -> Wire:

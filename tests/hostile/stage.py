@@ -1,15 +1,17 @@
 """A sender with a good app and a bad one beside it, and what may not happen to the good one whatever the bad one meets.
 
 The sender is the real program on the embedded broker, with the admin port; the good app's provider is the simulated
-FCM. Latenesses are the sender's own, from its histograms.
+FCM or APNs. Latenesses are the sender's own, from its histograms.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 import urllib.request
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +19,11 @@ from typing import Any, Self
 import gevent
 
 from pusher.broker.sqlite import SqlitePublisher
+from pusher.sim.certificate import make_p8
 from scripts.kafka.server import free_port
-from tests.faults.processes import Daemon, Simulator, wait_until
+from tests.faults.ledger import token_of
+from tests.faults.processes import Daemon, Process, Simulator, wait_until
+from tests.http2_server import make_files
 
 GRACE_S = 2
 #: How long the good app is looked at, and its pushes a second.
@@ -35,8 +40,9 @@ MAX_LINES_A_SECOND, MAX_LINE_CHARACTERS = 50, 2_000
 class Stage:
     """Set up by ``with``; ``play`` runs the sender once and returns what was wrong."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, platform: str = "gcm") -> None:
         self.directory = directory
+        self.platform = platform
         self._cleanup = ExitStack()
         self._broker = f"sqlite:///{directory}/queue.db"
         self.admin_port = free_port()
@@ -44,13 +50,25 @@ class Stage:
 
     def __enter__(self) -> Self:
         account = ("--write-credentials", str(self.directory / "good.json"), "--oauth-port", "0")
-        self.good = Simulator(self.directory, *account, platform="fcm")
+        simulated = ("fcm", account) if self.platform == "gcm" else ("apns", ())
+        self.good = Simulator(self.directory, *simulated[1], platform=simulated[0])
         self._cleanup.callback(self.good.end)
         self.good.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
+
+    def peer(self, program: Path, name: str, *arguments: object) -> int:
+        """Starts a peer that misbehaves, as the process ``program DIRECTORY NAME ARGUMENTS``; its port."""
+        command = (sys.executable, str(program), str(self.directory), name, *map(str, arguments))
+        peer = Process(self.directory, "peer", command)
+        self._cleanup.callback(peer.end)
+        peer.start()
+        peer.wait_for("port ")
+        found = re.search(r"port (\d+)", peer.log())
+        assert found
+        return int(found[1])
 
     def account_at(self, port: int) -> str:
         """The file of an account whose token endpoint is at this port."""
@@ -67,51 +85,89 @@ class Stage:
             "xmpp": {"host": "localhost", "port": port, "caFile": self.good.ca_file},
         }
 
-    def play(self, **gcm: Any) -> list[str]:
-        """Runs a sender whose app ``bad`` has these settings; what was not right, one line each."""
+    def certificate(self) -> Path:
+        """A client certificate for ``bad``, with its key; in the folder ``bad``, beside what signed it."""
+        (self.directory / "bad").mkdir()
+        files = make_files(self.directory / "bad", "com.bad", 30)
+        both = self.directory / "bad" / "both.pem"
+        both.write_bytes(files.certificate.read_bytes() + files.key.read_bytes())
+        return both
+
+    def play(
+        self,
+        *,
+        records: Sequence[bytes] = (),
+        meanwhile: Callable[[], object] = lambda: None,
+        **bad: Any,
+    ) -> list[str]:
+        """Runs a sender whose app ``bad`` has these settings; what was not right, one line each.
+
+        ``records`` come to ``bad`` instead of pushes; ``meanwhile`` runs beside it in a greenlet while the good app is
+        looked at.
+        """
         publisher = SqlitePublisher(self._broker)
         self._cleanup.callback(publisher.close)
-        sender = Daemon(self.directory, "sender", self._settings(**gcm), "gcm")
+        sender = Daemon(self.directory, "sender", self._settings(**bad), self.platform)
         self._cleanup.callback(sender.end)
         began = time.monotonic()
         sender.start()
-        self._publish(publisher, "good", range(1))
-        self._publish(publisher, "bad", range(50))
+        self._publish(publisher, "good", self._push("good", 0))
+        for record in records or [self._push("bad", number) for number in range(50)]:
+            self._publish(publisher, "bad", record)
         wait_until(lambda: self.good.counts()["delivered"] == 1, lambda: f"nothing goes:\n{sender.log()[-2000:]}")
         started_s = time.monotonic() - began
         before = self._metrics(1)
-        watching = gevent.spawn(self._watch_health)
+        beside = [gevent.spawn(self._watch_health), gevent.spawn(meanwhile)]
         sent = self._beat(publisher)
         wait_until(lambda: self.good.counts()["delivered"] >= sent, "pushes of the good app are missing")
-        watching.kill()
+        gevent.killall(beside)
         wrong = [] if started_s < MAX_START_S else [f"the first push of the good app went after {started_s:.0f} s"]
         return wrong + self._judge(sent, started_s, before, sender) + self._stop(sender)
 
-    def _settings(self, **gcm: Any) -> dict[str, Any]:
-        accounts = {"good": str(self.directory / "good.json")}
-        if "account" in gcm:
-            accounts["bad"] = gcm.pop("account")
-        fcm = {"endpoint": f"https://localhost:{self.good.port}", "caFile": self.good.ca_file, "maxRate": 0}
+    def _settings(self, **bad: Any) -> dict[str, Any]:
+        provider = self._google(**bad) if self.platform == "gcm" else self._apple(**bad)
         return {
             "gracefulShutdownTimeout": GRACE_S,
-            "gcm": {"apps": "bad,good", "firebaseCredentials": accounts, "fcm": fcm, **gcm},
-            "queue": {"brokers": self._broker, "offsetResetStrategy": "earliest", "topics": ["^push-.*_gcm-single"]},
+            self.platform: {"apps": "bad,good", **provider},
+            "queue": {
+                "brokers": self._broker,
+                "offsetResetStrategy": "earliest",
+                "topics": [f"^push-.*_{self.platform}-single"],
+            },
             "feedback": {"reporters": ["kafka"], "kafka": {"brokers": self._broker}},
             "admin": {"port": self.admin_port},
         }
 
+    def _google(self, **bad: Any) -> dict[str, Any]:
+        accounts = {"good": str(self.directory / "good.json")}
+        if "account" in bad:
+            accounts["bad"] = bad.pop("account")
+        fcm = {"endpoint": f"https://localhost:{self.good.port}", "caFile": self.good.ca_file, "maxRate": 0}
+        return {"firebaseCredentials": accounts, "fcm": fcm, **bad}
+
+    def _apple(self, port: int, certificate: Path) -> dict[str, Any]:
+        key = self.directory / "good.p8"
+        key.write_bytes(make_p8())
+        good = {"authKeyPath": str(key), "keyID": "ABC123DEFG", "teamID": "DEF123GHIJ", "topic": "com.good"}
+        certs = {"good": good, "bad": {"certPath": str(certificate), "topic": "com.bad"}}
+        return {"certs": certs, "host": "localhost", "port": port, "caFile": self.good.ca_file}
+
     # --- pushes
 
-    def _publish(self, publisher: SqlitePublisher, app: str, numbers: range) -> None:
-        for number in numbers:
-            push = {"to": f"{app}{number}", "data": {"id": f"{app}{number}"}, "notification": {"title": "hello"}}
-            publisher.publish(f"push-{app}_gcm-single", json.dumps(push).encode(), lambda _: None)
+    def _push(self, app: str, number: int) -> bytes:
+        if self.platform == "apns":
+            return json.dumps({"DeviceToken": "0000" + token_of(number), "Payload": {"aps": {"alert": app}}}).encode()
+        push = {"to": f"{app}{number}", "data": {"id": f"{app}{number}"}, "notification": {"title": "hello"}}
+        return json.dumps(push).encode()
+
+    def _publish(self, publisher: SqlitePublisher, app: str, record: bytes) -> None:
+        publisher.publish(f"push-{app}_{self.platform}-single", record, lambda _: None)
 
     def _beat(self, publisher: SqlitePublisher) -> int:
         """Pushes of the good app at an even pace; how many there are with the first one."""
         count = 1 + int(WATCHED_S * RATE)
         for number in range(1, count):
-            self._publish(publisher, "good", range(number, number + 1))
+            self._publish(publisher, "good", self._push("good", number))
             gevent.sleep(1 / RATE)
         publisher.flush(10.0)
         return count

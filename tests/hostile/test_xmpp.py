@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.processes import Process
 from tests.hostile.stage import Stage
 from tests.hostile.xmpp_peer import PEERS, WITHOUT_TLS
 
-PEER = str(Path(__file__).with_name("xmpp_peer.py"))
+PEER = Path(__file__).with_name("xmpp_peer.py")
 #: What every run of the tests plays.
 SHORT = ("flood of answers to nothing",)
 
@@ -28,13 +25,5 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     "name",
     [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in [*PEERS, *WITHOUT_TLS]],
 )
-def test_xmpp_server(stage: Stage, tmp_path: Path, name: str) -> None:
-    peer = Process(tmp_path, "peer", (sys.executable, PEER, str(tmp_path), name))
-    peer.start()
-    try:
-        peer.wait_for("port ")
-        found = re.search(r"port (\d+)", peer.log())
-        assert found
-        assert stage.play(**stage.xmpp_at(int(found[1]))) == []
-    finally:
-        peer.end()
+def test_xmpp_server(stage: Stage, name: str) -> None:
+    assert stage.play(**stage.xmpp_at(stage.peer(PEER, name))) == []
