@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 
 from pusher.broker import connect
-from pusher.config import Config, settings
+from pusher.config import Address, Config, settings
+from pusher.daemon import statsd
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
-from pusher.listener.database import Address, Database, DatabaseError, let_others_run
+from pusher.listener.database import Address as DatabaseAddress
+from pusher.listener.database import Database, DatabaseError, let_others_run
 from pusher.providers.http2.transport import ConnectFailed
 from pusher.providers.provider import Check, provider
 
@@ -18,7 +21,7 @@ OK, CANNOT_START = 0, 2
 
 def check_sender(platform: str, config: Config) -> int:
     """The command ``apns`` or ``gcm`` with ``--check``: one line a check, exit code 0 or 2. May wait."""
-    return run_checks([*_broker_checks(config), *provider(platform).checks(config)])
+    return run_checks([*_broker_checks(config), *_stats_checks(config), *provider(platform).checks(config)])
 
 
 def run_checks(checks: list[Check]) -> int:
@@ -38,6 +41,24 @@ def _broker_checks(config: Config) -> Iterator[Check]:
     yield settings.QUEUE.brokers.key, lambda: connect.broker(config, settings.QUEUE.at).check()
     if config[settings.FEEDBACK_REPORTERS]:
         yield settings.FEEDBACK_BROKERS.key, lambda: connect.broker(config, settings.FEEDBACK_AT).check()
+    else:
+        yield (
+            settings.FEEDBACK_REPORTERS.key,
+            lambda: "none is named, so nothing is fed back and no dead token is deleted",
+        )
+
+
+def _stats_checks(config: Config) -> Iterator[Check]:
+    if "statsd" in config[settings.STATS_REPORTERS]:
+        yield statsd.HOST.key, lambda: _resolve(config[statsd.HOST])
+
+
+def _resolve(address: Address) -> str:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"{address.host} does not resolve ({error}): no metrics will reach it") from None
+    return f"{address.host} is {found[0][4][0]}"
 
 
 def check_listener(config: Config) -> int:
@@ -47,12 +68,25 @@ def check_listener(config: Config) -> int:
         [
             (settings.LISTENER_QUEUE.brokers.key, lambda: connect.broker(config, settings.LISTENER_QUEUE.at).check()),
             ("PostgreSQL", lambda: _check_database(config)),
+            *_stats_checks(config),
+            *_safety_checks(config),
         ]
     )
 
 
+def _safety_checks(config: Config) -> Iterator[Check]:
+    """What stands between a mistake and the tokens, where it is off."""
+    if not config[settings.GUARD_ENABLED]:
+        yield (
+            settings.GUARD_ENABLED.key,
+            lambda: "the guard is off: a wrong topic may delete the tokens of a whole game",
+        )
+    if not config[settings.ARCHIVE_TABLE]:
+        yield settings.ARCHIVE_TABLE.key, lambda: "no archive: deleted tokens cannot be restored"
+
+
 def _check_database(config: Config) -> str:
-    address = Address.from_config(config)
+    address = DatabaseAddress.from_config(config)
     database = Database(address, 1)
     database.probe(config[settings.PG_CONNECTION_TIMEOUT])
     found = f"{address} answers"
