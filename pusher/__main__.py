@@ -11,8 +11,10 @@ from pusher.daemon import early
 
 early.take_signals()
 early.open_standard_descriptors()
-# A library's deprecation is no reason to stop, whatever PYTHONWARNINGS or -W say.
+# A library's deprecation stops nothing, whatever PYTHONWARNINGS or -W say, and is nothing that an operator can act on.
 warnings.simplefilter("default")
+warnings.simplefilter("ignore", DeprecationWarning)
+warnings.simplefilter("ignore", PendingDeprecationWarning)
 if sys.flags.optimize:
     sys.stderr.write("pusher: python -O (PYTHONOPTIMIZE) leaves out checks that its libraries need\n")
     sys.exit(2)

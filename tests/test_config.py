@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from pathlib import Path
@@ -548,6 +549,28 @@ def test_every_setting_is_described_and_its_default_is_valid() -> None:
     for setting in settings.declared():
         assert setting.text.endswith(".") or setting.text.endswith(")")
         assert setting.kind.parse(setting.default_shown) == setting.default
+
+
+CANARIES = {
+    "URL": "https://user:canary@host:1/x",
+    "database": "postgres://user:canary@host/x",
+    "key": "-----BEGIN PRIVATE KEY-----\\ncanary\\n-----END PRIVATE KEY-----\\n",
+    "key of lines": "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n",
+    "key in base64": base64.b64encode(b"-----BEGIN PRIVATE KEY-----\ncanary").decode(),
+}
+
+
+@pytest.mark.parametrize("kind", CANARIES)
+# Names of apps stand in topics and metrics, and in each key about them.
+@pytest.mark.parametrize("key", [setting.key for setting in settings.declared() if not setting.key.endswith(".apps")])
+def test_a_secret_in_the_wrong_place_is_shown_nowhere(key: str, kind: str) -> None:
+    given = f"apns.apps: a\n{key.replace('<app>', 'a')}: {json.dumps(CANARIES[kind])}"
+    try:
+        shown = "\n".join(effective(parse(given)))
+    except ConfigError as refused:
+        shown = str(refused)
+    assert "canary" not in shown
+    assert CANARIES["key in base64"][30:] not in shown
 
 
 # --- what becomes protocol

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pusher.config import settings
 from pusher.config.loader import Config, Refused, Value
+from pusher.config.schema import masked
 
 #: Groups that only the one or the other kind of command reads.
 _OF_SENDERS = frozenset({"queue", "feedback", "dedup", "rateLimiter"})
@@ -14,7 +15,7 @@ _OF_THE_LISTENER = frozenset({"feedbackListeners", "invalidToken"})
 
 def effective(config: Config) -> Iterator[str]:
     """One line a setting, secrets masked; keys without effect only where they are given."""
-    rows = [(value.setting.key, _shown(value), value.where) for value in config.values() if _counts(value)]
+    rows = [(masked(value.setting.key), _shown(value), value.where) for value in config.values() if _counts(value)]
     key_width = max(len(row[0]) for row in rows)
     value_width = min(max(len(row[1]) for row in rows), 40)
     for key, shown, where in rows:
@@ -41,6 +42,6 @@ def _shown(value: Value) -> str:
         return "(no effect)"
     if isinstance(value.value, Refused):
         return "(not valid)"
-    text = value.setting.kind.show(value.value)
+    text = masked(value.setting.kind.show(value.value))
     text = text if text.isprintable() else repr(text)[1:-1]
     return f"{text} {value.setting.kind.unit}".rstrip() or '""'

@@ -46,7 +46,8 @@ def is_path(text: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """A text without the users and passwords of its URLs."""
+    """A text without the users and passwords of its URLs, and without keys and certificates, as PEM or its base64."""
+    text = re.sub(r"-----BEGIN.*|LS0tLS1CRUdJTi.*", MASK, text, flags=re.DOTALL)
     return re.sub(r"[^\s,]*@", f"{MASK}@", text)
 
 
