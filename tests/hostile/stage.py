@@ -117,7 +117,7 @@ class Stage:
         wait_until(lambda: self.good.counts()["delivered"] == 1, lambda: f"nothing goes:\n{sender.log()[-2000:]}")
         started_s = time.monotonic() - began
         before = self._metrics(1)
-        beside = [gevent.spawn(self._watch_health), gevent.spawn(meanwhile)]
+        beside: list[Any] = [gevent.spawn(self._watch_health), gevent.spawn(meanwhile)]
         sent = self._beat(publisher)
         wait_until(lambda: self.good.counts()["delivered"] >= sent, "pushes of the good app are missing")
         gevent.killall(beside)
