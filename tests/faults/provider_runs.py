@@ -59,7 +59,7 @@ def transport_stages(pushes: int, attempts: int) -> list[Stage]:
         ),
         Stage(
             "RST_STREAM again and again",
-            [Group(pushes // 20, "dead", FAILED, attempts, "ConnectionError")],
+            [Group(pushes // 20, "dead", FAILED, ANY, "ConnectionError")],
             ["prefix=dead:reset CANCEL"],
         ),
         Stage("REFUSED_STREAM for every other", [Group(pushes // 4, requests=ANY)], ["reset REFUSED_STREAM:0.5"]),
@@ -77,16 +77,17 @@ _REFUSED_STREAM = 7
 def answer_stages(pushes: int, attempts: int) -> list[Stage]:
     """Answers that are late, missing, or ask for another try."""
     storm = Group(pushes, expected=FED_BACK, requests=attempts)
+    outage = Group(pushes, expected=FED_BACK, requests=ANY)
     return [
         Stage(
             "no answer",
-            [Group(100, "mute", FAILED, attempts, "Timeout"), Group(100, "once", requests=2), Group(pushes)],
+            [Group(100, "mute", FAILED, ANY, "Timeout"), Group(100, "once", requests=2), Group(pushes)],
             ["prefix=mute:silence", "prefix=once:silence,once"],
         ),
         Stage("answers after 5 s", [Group(200, "slow"), Group(pushes)], ["prefix=slow:ok,delay=5000"]),
         Stage("storm of 429, Retry-After in seconds", [storm], ["429:0.3,retry-after=1"]),
-        Stage("storm of 503, Retry-After as a date", [storm], [f"503:0.3,retry-after={_DATE}"]),
-        Stage("storm of 500", [storm], ["500:0.3"]),
+        Stage("storm of 503, Retry-After as a date", [outage], [f"503:0.3,retry-after={_DATE}"]),
+        Stage("storm of 500", [outage], ["500:0.3"]),
     ]
 
 
@@ -187,6 +188,7 @@ APNS_CHANGES: dict[str, Any] = {
     "apns.requestTimeout": f"{TIMEOUT_S}s",
     "apns.connectTimeout": "4s",
     "apns.retry.interval": "200ms",
+    "apns.retry.maxElapsed": "10s",
 }
 
 
