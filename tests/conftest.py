@@ -6,8 +6,11 @@ monkey.patch_all()
 
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from pusher.daemon.admin.port import AdminPort
@@ -42,6 +45,15 @@ def require_listener(service: str, address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         pytest.fail(f"{service} does not answer at {address} ({error}): run `make services` first", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def hooks() -> Iterator[None]:
+    """What tells of exceptions that nobody caught is as it was, after a test that has set up the log."""
+    kept = threading.excepthook, sys.unraisablehook
+    yield
+    vars(gevent.get_hub()).pop("print_exception", None)
+    threading.excepthook, sys.unraisablehook = kept
 
 
 @pytest.fixture

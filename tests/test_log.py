@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,8 +32,6 @@ def written() -> Iterator[Callable[..., list[str]]]:
 
     yield lines
     logging.captureWarnings(capture=False)
-    vars(gevent.get_hub()).pop("print_exception", None)
-    threading.excepthook, sys.unraisablehook = threading.__excepthook__, sys.__unraisablehook__
     for handler in root.handlers[:]:
         if getattr(handler, "stream", None) is stream:
             root.removeHandler(handler)

@@ -38,7 +38,7 @@ ANY = 1000
 def transport_stages(pushes: int, attempts: int) -> list[Stage]:
     """What HTTP/2 knows."""
     every = pushes // 8
-    lost = Group(pushes, expected=FED_BACK, requests=attempts, reason="ConnectionError")
+    lost = Group(pushes, expected=FED_BACK, requests=ANY, reason="ConnectionError")
     codes = [(f"rst{code:x}", f"prefix=rst{code:x}:reset {code},once") for code in range(14) if code != _REFUSED_STREAM]
     return [
         Stage("GOAWAY, what is open is answered", [Group(pushes)], [f"goaway:1/{every}"], connections=9),

@@ -26,7 +26,8 @@ def replay(daemon: Daemon, topic: str, *arguments: str) -> str:
 
 
 def changes(**more: Any) -> dict[str, Any]:
-    return {"apns.retry.interval": "20ms", "apns.retry.maxAttempts": 2, "queue.commitInterval": "200ms", **more}
+    """A daemon that soon gives up."""
+    return {"apns.retry.interval": "20ms", "apns.retry.maxElapsed": "300ms", "queue.commitInterval": "200ms", **more}
 
 
 def test_failures_of_an_outage_are_sent_again_and_nothing_twice(driver: Driver) -> None:
