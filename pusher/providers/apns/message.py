@@ -39,6 +39,7 @@ TOPIC_SUFFIX = {
     "widgets": ".push-type.widgets",
 }
 _TYPE_OF_SUFFIX = {suffix: push_type for push_type, suffix in TOPIC_SUFFIX.items()}
+_SUFFIXES = tuple(_TYPE_OF_SUFFIX)
 #: Topics of certificates for device management (Apple, "Setting up push notifications for your MDM customers").
 _MDM_TOPICS = "com.apple.mgmt."
 _FIELDS = (
@@ -202,10 +203,8 @@ def _merged(payload: Json, metadata: dict[str, Json]) -> Json:
 
 def _push_type(topic: str, payload: Json) -> str:
     """What a push without a type is: Apple asks that the type fits the topic and the payload."""
-    if "." in topic:
-        for suffix, push_type in _TYPE_OF_SUFFIX.items():
-            if topic.endswith(suffix):
-                return push_type
+    if topic.endswith(_SUFFIXES):
+        return next(push_type for suffix, push_type in _TYPE_OF_SUFFIX.items() if topic.endswith(suffix))
     if not isinstance(payload, dict):
         return "mdm" if topic.startswith(_MDM_TOPICS) else "alert"
     if payload.get("mdm") is not None or topic.startswith(_MDM_TOPICS):
