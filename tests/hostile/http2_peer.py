@@ -11,14 +11,15 @@ import socket
 import ssl
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.endless_http2 import COSTLY, FLOODS
+from tests.hostile.peer import serve_for_ever, server_context
 from tests.http2_wire import PREFACE, answer, block
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 9
@@ -245,17 +246,11 @@ def handle(sock: socket.socket, context: ssl.SSLContext, directory: Path, name: 
 
 def main() -> None:
     directory, name, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
+    context = server_context(directory)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_verify_locations(directory / "bad" / "ca.pem")
     context.set_alpn_protocols(["h2"])
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        sys.stdout.write(f"port {listener.getsockname()[1]}\n")
-        sys.stdout.flush()
-        while True:
-            arguments = (listener.accept()[0], context, directory, name, port)
-            threading.Thread(target=handle, args=arguments, daemon=True).start()
+    serve_for_ever(partial(handle, context=context, directory=directory, name=name, port=port))
 
 
 if __name__ == "__main__":

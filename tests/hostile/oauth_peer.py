@@ -9,14 +9,15 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.endless_http import DRIPPED, ENDLESS
+from tests.hostile.peer import serve_for_ever, server_context
 
 Serve = Callable[[ssl.SSLSocket], None]
 
@@ -65,14 +66,7 @@ def handle(sock: socket.socket, context: ssl.SSLContext, serve: Serve) -> None:
 
 def main() -> None:
     directory, name = Path(sys.argv[1]), sys.argv[2]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        sys.stdout.write(f"port {listener.getsockname()[1]}\n")
-        sys.stdout.flush()
-        while True:
-            arguments = (listener.accept()[0], context, PEERS[name])
-            threading.Thread(target=handle, args=arguments, daemon=True).start()
+    serve_for_ever(partial(handle, context=server_context(directory), serve=PEERS[name]))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import gevent
+import pytest
 
 from pusher.broker.sqlite import SqlitePublisher
 from pusher.sim.certificate import make_p8
@@ -35,6 +36,12 @@ TIMINGS = ("queue_latency", "send_notification_latency")
 MAX_HEALTH_S = 1.0
 MAX_MEMORY_MB = 150.0
 MAX_LINES_A_SECOND, MAX_LINE_CHARACTERS = 50, 2_000
+
+
+def scenarios(names: Iterable[str], short: Collection[str]) -> pytest.MarkDecorator:
+    """The parameter ``name``: every run of the tests plays ``short``, `make hostile` all of them."""
+    marked = [name if name in short else pytest.param(name, marks=pytest.mark.hostile) for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 class Stage:

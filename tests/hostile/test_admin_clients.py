@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import gevent
-import pytest
 from gevent.pool import Group
 
 from scripts.kafka.server import free_port
-from tests.hostile.stage import Stage
+from tests.hostile.stage import Stage, scenarios
 
 CLIENTS = 80
 #: How long a client holds on before it comes back, and the pause between: a flood of new ones is not the point.
@@ -80,12 +78,6 @@ CLIENTS_THAT_MISBEHAVE: dict[str, Misbehave] = {
 }
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as found:
-        yield found
-
-
 def come_again(port: int, misbehave: Misbehave) -> None:
     while True:
         try:
@@ -97,10 +89,7 @@ def come_again(port: int, misbehave: Misbehave) -> None:
         gevent.sleep(PAUSE_S)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in CLIENTS_THAT_MISBEHAVE],
-)
+@scenarios(CLIENTS_THAT_MISBEHAVE, SHORT)
 def test_admin_clients(stage: Stage, name: str) -> None:
     clients = Group()
     for _ in range(CLIENTS):

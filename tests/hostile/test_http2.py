@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.http2_peer import PEERS
-from tests.hostile.stage import Stage
+from tests.hostile.stage import Stage, scenarios
 
 PEER = Path(__file__).with_name("http2_peer.py")
 #: What every run of the tests plays.
@@ -21,9 +21,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield found
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in PEERS]
-)
+@scenarios(PEERS, SHORT)
 def test_http2_server(stage: Stage, name: str) -> None:
     certificate = stage.certificate()
     assert stage.play(certificate=certificate, port=stage.peer(PEER, name, stage.good.port)) == []

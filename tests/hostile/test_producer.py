@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.hostile.stage import Stage
+from tests.hostile.stage import Stage, scenarios
 
 COUNT = 500
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -33,14 +28,6 @@ RECORDS: dict[str, bytes] = {
 SHORT = ("nested deeply",)
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with Stage(tmp_path) as found:
-        yield found
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.hostile) for name in RECORDS]
-)
+@scenarios(RECORDS, SHORT)
 def test_records_of(stage: Stage, name: str) -> None:
     assert stage.play(records=[RECORDS[name]] * COUNT, account=str(stage.directory / "good.json")) == []

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.endless_xmpp import FLOODS, stanza
+from tests.hostile.peer import serve_for_ever, server_context
 
 HEADER = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' id='1'>"
 SASL, BIND = "urn:ietf:params:xml:ns:xmpp-sasl", "urn:ietf:params:xml:ns:xmpp-bind"
@@ -298,14 +299,7 @@ def handle(sock: socket.socket, context: ssl.SSLContext, name: str) -> None:
 
 def main() -> None:
     directory, name = Path(sys.argv[1]), sys.argv[2]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "server.pem", directory / "server.key")
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        sys.stdout.write(f"port {listener.getsockname()[1]}\n")
-        sys.stdout.flush()
-        while True:
-            run = partial(handle, listener.accept()[0], context, name)
-            threading.Thread(target=run, daemon=True).start()
+    serve_for_ever(partial(handle, context=server_context(directory), name=name))
 
 
 if __name__ == "__main__":
