@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
+from lab.admin_client import Process, no_greenlet
 from pusher.daemon.admin.port import AdminPort
-from tests.admin_client import Process, no_greenlet
+
 
 #: where `make services` listens, and config/default.yaml points
 KAFKA_BROKERS = os.environ.get("PUSHER_TEST_KAFKA_BROKERS", "localhost:9941")

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from lab.kafka_admin import create_topic
 from pusher.broker import connect, interface
 from pusher.broker.interface import (
     Delivery,
@@ -30,7 +31,6 @@ from pusher.broker.sqlite.store import Store, file_of
 from pusher.broker.sqlite.topic_log import create_topic as create_sqlite_topic
 from pusher.config import settings
 from pusher.config.loader import parse
-from tests.kafka_admin import create_topic
 
 DEADLINE_S = 60.0
 

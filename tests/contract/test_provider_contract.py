@@ -18,6 +18,7 @@ import pytest
 import yaml
 from gevent.pool import Group
 
+from lab.processes import wait_until
 from pusher import config
 from pusher.broker.interface import Done, Header
 from pusher.providers.provider import OpenLane
@@ -32,7 +33,6 @@ from pusher.sim.fcm import FcmSimulator
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
 from tests.faults.driver import nested
-from tests.faults.processes import wait_until
 from tests.publisher import ListPublisher
 from tests.records import record, tracker
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
+from lab.processes import PUSHER, ROOT, Daemon, wait_until
 from tests.contract.brokers import broker_at
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import DELIVERED, Position
-from tests.faults.processes import PUSHER, ROOT, Daemon, wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import TOPIC
 

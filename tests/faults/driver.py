@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Self
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from lab.kafka_admin import administration, committed, topics
+from lab.processes import PUSHER, Daemon, Simulator
 from pusher.sim.certificate import make_p8
 from tests.faults.ledger import DELIVERED, Ledger, Position, Verdict, token_of
 from tests.faults.pace import Pace
-from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.statsd import StatsD
-from tests.kafka_admin import administration, committed, topics
 
 PREFIX = "test."
 _PARTITIONS = 3

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
+from lab.processes import Simulator
 from tests.faults.driver import nested
 from tests.faults.fcm_runs import TOPIC, FcmDriver
 from tests.faults.ledger import FED_BACK
-from tests.faults.processes import Simulator
 from tests.faults.provider_runs import (
     ANY,
     AT_ONCE,

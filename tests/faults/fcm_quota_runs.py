@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
+from lab.kafka_admin import shares
+from lab.processes import Simulator, wait_until
 from tests.faults.fcm_runs import TOPIC, FcmDriver
 from tests.faults.ledger import FED_BACK
-from tests.faults.processes import Simulator, wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import kafka, timed
-from tests.kafka_admin import shares
 
 LIMIT, WINDOW_S = 15_000, 15
 USED, REFUSED = 0.85, 0.10

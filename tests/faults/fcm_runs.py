@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.processes import Simulator
 from tests.faults.driver import Driver, nested, schedule
 from tests.faults.ledger import DELIVERED, FED_BACK, REJECTED, token_of
-from tests.faults.processes import Simulator
 from tests.faults.result import Result, judged
 from tests.faults.runs import kafka, restart, timed
 

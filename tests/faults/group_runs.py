@@ -10,13 +10,13 @@ from typing import Any
 
 import gevent
 
+from lab.kafka_admin import committed, expire_records, shares, widen_topic
+from lab.processes import Daemon, Simulator, wait_until
 from scripts.kafka.server import KafkaServer
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import FED_BACK, NO_TRACE
-from tests.faults.processes import Daemon, Simulator, wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import MASSIVE, TOPIC, kafka, restart, timed
-from tests.kafka_admin import committed, expire_records, shares, widen_topic
 
 #: Pushes in flight at one time in the storm.
 AT_ONCE = 10

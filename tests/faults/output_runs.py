@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lab.kafka_admin import create_topic, delete_topic, limit_records
+from lab.processes import ROOT, wait_until
 from tests.faults.driver import PREFIX, Driver, schedule
 from tests.faults.ledger import DELIVERED, EXPIRED
-from tests.faults.processes import ROOT, wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import TOPIC, kafka
-from tests.kafka_admin import create_topic, delete_topic, limit_records
 
 FEEDBACKS = "push-game-apns-feedbacks"
 _JUMP_S = 3600

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab.processes import Simulator
 from tests.faults.driver import Driver
 from tests.faults.ledger import FAILED, FED_BACK
-from tests.faults.processes import Simulator
 from tests.faults.result import Result, judged
 from tests.faults.runs import TOPIC, kafka, timed
 from tests.faults.stages import Course, Group, Stage, order

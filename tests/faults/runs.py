@@ -11,12 +11,12 @@ from pathlib import Path
 import gevent
 
 from bench.nginx import Nginx
+from lab.kafka_admin import shares
+from lab.processes import Daemon, wait_until
 from scripts.kafka.server import KafkaServer
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import FED_BACK, REJECTED
-from tests.faults.processes import Daemon, wait_until
 from tests.faults.result import Result, judged
-from tests.kafka_admin import shares
 
 TOPIC = "push-game_apns-single"
 MASSIVE = "push-game_apns-massive"

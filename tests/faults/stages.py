@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from lab.processes import Simulator
 from tests.faults.driver import Driver
 from tests.faults.ledger import DELIVERED, token_of
-from tests.faults.processes import Simulator
 
 
 def nothing() -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import yaml
 
-from tests.faults.processes import ROOT, Process, wait_until
+from lab.processes import ROOT, Process, wait_until
 
 SHIPPED = ROOT / "config" / "supervisord.conf"
 SECTIONS = ("supervisord", "unix_http_server", "rpcinterface:supervisor", "supervisorctl")

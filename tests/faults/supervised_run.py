@@ -6,8 +6,8 @@ import random
 import time
 from pathlib import Path
 
+from lab.processes import wait_until
 from tests.faults.driver import Driver, Fault
-from tests.faults.processes import wait_until
 from tests.faults.result import Result, judged
 from tests.faults.runs import TOPIC, kafka
 from tests.faults.supervised import Supervised

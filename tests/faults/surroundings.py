@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lab.processes import ROOT, Simulator
 from pusher.sim.certificate import LOOPBACK_NAMES, Certificate, make_ca, make_server_certificate, read_certificate
-from tests.faults.processes import ROOT, Simulator
 from tests.faults.stages import order
 
 #: The provider's name, which only our resolver knows.

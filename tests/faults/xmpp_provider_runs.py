@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab.processes import Simulator
 from tests.faults.ledger import FAILED, FED_BACK
-from tests.faults.processes import Simulator
 from tests.faults.provider_runs import ANY, RECONNECT, SESSION_TIMEOUT_MS, chosen, conclude, outage_stages
 from tests.faults.result import Result
 from tests.faults.runs import kafka

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lab.processes import Simulator
 from tests.faults.driver import PREFIX, Driver, nested, schedule
 from tests.faults.ledger import DELIVERED, REJECTED, token_of
-from tests.faults.processes import Simulator
 from tests.faults.result import Result, judged
 from tests.faults.runs import kafka, restart, timed
 

@@ -7,12 +7,12 @@ import struct
 
 from hyperframe.frame import GoAwayFrame
 
+from lab.http2_wire import frames_in
 from pusher.providers.http2 import MAX_BODY, Connection, ConnectionFailed, End, Exchange, Fields, literal_field
 from pusher.providers.http2.connection import MAX_FRAME, RECEIVE_WINDOW
 from pusher.providers.http2.frames import HEAD_OCTETS
 from pusher.providers.http2.inbound import MAX_BLOCK
 from tests.fuzz.draw import Draw
-from tests.http2_wire import frames_in
 
 KINDS = [Fields((b"authorization", b"bearer %d" % n), (b"apns-topic", b"t" * 40 * n)) for n in range(12)]
 BODIES = (b"{}", b"x" * 300, b"", b"y" * 20_000)

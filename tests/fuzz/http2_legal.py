@@ -15,10 +15,10 @@ from h2.events import DataReceived, Event, RequestReceived, SettingsAcknowledged
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame
 
+from lab.http2_wire import PREFACE, frames_in
 from pusher.providers.http2 import MAX_BODY, Connection, End, Exchange, Fields, literal_field
 from pusher.providers.http2.frames import HEAD_OCTETS
 from tests.fuzz.draw import Draw
-from tests.http2_wire import PREFACE, frames_in
 
 KINDS = [Fields((b"authorization", b"bearer %d" % n), (b"apns-topic", b"t" * 60 * n)) for n in range(12)]
 BODIES = (0, 1, 200, 5_000, 70_000)

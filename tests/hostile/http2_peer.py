@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.endless_http2 import COSTLY, FLOODS
+from lab.endless_http2 import COSTLY, FLOODS
+from lab.http2_wire import PREFACE, answer, block
 from tests.hostile.peer import serve_for_ever, server_context
-from tests.http2_wire import PREFACE, answer, block
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 9
 END_STREAM = ACK = 1

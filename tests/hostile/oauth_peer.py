@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.endless_http import DRIPPED, ENDLESS
+from lab.endless_http import DRIPPED, ENDLESS
 from tests.hostile.peer import serve_for_ever, server_context
 
 Serve = Callable[[ssl.SSLSocket], None]

@@ -19,12 +19,12 @@ from typing import Any, Self
 import gevent
 import pytest
 
+from lab.http2_server import make_files
+from lab.processes import Daemon, Process, Simulator, wait_until
 from pusher.broker.sqlite import SqlitePublisher
 from pusher.sim.certificate import make_p8
 from scripts.kafka.server import free_port
 from tests.faults.ledger import token_of
-from tests.faults.processes import Daemon, Process, Simulator, wait_until
-from tests.http2_server import make_files
 
 GRACE_S = 2
 #: How long the good app is looked at, and its pushes a second.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.endless_xmpp import FLOODS, stanza
+from lab.endless_xmpp import FLOODS, stanza
 from tests.hostile.peer import serve_for_ever, server_context
 
 HEADER = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' id='1'>"

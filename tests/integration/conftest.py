@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.kafka_server import KafkaServer
 from tests.faults import runs
 from tests.faults.driver import Driver
-from tests.kafka_server import KafkaServer
 
 _numbers = itertools.count()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
+from lab.kafka_admin import committed, shares
+from lab.kafka_server import KafkaServer
+from lab.processes import Daemon, wait_until
 from pusher.sim.certificate import Certificate, make_ca, make_client_certificate
 from tests.faults.driver import Driver, push, schedule
 from tests.faults.ledger import DELIVERED, EXPIRED, FAILED, FED_BACK, INVALID, NO_TRACE, REJECTED
-from tests.faults.processes import Daemon, wait_until
-from tests.kafka_admin import committed, shares
-from tests.kafka_server import KafkaServer
 
 
 def faults(*lines: str) -> list[str]:

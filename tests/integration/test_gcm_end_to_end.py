@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.kafka_server import KafkaServer
+from lab.processes import wait_until
 from tests.faults.driver import schedule
 from tests.faults.ledger import DELIVERED, EXPIRED, FAILED, INVALID, REJECTED
-from tests.faults.processes import wait_until
 from tests.faults.xmpp_runs import XmppDriver
-from tests.kafka_server import KafkaServer
 
 WRONG = {"senderID": "123", "apiKey": "wrong"}
 _numbers = itertools.count()

@@ -16,12 +16,7 @@ from kafka.admin import MemberToRemove
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
-from pusher.broker.interface import Record
-from pusher.broker.kafka import KafkaPublisher, KafkaSource
-from pusher.broker.offsets import State, TopicPartition
-from tests.contract.brokers import everything, expect_stored, until
-from tests.integration.members import Member, MemberProcess
-from tests.kafka_admin import (
+from lab.kafka_admin import (
     administration,
     committed,
     create_topic,
@@ -29,7 +24,12 @@ from tests.kafka_admin import (
     expire_records,
     widen_topic,
 )
-from tests.kafka_server import KafkaServer
+from lab.kafka_server import KafkaServer
+from pusher.broker.interface import Record
+from pusher.broker.kafka import KafkaPublisher, KafkaSource
+from pusher.broker.offsets import State, TopicPartition
+from tests.contract.brokers import everything, expect_stored, until
+from tests.integration.members import Member, MemberProcess
 
 pytestmark = pytest.mark.integration
 

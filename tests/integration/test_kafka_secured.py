@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from kafka.admin import ACLOperation, ResourceType
 
+from lab.kafka_admin import create_topic
+from lab.kafka_secured import PASSWORD, USER, SecuredKafka, unsecured_token
 from pusher.broker import connect
 from pusher.broker.interface import Broker
 from pusher.broker.kafka import KafkaReader, KafkaSource
@@ -21,8 +23,6 @@ from pusher.broker.kafka.access import Access, Login
 from pusher.config import Config, settings
 from pusher.config.loader import parse
 from tests.contract.brokers import everything, expect_stored, finish, poll_until, receive, until, values
-from tests.kafka_admin import create_topic
-from tests.kafka_secured import PASSWORD, USER, SecuredKafka, unsecured_token
 
 pytestmark = pytest.mark.integration
 

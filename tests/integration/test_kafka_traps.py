@@ -15,14 +15,14 @@ import gevent
 import pytest
 from kafka import KafkaProducer
 
+from lab.kafka_admin import create_topic, delete_topic, topics
+from lab.kafka_server import KafkaServer, free_port
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
 from pusher.broker.kafka.access import Access, Login
 from pusher.broker.kafka.client import Consumer, connection
 from tests.contract.brokers import everything, expect_stored, never, poll_until, receive, records, until, values
 from tests.integration.members import Member
-from tests.kafka_admin import create_topic, delete_topic, topics
-from tests.kafka_server import KafkaServer, free_port
 
 pytestmark = pytest.mark.integration
 

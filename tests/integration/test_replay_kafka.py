@@ -7,11 +7,11 @@ from typing import Any
 
 from kafka import KafkaProducer
 
+from lab.kafka_admin import create_topic
+from lab.kafka_server import KafkaServer
+from lab.processes import PUSHER, ROOT, Daemon, wait_until
 from tests.faults.driver import Driver
 from tests.faults.ledger import FAILED, FED_BACK, INVALID
-from tests.faults.processes import PUSHER, ROOT, Daemon, wait_until
-from tests.kafka_admin import create_topic
-from tests.kafka_server import KafkaServer
 
 #: Tokens that Apple cannot serve while it is down.
 LATER = "f503"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.kafka_admin import committed, shares
+from lab.kafka_server import KafkaServer
 from tests.faults.driver import Driver
 from tests.faults.supervised import Supervised
-from tests.kafka_admin import committed, shares
-from tests.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.integration
 

@@ -11,14 +11,14 @@ from typing import Any, Self
 import gevent
 
 from bench.nginx import Nginx
+from lab.kafka_admin import administration
+from lab.processes import PUSHER, Daemon, Simulator
 from pusher.sim.certificate import make_p8
 from scripts.kafka.server import KafkaServer, free_port
 from tests.faults.driver import nested
-from tests.faults.processes import PUSHER, Daemon, Simulator
 from tests.faults.soak.samples import Watched
 from tests.faults.soak.streams import PARTITIONS, Stream
 from tests.faults.soak.tokens import Tokens
-from tests.kafka_admin import administration
 
 #: Per cent of the requests to Apple that are answered so, and requests after which a connection is sent away.
 APPLE_FAULTS = {429: 0.3, 500: 0.2, 503: 0.3}

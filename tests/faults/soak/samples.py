@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.faults.processes import Daemon
+from lab.processes import Daemon
 from tests.faults.soak.streams import Stream
 
 _SAMPLE = re.compile(r"^(pusher_\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)

@@ -1,0 +1,219 @@
+"""An app served through APNs, against the simulated service: what becomes of its credentials and links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gevent.pool import Group
+
+from lab.processes import wait_until
+from pusher.providers.apns.credentials import Credentials, ProviderToken, shared
+from pusher.providers.apns.message import ApnsParser, ApnsPush
+from pusher.providers.apns.service import ApnsService, ApnsSettings, TeamHold
+from pusher.providers.tls import TlsTrust
+from pusher.push.feedback import apns_feedback
+from pusher.push.lane import Lane, LaneSettings
+from pusher.push.outcome import Kind
+from pusher.push.pipeline import Pipeline
+from pusher.push.retry import RetryPolicy, RetryQueue
+from pusher.sim.apns import ApnsSimulator
+from pusher.sim.apns_rules import Rules
+from pusher.sim.certificate import make_p8
+from pusher.telemetry.stats import Stats
+from tests.publisher import Clock, ListPublisher
+from tests.records import record, tracker
+
+MINUTE_S = 60
+
+
+class Bed:
+    """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
+
+    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01) -> None:
+        self.ours, self.apples = Clock(time.time()), Clock(time.time())
+        self.elapsed = Clock(0.0)
+        self.apple = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
+        self.apple.start()
+        (directory / "key.p8").write_bytes(make_p8())
+        self.publisher = ListPublisher()
+        stats = Stats("test")
+        self.lane: Lane[ApnsPush] = Lane(
+            LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(0.01, 3)),
+            ApnsParser("com.game"),
+            apns_feedback,
+            self.publisher,
+            stats,
+        )
+        self.pipeline = Pipeline("apns", ("game",), lambda: self.publisher, stats, "")
+        self.pipeline.lanes["game"] = self.lane
+        self.tracker = tracker()
+        self.service = ApnsService(
+            self.lane,
+            ApnsSettings("localhost", self.apple.port, outage=RetryPolicy(interval_s, max_wait_s=1.0, counted=False)),
+            self.credentials(directory / "key.p8"),
+        )
+        self._submitted = 0
+
+    def credentials(self, key: Path) -> Credentials:
+        token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours, elapsed=self.elapsed)
+        return Credentials(TlsTrust(self.apple.ca_file, ""), token=token)
+
+    def send(self, count: int, **fields: str) -> dict[Kind, int]:
+        """So many pushes; waits for their ends. All outcomes so far."""
+        numbers = range(self._submitted, self._submitted + count)
+        self._submitted += count
+        message = {"DeviceToken": "ab" * 32, "Payload": {"aps": {"alert": "x"}}} | fields
+        self.pipeline.submit(self.tracker, self.tracker.admit([record(message, number) for number in numbers]))
+        wait_until(lambda: self.lane.in_hand == 0, lambda: f"{self.lane.totals}, {self.service.health()}")
+        return {kind: n for kind, n in self.lane.totals.outcomes.items() if n}
+
+    @property
+    def connections(self) -> int:
+        return int(self.apple.counts()["transport"]["connections"])
+
+
+@contextmanager
+def opened(directory: Path, *faults: str, interval_s: float = 0.01) -> Iterator[Bed]:
+    bed = Bed(directory, *faults, interval_s=interval_s)
+    loops = Group()
+    try:
+        for loop in bed.service.loops().values():
+            loops.spawn(loop)
+        bed.service.start()
+        yield bed
+    finally:
+        bed.service.close(0.0)
+        loops.kill()
+        bed.apple.close()
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    with opened(tmp_path) as bed:
+        yield bed
+
+
+def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed) -> None:
+    assert bed.send(10) == {Kind.DELIVERED: 10}
+    assert bed.connections == 1
+    # Apple's clock is 35 minutes ahead of ours: our token, 30 minutes old, has expired there.
+    for clock in (bed.ours, bed.elapsed):
+        clock.now += 30 * MINUTE_S
+    bed.apples.now += 65 * MINUTE_S
+    assert bed.send(50) == {Kind.DELIVERED: 60}
+    assert bed.connections == 2
+    assert bed.apple.counts()["answers"]["403 ExpiredProviderToken"] >= 1
+
+
+def test_a_token_that_expires_too_early_is_not_renewed_every_minute(bed: Bed) -> None:
+    bed.send(1)
+    for clock in (bed.ours, bed.elapsed):
+        clock.now += 10 * MINUTE_S
+    bed.apples.now += 65 * MINUTE_S
+    assert bed.send(1) == {Kind.DELIVERED: 1, Kind.REJECTED: 1}
+
+
+def test_a_token_is_renewed_in_time_on_the_same_link(bed: Bed) -> None:
+    bed.send(1)
+    for clock in (bed.ours, bed.elapsed, bed.apples):
+        clock.now += 51 * MINUTE_S
+    bed.send(1)
+    for clock in (bed.ours, bed.elapsed, bed.apples):
+        clock.now += 30 * MINUTE_S
+    assert bed.send(1) == {Kind.DELIVERED: 3}
+    assert bed.connections == 1
+
+
+@pytest.mark.parametrize("minutes", [60, -60, 600, -600])
+def test_a_token_that_apple_takes_stays_in_use_when_the_wall_clock_is_set_wrongly(bed: Bed, minutes: int) -> None:
+    bed.send(1)
+    bed.ours.now += minutes * MINUTE_S
+    assert bed.send(50) == {Kind.DELIVERED: 51}
+    assert bed.connections == 1
+
+
+@pytest.mark.parametrize("minutes", [120, -120])
+def test_a_token_that_a_wrong_clock_has_dated_is_replaced_once_the_clock_is_right(bed: Bed, minutes: int) -> None:
+    bed.ours.now += minutes * MINUTE_S
+    assert bed.send(1) == {Kind.REJECTED: 1}
+    bed.ours.now -= minutes * MINUTE_S
+    assert bed.send(50) == {Kind.REJECTED: 1, Kind.DELIVERED: 50}
+
+
+def test_new_credentials_use_a_new_link_while_the_old_one_finishes(bed: Bed, tmp_path: Path) -> None:
+    bed.send(10)
+    (tmp_path / "new.p8").write_bytes(make_p8())
+    bed.service.reload(bed.credentials(tmp_path / "new.p8"))
+    assert bed.send(10) == {Kind.DELIVERED: 20}
+    assert bed.connections == 2
+
+
+def test_refused_credentials_hold_the_app_after_twenty_answers(tmp_path: Path) -> None:
+    with opened(tmp_path, "403 InvalidProviderToken:1,times=20") as bed:
+        assert bed.send(20) == {Kind.REJECTED: 20}
+        health = bed.service.health()
+        assert not health.ready
+        assert "credentials" in health.reason
+        # The next one is a probe, a minute later; new credentials end the waiting at once.
+        bed.service.reload(bed.credentials(tmp_path / "key.p8"))
+        assert bed.send(5) == {Kind.REJECTED: 20, Kind.DELIVERED: 5}
+        assert bed.service.health().ready
+
+
+def test_apps_with_the_same_key_share_one_token(tmp_path: Path) -> None:
+    key, other = make_p8().decode(), make_p8().decode()
+    tokens = [shared(ProviderToken.load(key, "KEY1234567", team)) for team in ("A", "A", "B")]
+    assert tokens[0] is tokens[1] is not tokens[2]
+    assert shared(ProviderToken.load(other, "KEY1234567", "A")) is not tokens[0]
+
+
+def test_too_many_provider_token_updates_say_nothing_of_the_push(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pusher.providers.apns.service._SHORTEST_HOLD_S", 0.3)
+    with opened(tmp_path, "429 TooManyProviderTokenUpdates:1,times=2") as bed:
+        assert bed.send(100) == {Kind.DELIVERED: 100}
+        assert bed.connections >= 2
+        assert bed.service.health().ready
+
+
+def test_the_app_is_not_ready_while_apple_takes_no_new_token_of_the_team(tmp_path: Path) -> None:
+    hold = TeamHold()
+    assert hold.begin(sent_at=1.0, now=2.0)
+    assert (hold.wait_s, hold.until) == (10.0, 12.0)
+    assert not hold.begin(sent_at=1.9, now=2.1)
+    assert [hold.begin(at, at) and hold.wait_s for at in (13.0, 40.0, 90.0, 200.0)] == [20.0, 40.0, 60.0, 60.0]
+    hold.ended()
+    assert hold.begin(300.0, 300.0)
+    assert hold.wait_s == 10.0
+
+
+@pytest.mark.parametrize("chosen", [{"topic": "com.other"}, {"push_type": "voip"}])
+def test_a_topic_or_type_that_the_message_chose_is_refused_without_holding_the_app(
+    tmp_path: Path, chosen: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, "403 Forbidden:1,times=40") as bed:
+        assert bed.send(40, **chosen) == {Kind.REJECTED: 40}
+        assert bed.service.health().ready
+        assert bed.send(10) == {Kind.REJECTED: 40, Kind.DELIVERED: 10}
+    (line,) = [one for one in caplog.records if "refuses" in one.message]
+    fields = vars(line)["fields"]
+    assert (fields["topic"], fields["push_type"]) in (("com.other", "alert"), ("com.game.voip", "voip"))
+
+
+def test_an_outage_ends_no_push_and_its_end_is_seen_at_once(tmp_path: Path) -> None:
+    with opened(tmp_path, "503 ServiceUnavailable:1,times=400", interval_s=0.05) as bed:
+        assert bed.send(200) == {Kind.DELIVERED: 200}
+
+
+def test_what_waits_for_the_end_of_an_outage_is_due_when_it_is_over() -> None:
+    queue: RetryQueue[str] = RetryQueue()
+    for due, item in ((50.0, "outage"), (40.0, "limited"), (5.0, "soon")):
+        queue.push(due, item)
+    queue.bring_forward(10.0, lambda item: item == "outage")
+    assert queue.pop_due(10.0, 9) == ["soon", "outage"]
+    assert queue.next_due == 40.0
