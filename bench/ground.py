@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from bench import topics
 from bench.daemon import Daemon, cpu_s
 from bench.services import Provider, Service, common_settings
-from scripts.kafka.server import KafkaServer
+from lab.kafka.server import KafkaServer
 
 AnyProvider = TypeVar("AnyProvider", bound=Provider)
 

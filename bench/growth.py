@@ -16,9 +16,9 @@ from pathlib import Path
 from bench import growth_report, topics
 from bench.create_bench import messages
 from bench.ground import Ground, Run, Work, reference_s
-from bench.nginx import Nginx
 from bench.services import RECOMMENDED, SERVICES
 from bench.throughput import latency, percentile, workspace
+from lab.nginx import Nginx
 
 DATA = Path(__file__).parent / "growth.json"
 APNS = SERVICES["apns"]

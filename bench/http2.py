@@ -24,7 +24,7 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 from gevent.queue import SimpleQueue  # noqa: E402
 
-from bench.nginx import Nginx  # noqa: E402
+from lab.nginx import Nginx  # noqa: E402
 from pusher.providers.http2 import End, Exchange, Fields, Origin, Pool, literal_field  # noqa: E402
 from pusher.providers.tls import TlsTrust  # noqa: E402
 

@@ -19,9 +19,9 @@ from bench import topics
 from bench.create_bench import messages
 from bench.document import Table, markdown, rewrite
 from bench.ground import Ground, Run, Work, reference_s
-from bench.nginx import Nginx
 from bench.services import RECOMMENDED, SERVICES
 from bench.throughput import latency, percentile, workspace
+from lab.nginx import Nginx
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 APNS = SERVICES["apns"]

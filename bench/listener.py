@@ -30,8 +30,8 @@ from kafka.errors import KafkaError
 
 from bench import topics
 from bench.daemon import Daemon
-from scripts import postgres
-from scripts.kafka.server import KafkaServer, free_port
+from lab import postgres
+from lab.kafka.server import KafkaServer, free_port
 
 COMMAND = "start-feedback-listener"
 GROUP = "bench"

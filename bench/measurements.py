@@ -16,9 +16,9 @@ from bench.create_bench import messages
 from bench.daemon import ROOT, Profile
 from bench.gcm_simulator import GcmSimulator
 from bench.ground import Ground, Run, Stretch, Work
-from bench.nginx import Nginx
 from bench.services import RECOMMENDED, SERVICES
 from bench.throughput import latency, percentile
+from lab.nginx import Nginx
 
 Figures = dict[str, float]
 

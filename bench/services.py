@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bench.gcm_simulator import GcmSimulator
-from bench.nginx import Nginx, private_key_pem
-from scripts.kafka.server import free_port
+from lab.kafka.server import free_port
+from lab.nginx import Nginx, private_key_pem
 
 Provider = Nginx | GcmSimulator
 

@@ -22,8 +22,8 @@ from bench import topics
 from bench.create_bench import messages
 from bench.daemon import Profile
 from bench.ground import Ground, Run, Stretch, Work, reference_s
-from bench.nginx import Nginx
 from bench.services import RECOMMENDED, SERVICES, Provider, Service
+from lab.nginx import Nginx
 
 
 class Latency(NamedTuple):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 
+from lab.kafka.server import free_port
 from pusher import config
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.admin.server import AdminServer
 from pusher.telemetry.stats import Sample, Stats
-from scripts.kafka.server import free_port
 
 DEADLINE_S = 10.0
 

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.document import Table, markdown, rewrite
 from bench.ground import reference_s
-from bench.nginx import Nginx, private_key_pem
-from scripts.services import ROOT, STATE
+from lab.nginx import Nginx, private_key_pem
+from lab.services import ROOT, STATE
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "peers.md"

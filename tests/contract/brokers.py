@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from lab.kafka_admin import create_topic
+from lab.kafka.admin import create_topic
 from pusher.broker import connect, interface
 from pusher.broker.interface import (
     Delivery,

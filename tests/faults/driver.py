@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from lab.kafka_admin import administration, committed, topics
+from lab.kafka.admin import administration, committed, topics
 from lab.processes import PUSHER, Daemon, Simulator
 from pusher.sim.certificate import make_p8
 from tests.faults.ledger import DELIVERED, Ledger, Position, Verdict, token_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from lab.kafka_admin import shares
+from lab.kafka.admin import shares
 from lab.processes import Simulator, wait_until
 from tests.faults.fcm_runs import TOPIC, FcmDriver
 from tests.faults.ledger import FED_BACK

@@ -10,9 +10,9 @@ from typing import Any
 
 import gevent
 
-from lab.kafka_admin import committed, expire_records, shares, widen_topic
+from lab.kafka.admin import committed, expire_records, shares, widen_topic
+from lab.kafka.server import KafkaServer
 from lab.processes import Daemon, Simulator, wait_until
-from scripts.kafka.server import KafkaServer
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import FED_BACK, NO_TRACE
 from tests.faults.result import Result, judged

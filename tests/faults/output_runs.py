@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.kafka_admin import create_topic, delete_topic, limit_records
+from lab.kafka.admin import create_topic, delete_topic, limit_records
 from lab.processes import ROOT, wait_until
 from tests.faults.driver import PREFIX, Driver, schedule
 from tests.faults.ledger import DELIVERED, EXPIRED

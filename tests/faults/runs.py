@@ -10,10 +10,10 @@ from pathlib import Path
 
 import gevent
 
-from bench.nginx import Nginx
-from lab.kafka_admin import shares
+from lab.kafka.admin import shares
+from lab.kafka.server import KafkaServer
+from lab.nginx import Nginx
 from lab.processes import Daemon, wait_until
-from scripts.kafka.server import KafkaServer
 from tests.faults.driver import Driver, schedule
 from tests.faults.ledger import FED_BACK, REJECTED
 from tests.faults.result import Result, judged

@@ -20,10 +20,10 @@ import gevent
 import pytest
 
 from lab.http2_server import make_files
+from lab.kafka.server import free_port
 from lab.processes import Daemon, Process, Simulator, wait_until
 from pusher.broker.sqlite import SqlitePublisher
 from pusher.sim.certificate import make_p8
-from scripts.kafka.server import free_port
 from tests.faults.ledger import token_of
 
 GRACE_S = 2

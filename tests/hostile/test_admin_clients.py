@@ -9,7 +9,7 @@ from collections.abc import Callable
 import gevent
 from gevent.pool import Group
 
-from scripts.kafka.server import free_port
+from lab.kafka.server import free_port
 from tests.hostile.stage import Stage, scenarios
 
 CLIENTS = 80

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.kafka_server import KafkaServer
+from lab.kafka.server import KafkaServer
 from tests.faults import runs
 from tests.faults.driver import Driver
 

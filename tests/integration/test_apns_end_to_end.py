@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
-from lab.kafka_admin import committed, shares
-from lab.kafka_server import KafkaServer
+from lab.kafka.admin import committed, shares
+from lab.kafka.server import KafkaServer
 from lab.processes import Daemon, wait_until
 from pusher.sim.certificate import Certificate, make_ca, make_client_certificate
 from tests.faults.driver import Driver, push, schedule

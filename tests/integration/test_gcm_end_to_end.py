@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.kafka_server import KafkaServer
+from lab.kafka.server import KafkaServer
 from lab.processes import wait_until
 from tests.faults.driver import schedule
 from tests.faults.ledger import DELIVERED, EXPIRED, FAILED, INVALID, REJECTED

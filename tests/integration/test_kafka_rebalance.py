@@ -16,7 +16,7 @@ from kafka.admin import MemberToRemove
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
-from lab.kafka_admin import (
+from lab.kafka.admin import (
     administration,
     committed,
     create_topic,
@@ -24,7 +24,7 @@ from lab.kafka_admin import (
     expire_records,
     widen_topic,
 )
-from lab.kafka_server import KafkaServer
+from lab.kafka.server import KafkaServer
 from pusher.broker.interface import Record
 from pusher.broker.kafka import KafkaPublisher, KafkaSource
 from pusher.broker.offsets import State, TopicPartition

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from kafka.admin import ACLOperation, ResourceType
 
-from lab.kafka_admin import create_topic
-from lab.kafka_secured import PASSWORD, USER, SecuredKafka, unsecured_token
+from lab.kafka.admin import create_topic
+from lab.kafka.secured import PASSWORD, USER, SecuredKafka, unsecured_token
 from pusher.broker import connect
 from pusher.broker.interface import Broker
 from pusher.broker.kafka import KafkaReader, KafkaSource

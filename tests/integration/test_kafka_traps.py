@@ -15,8 +15,8 @@ import gevent
 import pytest
 from kafka import KafkaProducer
 
-from lab.kafka_admin import create_topic, delete_topic, topics
-from lab.kafka_server import KafkaServer, free_port
+from lab.kafka.admin import create_topic, delete_topic, topics
+from lab.kafka.server import KafkaServer, free_port
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
 from pusher.broker.kafka.access import Access, Login

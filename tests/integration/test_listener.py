@@ -15,7 +15,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from lab.kafka_admin import committed
+from lab.kafka.admin import committed
 from tests.contract.brokers import Broker, KafkaBroker, SqliteBroker, broker_at, expect_stored
 from tests.integration.listening import (
     ROOT,

@@ -11,6 +11,8 @@ import gevent
 import psycopg2.extensions
 import pytest
 
+from lab import postgres
+from lab.kafka.server import free_port
 from pusher.errors import StartError
 from pusher.listener.archive import Archive, Wanted, restoration, writable_columns
 from pusher.listener.database import Address, Database, DatabaseError, arguments, let_others_run
@@ -18,8 +20,6 @@ from pusher.listener.statement import Statement
 from pusher.listener.tokens import Table, table_of
 from pusher.push.topics import TopicName
 from pusher.sim.certificate import make_ca, make_server_certificate
-from scripts import postgres
-from scripts.kafka.server import free_port
 from tests.integration.listening import Database as Ground
 
 pytestmark = pytest.mark.integration

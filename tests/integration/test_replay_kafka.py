@@ -7,8 +7,8 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from lab.kafka_admin import create_topic
-from lab.kafka_server import KafkaServer
+from lab.kafka.admin import create_topic
+from lab.kafka.server import KafkaServer
 from lab.processes import PUSHER, ROOT, Daemon, wait_until
 from tests.faults.driver import Driver
 from tests.faults.ledger import FAILED, FED_BACK, INVALID

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.kafka_admin import committed, shares
-from lab.kafka_server import KafkaServer
+from lab.kafka.admin import committed, shares
+from lab.kafka.server import KafkaServer
 from tests.faults.driver import Driver
 from tests.faults.supervised import Supervised
 

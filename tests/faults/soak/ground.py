@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import gevent
 
-from bench.nginx import Nginx
-from lab.kafka_admin import administration
+from lab.kafka.admin import administration
+from lab.kafka.server import KafkaServer, free_port
+from lab.nginx import Nginx
 from lab.processes import PUSHER, Daemon, Simulator
 from pusher.sim.certificate import make_p8
-from scripts.kafka.server import KafkaServer, free_port
 from tests.faults.driver import nested
 from tests.faults.soak.samples import Watched
 from tests.faults.soak.streams import PARTITIONS, Stream

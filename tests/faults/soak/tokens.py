@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.listener import query
-from scripts import postgres
-from scripts.kafka.server import free_port
+from lab import postgres
+from lab.kafka.server import free_port
 from tests.faults.ledger import token_of
 from tests.faults.soak.streams import DEAD_EVERY, Stream
 

@@ -16,7 +16,7 @@ from bench.goals import GOALS, Goal
 from bench.growth import SERIES
 from bench.growth_report import CHARTS, PAGE, TABLES
 from bench.measurements import MEASUREMENTS, ONCE, PROFILED
-from lab.kafka_admin import create_topic
+from lab.kafka.admin import create_topic
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent import monkey
 
-from lab.kafka_server import KafkaServer
+from lab.kafka.server import KafkaServer
 from lab.processes import ROOT, wait_until
 from tests.faults.driver import Driver
 from tests.faults.ledger import EXPIRED, FED_BACK, INVALID

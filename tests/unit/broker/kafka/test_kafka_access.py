@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka.errors import KafkaConnectionError, SaslAuthenticationFailedError
 
-from lab.kafka_secured import unsecured_token
+from lab.kafka.secured import unsecured_token
 from pusher.broker.kafka.access import Access, CommandToken, FileToken, Login, expiry
 from pusher.broker.kafka.connections import explain
 from pusher.config import settings

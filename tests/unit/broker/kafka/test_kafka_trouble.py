@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 from kafka.errors import InvalidRecordError, InvalidTimestampError, NotLeaderForPartitionError
 
+from lab.kafka.server import free_port
 from lab.processes import wait_until
 from pusher.broker.kafka.publisher import KafkaPublisher, _following, meaning
 from pusher.broker.kafka.source import Trouble
-from scripts.kafka.server import free_port
 
 AWAY, JOINING = "no connection to the coordinator of the group", "joining the group"
 

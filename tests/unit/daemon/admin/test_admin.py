@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab.admin_client import DEADLINE_S, Process, ask, no_greenlet
+from lab.kafka.server import free_port
 from pusher.daemon.admin import page
 from pusher.daemon.admin.history import POINTS, History, quantile
 from pusher.daemon.admin.port import AdminPort
@@ -14,7 +15,6 @@ from pusher.daemon.admin.prometheus import prometheus_name
 from pusher.daemon.admin.server import TEXT, AdminServer, Answer
 from pusher.telemetry import figures, metrics
 from pusher.telemetry.stats import BOUNDS_MS, Sample
-from scripts.kafka.server import free_port
 
 
 def scrape(admin: AdminPort) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

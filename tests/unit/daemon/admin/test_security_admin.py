@@ -13,6 +13,7 @@ import gevent
 import pytest
 
 from lab.admin_client import DEADLINE_S, Process, ask
+from lab.kafka.server import free_port
 from pusher import config
 from pusher.broker.sqlite.store import Store
 from pusher.config import settings
@@ -20,7 +21,6 @@ from pusher.daemon.admin.page import PAGE
 from pusher.daemon.admin.port import AdminPort
 from pusher.daemon.admin.server import PATIENCE_S, TEXT, AdminServer, Answer
 from pusher.telemetry import metrics
-from scripts.kafka.server import free_port
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\n\\"
 

@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from scripts.kafka.server import free_port
-from scripts.services import STATE, as_root, listens
+from lab.kafka.server import free_port
+from lab.services import STATE, as_root, listens
 
 UNPACKED = STATE / "nginx"
 #: where Debian's packages of modules put them: of the machine's own nginx, or unpacked
@@ -181,7 +181,7 @@ def echo_module() -> Path:
 
 def unpack(package: str) -> None:
     """Fetch a Debian package and unpack it under .services/."""
-    print(f"bench: fetching {package}", flush=True)
+    print(f"nginx: fetching {package}", flush=True)
     UNPACKED.mkdir(parents=True, exist_ok=True)
     as_root("apt-get", "update", "-q")
     subprocess.run(["apt-get", "download", "-q", package], cwd=UNPACKED, check=True, capture_output=True)

@@ -23,8 +23,8 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from lab.kafka_admin import administration
-from lab.kafka_server import KafkaServer, free_port
+from lab.kafka.admin import administration
+from lab.kafka.server import KafkaServer, free_port
 from pusher.broker.kafka import KafkaReader
 from pusher.broker.kafka.access import Access, Login
 from pusher.sim.certificate import make_ca, make_client_certificate, make_server_certificate, read_certificate

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts import postgres
-from scripts.kafka.server import KafkaServer, fetch_jars
+from lab import postgres
+from lab.kafka.server import KafkaServer, fetch_jars
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".services"

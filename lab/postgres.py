@@ -31,7 +31,7 @@ def start(directory: Path | None = None, port: int = PORT) -> None:
     _checked("pg_ctl", "-D", str(directory), "-l", str(directory / "log"), "-w", "start")
     if fresh:
         address = f"host=localhost port={port} user=postgres dbname=postgres"
-        script = (ROOT / "scripts" / "create_test_db.sql").read_text()
+        script = (ROOT / "lab" / "create_test_db.sql").read_text()
         _checked("psql", "-q", "-X", "-v", "ON_ERROR_STOP=1", "-f", "-", address, text=script)
 
 
@@ -51,7 +51,7 @@ def data() -> Path:
     """Directory of the cluster. As root it is outside this tree, which may lie where other accounts cannot enter."""
     if _account() is None:
         return ROOT / ".services" / "postgres"
-    return Path("/var/tmp") / f"pusher-postgres-{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}"  # noqa: S108 - mode 0700
+    return Path("/var/tmp") / f"pusher-postgres-{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}"
 
 
 def programs() -> Path | None:
