@@ -275,7 +275,8 @@ PROVIDER = Provider(
         "error",
         "from",
         ("message_type", "ack"),
-        {"DEVICE_UNREGISTERED": False, "BAD_REGISTRATION": False},
+        # the doubtful ones also follow from a set-up mistake, such as another platform's tokens in the table
+        {"DEVICE_UNREGISTERED": False, "BAD_REGISTRATION": True, "INVALID_REGISTRATION": True},
     ),
     _told,
 )

@@ -49,10 +49,13 @@ def test_apples_words_for_a_dead_token(reason: str, doubtful: bool) -> None:
     assert (found.others, found.successes, found.doubtful, found.invalid) == ([], 0, int(doubtful), [])
 
 
-@pytest.mark.parametrize("error", ["DEVICE_UNREGISTERED", "BAD_REGISTRATION"])
-def test_googles_words_for_a_dead_token(error: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "doubtful"),
+    [("DEVICE_UNREGISTERED", False), ("BAD_REGISTRATION", True), ("INVALID_REGISTRATION", True)],
+)
+def test_googles_words_for_a_dead_token(error: str, doubtful: bool) -> None:
     found = sort(nack(error), platform="gcm")
-    assert [(one.token, one.reason, one.doubtful) for one in found.dead] == [("AB12", error, False)]
+    assert [(one.token, one.reason, one.doubtful) for one in found.dead] == [("AB12", error, doubtful)]
 
 
 def test_the_senders_and_the_listener_agree_on_dead_tokens() -> None:

@@ -1,11 +1,13 @@
 """What FCM's answers mean: one row an error code, one row a status where no code is given.
 
-Sources: FCM HTTP v1 reference, "ErrorCode"; "Scale up FCM" and "Throttling and quotas" for what is retried. An error's
-body is a ``google.rpc.Status`` under ``error``; FCM's own code stands in a detail of type ``FcmError``. The names that
-we report are those of Google's XMPP protocol, so that whoever reads feedbacks need not know by which way a push went.
+Sources: FCM HTTP v1 reference, "ErrorCode"; "REST error codes for the HTTP v1 API" for how an error looks; "Scale up
+FCM" and "Throttling and quotas" for what is retried. An error's body is a ``google.rpc.Status`` under ``error``; FCM's
+own code stands in a detail of type ``FcmError``. The names that we report are those of Google's XMPP protocol, so that
+whoever reads feedbacks need not know by which way a push went.
 
 Rule: the code decides what it is called, the code and else the HTTP status whether it is worth another try. Only the
-explicit code UNREGISTERED says that a token is dead; a bare 404 may come from a wrong project.
+explicit code UNREGISTERED says that a token is dead, a bare 404 may come from a wrong project; an INVALID_ARGUMENT that
+names the registration token says that it is none.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ UNKNOWN = "UNKNOWN"
 QUOTA_WAIT_S = 60.0
 _MAX_DESCRIPTION_CHARACTERS = 500
 _FCM_ERROR = "google.firebase.fcm.v1.FcmError"
+_BAD_REQUEST = "google.rpc.BadRequest"
+#: How Google names the token in an INVALID_ARGUMENT: as a field, or in words alone.
+_TOKEN_FIELD = "message.token"  # noqa: S105
+_TOKEN_WORDS = "not a valid fcm registration token"  # noqa: S105
 
 
 class Meaning(NamedTuple):
@@ -64,6 +70,8 @@ CODES: dict[str, Code] = {
     # How the one above has been spelled too.
     "APNS_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", _FINAL),
 }
+#: An INVALID_ARGUMENT of which the token is the reason.
+_INVALID_REGISTRATION = Code("INVALID_REGISTRATION", Meaning(delete_token=True))
 #: Canonical codes of ``google.rpc.Code`` that say the same where the detail is missing, as in Google's answers to a
 #: request whose fields have wrong types.
 _SAME_AS = {
@@ -96,7 +104,10 @@ def read_answer(status: int, body: bytes) -> Answer:
     if status == 200:
         return Answer(DELIVERED, _FINAL)
     error = _error(body)
-    code = CODES.get(_code(error)) or Code(UNKNOWN, _BY_STATUS.get(status, _FINAL))
+    name = _code(error)
+    code = CODES.get(name) or Code(UNKNOWN, _BY_STATUS.get(status, _FINAL))
+    if status == 400 and name == "INVALID_ARGUMENT" and _names_the_token(error):
+        code = _INVALID_REGISTRATION
     outcome = Outcome(
         Kind.FAILED if code.meaning.retry else Kind.REJECTED,
         status=status,
@@ -119,11 +130,27 @@ def _error(body: bytes) -> dict[str, Json]:
 
 
 def _code(error: dict[str, Json]) -> str:
-    details = error.get("details")
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, dict) and _text(detail, "@type").endswith(_FCM_ERROR):
+    for detail in _objects(error, "details"):
+        if _text(detail, "@type").endswith(_FCM_ERROR):
             return _text(detail, "errorCode")
     return _SAME_AS.get(_text(error, "status"), "")
+
+
+def _names_the_token(error: dict[str, Json]) -> bool:
+    if _TOKEN_WORDS in _text(error, "message").lower():
+        return True
+    return any(
+        _text(violation, "field") == _TOKEN_FIELD
+        for detail in _objects(error, "details")
+        if _text(detail, "@type").endswith(_BAD_REQUEST)
+        for violation in _objects(detail, "fieldViolations")
+    )
+
+
+def _objects(fields: dict[str, Json], name: str) -> list[dict[str, Json]]:
+    """The objects in an array; none of anything else."""
+    items = fields.get(name)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _text(fields: dict[str, Json], name: str) -> str:

@@ -58,6 +58,62 @@ def test_each_code(code: str) -> None:
     assert not meaning.credentials
 
 
+# Google, "REST error codes for the HTTP v1 API", example 2: the token is named in words alone
+IN_WORDS = "The registration token is not a valid FCM registration token"
+
+
+def violations(*fields: object) -> dict[str, object]:
+    return {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": list(fields)}
+
+
+INVALID = {"@type": FCM_ERROR, "errorCode": "INVALID_ARGUMENT"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of(400, "INVALID_ARGUMENT", INVALID, message=IN_WORDS),
+        # firebase-admin-java#1064, async-firebase#15: seen by users
+        body_of(400, "INVALID_ARGUMENT", message=IN_WORDS),
+        # pushiko, "FCM responses": named as a field, in either order of details
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations({"field": "message.token", "description": "Invalid"})),
+        body_of(400, "INVALID_ARGUMENT", violations({"field": "message.token"}), INVALID),
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations(None, 5, {"field": []}, {"field": "message.token"})),
+    ],
+)
+def test_a_400_that_names_the_token_is_of_the_token(body: bytes) -> None:
+    outcome, meaning = read_answer(400, body)
+    assert (outcome.reason, outcome.key) == ("INVALID_REGISTRATION", "invalid_registration")
+    assert (outcome.kind, outcome.delete_token) == (Kind.REJECTED, True)
+    assert not meaning.retry
+    assert not meaning.credentials
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # pushiko, "FCM responses": a message without a target, one that is too large
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations({"field": "message", "description": "Recipient"})),
+        body_of(400, "INVALID_ARGUMENT", message="Request contains an invalid argument."),
+        # Google, "REST error codes for the HTTP v1 API", example 1
+        body_of(400, "INVALID_ARGUMENT", violations({"field": "message.data[0].value"})),
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations({"field": "message.token.x"}, {"field": "token"})),
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations({"field": "message.token"}) | {"@type": "x/Other"}),
+        body_of(400, "INVALID_ARGUMENT", INVALID, violations() | {"fieldViolations": {"field": "message.token"}}),
+    ],
+)
+def test_any_other_400_says_nothing_of_the_token(body: bytes) -> None:
+    outcome, _ = read_answer(400, body)
+    assert (outcome.reason, outcome.delete_token) == ("INVALID_JSON", False)
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 503])
+def test_the_words_for_a_bad_token_count_in_a_400_alone(status: int) -> None:
+    """A proxy may copy a body under a status of its own."""
+    body = body_of(status, "INVALID_ARGUMENT", INVALID, message=IN_WORDS)
+    assert not read_answer(status, body).outcome.delete_token
+
+
 def test_success_is_200_alone() -> None:
     assert read_answer(200, b"").outcome is DELIVERED
     assert read_answer(200, b"<html>").outcome is DELIVERED

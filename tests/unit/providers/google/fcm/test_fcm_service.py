@@ -203,6 +203,14 @@ def test_a_refused_push_is_fed_back(simulate: Simulate, answer: str, error: str,
     assert bed.stats.counter(metrics.FAILED, "gcm", "game", error.lower()).total == 1
 
 
+def test_a_token_that_google_never_gave_out_is_fed_back_as_such(simulate: Simulate) -> None:
+    with Bed(simulate()) as bed:
+        bed.submit(to="a/b")
+        bed.wait_until_done()
+    assert (bed.outcomes, bed.feedback["error"]) == ({Kind.REJECTED: 1}, "INVALID_REGISTRATION")
+    assert bed.feedback["metadata"]["deleteToken"] is True
+
+
 @pytest.mark.parametrize("answer", ["429,retry-after=0", "500", "503,retry-after=0", f"502,body={HTML}", "504"])
 def test_what_passes_is_tried_again(simulate: Simulate, answer: str) -> None:
     simulator = simulate(answer.replace(",body", ",times=1,body") if "body" in answer else f"{answer},times=1")
