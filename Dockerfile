@@ -11,7 +11,8 @@ RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-c
 # the backend checks the hash of what it builds
 COPY packaging/ packaging/
 RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps ./packaging/sleekxmpp
-COPY setup.py pyproject.toml requirements.txt MANIFEST.in ./
+COPY pyproject.toml README.md LICENSE ./
+COPY config/ config/
 COPY pusher/ pusher/
 RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
     && /opt/pusher/bin/python -m pip uninstall -qy pip setuptools

@@ -2,7 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 STAMP := .venv/.installed
-REQUIREMENTS := requirements.txt requirements-dev.txt $(wildcard packaging/*/*)
+REQUIREMENTS := requirements-dev.lock $(wildcard packaging/*/*)
 
 .PHONY: setup demo test services services-stop check audit bench faults soak hostile fuzz clean
 
