@@ -30,6 +30,8 @@ INTEGER = re.compile(r"-?[0-9]{1,10}\Z")
 #: Reference of HTTP v1, "Message.data"; users report that "collapse_key" is refused too (PyFCM issue 103).
 RESERVED_KEYS = {"from", "message_type", "collapse_key"}
 RESERVED_PREFIXES = ("google", "gcm")
+#: What Apple's devices show of ``aps``.
+SHOWN = {"alert", "badge", "sound"}
 INVALID_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105  # Google's words
 
 
@@ -343,7 +345,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _nonsense(message: dict[str, Any]) -> Refusal | None:
-    for check in (_target, _data, _ttl, _color, _count, _size):
+    for check in (_target, _data, _ttl, _color, _count, _for_apple, _size):
         refusal = check(message)
         if refusal is not None:
             return refusal
@@ -398,6 +400,17 @@ def _count(message: dict[str, Any]) -> Refusal | None:
     if count is None or int(count) >= 0:
         return None
     return _bad("notification_count is negative", "message.android.notification.notification_count")
+
+
+def _for_apple(message: dict[str, Any]) -> Refusal | None:
+    """Reference, "Message.data": to Apple's devices data alone may have no priority but 5."""
+    apns = message.get("apns") or {}
+    aps = (apns.get("payload") or {}).get("aps")
+    shown = bool(message.get("notification")) or (isinstance(aps, dict) and not SHOWN.isdisjoint(aps))
+    headers = {name.lower(): value for name, value in (apns.get("headers") or {}).items()}
+    if shown or headers.get("apns-priority", "5") == "5":
+        return None
+    return _bad("Invalid apns-priority: a message with data alone has 5", "message.apns.headers")
 
 
 def _size(message: dict[str, Any]) -> Refusal | None:
