@@ -186,8 +186,7 @@ def names(data: bytes) -> None:
             if app:
                 feedbacks = topics.feedback_topic(app, platform)
                 assert topics.is_written_by_pusher(feedbacks)
-                assert topic_name(feedbacks, [app]) == (app, platform)
-                assert topic_name(feedbacks, []) == (app, platform)
+                assert topic_name(feedbacks) == (app, platform)
 
 
 def _record(data: bytes) -> tuple[FakeRecord, bytes]:
