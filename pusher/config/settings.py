@@ -29,7 +29,7 @@ from pusher.config.schema import (
     Secret,
     Setting,
     Text,
-    Topic,
+    TopicName,
     Topics,
     unused,
 )
@@ -183,7 +183,7 @@ QUEUE = _queue(
 LISTENER_QUEUE = _queue("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Consumed feedback topics.")
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
-    Topic(),
+    TopicName(),
     "push-<game>-<platform>-invalid",
     'Where messages go that can never be sent; "" = nowhere.',
 )

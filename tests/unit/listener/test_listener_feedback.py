@@ -12,7 +12,7 @@ from pusher.broker.offsets import TopicPartition
 from pusher.listener.sorter import Sorted, Sorter, topic_name
 from pusher.providers.apns.reasons import REASONS
 from pusher.providers.provider import provider
-from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.feedback import SentFrom, apns_feedback, google_feedback
 from pusher.push.origin import origin_headers
 from pusher.push.outcome import DELIVERED, Kind, Outcome
 from pusher.push.push import Push
@@ -121,8 +121,8 @@ def test_what_our_senders_write_is_understood() -> None:
     push.token, push.id, push.metadata = "AB12", "id", {"jobId": 1}
     dead = Outcome(Kind.REJECTED, status=410, reason="Unregistered", key="unregistered", delete_token=True)
     gone = Outcome(Kind.REJECTED, reason="DEVICE_UNREGISTERED", key="device_unregistered", delete_token=True)
-    apple = [apns_feedback(Origin("game", "apns", "h"), push, outcome, 1) for outcome in (DELIVERED, dead)]
-    google = [google_feedback(Origin("game", "gcm", "h"), push, outcome, 1) for outcome in (DELIVERED, gone)]
+    apple = [apns_feedback(SentFrom("game", "apns", "h"), push, outcome, 1) for outcome in (DELIVERED, dead)]
+    google = [google_feedback(SentFrom("game", "gcm", "h"), push, outcome, 1) for outcome in (DELIVERED, gone)]
     for found in (sort(*apple), sort(*google, platform="gcm")):
         assert (found.successes, found.others, [one.token for one in found.dead]) == (1, [0], ["AB12"])
 

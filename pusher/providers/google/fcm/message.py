@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from pusher.providers.google.request import FLAG, MESSAGE, OBJECT, TEXT, Kind, LeftOut, read
+from pusher.providers.google.request import FLAG, MESSAGE, OBJECT, TEXT, FieldType, LeftOut, read
 from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, Json, encode
 from pusher.push.push import Push
 
 #: What FCM takes besides XMPP's fields.
-FIELDS: Mapping[str, Kind] = {
+FIELDS: Mapping[str, FieldType] = {
     **MESSAGE,
     "direct_boot_ok": FLAG,
     "restricted_package_name": TEXT,
