@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from bench import listener, rates, topics
 from bench.create_bench import messages
-from bench.daemon import ROOT, Profile
-from bench.gcm_simulator import GcmSimulator
+from bench.daemon import Profile
 from bench.ground import Ground, Run, Stretch, Work
-from bench.services import RECOMMENDED, SERVICES
+from bench.services import RECOMMENDED, SERVICES, gcm_simulator
 from lab.nginx import Nginx
+from lab.processes import ROOT
 
 Figures = dict[str, float]
 
@@ -57,8 +57,8 @@ class Bench:
         self.extent = extent
         self.nginx = ground.started(Nginx(ground.fresh("nginx")))
         self.nginx_with_log = ground.started(Nginx(ground.fresh("nginx"), log_arrivals=True))
-        self.simulator = ground.started(GcmSimulator(ground.fresh("gcm")))
-        self.slow_simulator = ground.started(GcmSimulator(ground.fresh("gcm"), latency_ms=ANSWER_MS))
+        self.simulator = ground.started(gcm_simulator(ground.fresh("gcm")))
+        self.slow_simulator = ground.started(gcm_simulator(ground.fresh("gcm"), latency_ms=ANSWER_MS))
         self.listening = listener.Ground(ground.fresh("listener"), cleanup, ground.kafka)
         self.repeat = 0
         #: of the last run of each measurement: how busy each process was
@@ -88,7 +88,7 @@ class Bench:
             run.await_members()
             time.sleep(WARM_UP_S)
             stretch = run.stretch(self.extent.seconds)
-            peak_mb = max(daemon.peak_memory_mb() for daemon in run.daemons)
+            peak_mb = max(daemon.memory_mb("VmHWM") for daemon in run.daemons)
             run.stop()
         self.busy[name] = stretch.busy()
         return {
@@ -184,7 +184,7 @@ def backlog(bench: Bench) -> Figures:
         before_mb = run.daemons[0].memory_mb()
         run.stretch(bench.extent.backlog_seconds)
         figures = {
-            "peak_mb": run.daemons[0].peak_memory_mb(),
+            "peak_mb": run.daemons[0].memory_mb("VmHWM"),
             "grown_mb": run.daemons[0].memory_mb() - before_mb,
         }
         run.stop()
