@@ -16,8 +16,7 @@ demo: setup
 	@.venv/bin/python scripts/demo.py
 
 test: setup
-	@# most tests wait: four at a time keep two cores busy
-	@scripts/services run .venv/bin/pytest -q -n 4 --dist loadfile
+	@scripts/services run .venv/bin/pytest -q
 
 services: setup
 	@scripts/services start

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from pusher.broker import connect
-from pusher.config import Config, SocketAddress, settings
+from pusher.config import Address, Config, settings
 from pusher.daemon import statsd
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
@@ -33,6 +33,9 @@ def run_checks(checks: list[Check]) -> int:
         except (StartError, ConnectFailed, OSError) as error:
             failed += 1
             line = f"failed  {name}: {error}"
+        except Exception as error:  # noqa: BLE001 - a fault in one check hides no other
+            failed += 1
+            line = f"failed  {name}: internal error: {error!r}"
         sys.stdout.write(f"{line}\n")
     return CANNOT_START if failed else OK
 
@@ -53,7 +56,7 @@ def _stats_checks(config: Config) -> Iterator[Check]:
         yield statsd.HOST.key, lambda: _resolve(config[statsd.HOST])
 
 
-def _resolve(address: SocketAddress) -> str:
+def _resolve(address: Address) -> str:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:

@@ -2,16 +2,6 @@
 
 from pusher.config import settings
 from pusher.config.loader import DEFAULT_PATH, Config, load, parse
-from pusher.config.schema import AppSetting, ConfigError, Setting, SocketAddress
+from pusher.config.schema import Address, AppSetting, ConfigError, Setting
 
-__all__ = [
-    "DEFAULT_PATH",
-    "AppSetting",
-    "Config",
-    "ConfigError",
-    "Setting",
-    "SocketAddress",
-    "load",
-    "parse",
-    "settings",
-]
+__all__ = ["DEFAULT_PATH", "Address", "AppSetting", "Config", "ConfigError", "Setting", "load", "parse", "settings"]

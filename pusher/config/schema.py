@@ -55,7 +55,7 @@ class ConfigError(StartError):
     """A setting, or a source of settings, is wrong."""
 
 
-class ValueKind(ABC, Generic[T]):
+class Kind(ABC, Generic[T]):
     """How a text becomes a value. ``expects`` completes "expects ..."; ``unit`` is that of a bare number."""
 
     expects = ""
@@ -89,7 +89,7 @@ class ValueKind(ABC, Generic[T]):
         return str(value)
 
 
-class Text(ValueKind[str]):
+class Text(Kind[str]):
     """Text of one line, its outer white space cut off; ``empty=False``: at least one character."""
 
     def __init__(self, *, empty: bool = True) -> None:
@@ -187,7 +187,7 @@ class Path(Text):
         self.expects = "a path"
 
 
-class CredentialsText(Secret):
+class Credentials(Secret):
     """A key, certificate or account: the path of its file, its text, or the base64 of the file.
 
     A mapping in the file is taken as its JSON. Only what is plainly a path is shown.
@@ -205,7 +205,7 @@ class CredentialsText(Secret):
         return text.strip()
 
 
-class Unused(ValueKind[str]):
+class Unused(Kind[str]):
     """A value that nothing reads; whatever it is, it is accepted."""
 
     expects = "anything"
@@ -214,7 +214,7 @@ class Unused(ValueKind[str]):
         return text.replace(ITEM_END, " ").strip()
 
 
-class Bool(ValueKind[bool]):
+class Bool(Kind[bool]):
     """Yes or no."""
 
     expects = "true or false"
@@ -229,7 +229,7 @@ class Bool(ValueKind[bool]):
         return "true" if value else "false"
 
 
-class _Range(ValueKind[T]):
+class _Range(Kind[T]):
     """Numbers between two bounds, both allowed."""
 
     what = ""
@@ -277,7 +277,7 @@ class Number(_Range[float]):
 SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000_001}
 
 
-class Duration(ValueKind[float]):
+class Duration(Kind[float]):
     """A time such as ``1m30s`` or ``250ms``; a bare number counts in the key's unit. The value is in seconds."""
 
     _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(d|h|ms|us|µs|m|s)")
@@ -310,7 +310,7 @@ class Duration(ValueKind[float]):
         return f"{round(value / SECONDS[self.unit], 6):.12g}"
 
 
-class Choice(ValueKind[str]):
+class Choice(Kind[str]):
     """One of a few words, without regard to case; ``also`` maps further spellings to them."""
 
     def __init__(self, *words: str, also: Mapping[str, str] | None = None) -> None:
@@ -322,7 +322,7 @@ class Choice(ValueKind[str]):
         return self._values[text.strip().lower()]
 
 
-class List(ValueKind[tuple[str, ...]]):
+class List(Kind[tuple[str, ...]]):
     """Texts: a sequence in the file, or one text split at commas and white space; ``{1,3}`` and ``[ ,]`` stay whole."""
 
     _ITEM = re.compile(r"(?:\{[^{}]*\}|\[[^\[\]]*\]|[^\s,])+")
@@ -341,22 +341,22 @@ class List(ValueKind[tuple[str, ...]]):
         return ", ".join(value)
 
 
-class SocketAddress(NamedTuple):
+class Address(NamedTuple):
     """A host's name or address, and a port."""
 
     host: str
     port: int
 
 
-def parse_address(text: str, default_port: int) -> SocketAddress:
+def parse_address(text: str, default_port: int) -> Address:
     """``host``, ``host:port``, ``[::1]`` or ``[::1]:port``. Raises ValueError."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\],]+))(?::([0-9]{1,5}))?", text.strip())
     if found is None or not 0 < int(found[3] or default_port) < 65_536:
         raise ValueError("host:port")
-    return SocketAddress(found[1] or found[2], int(found[3] or default_port))
+    return Address(found[1] or found[2], int(found[3] or default_port))
 
 
-class HostPort(ValueKind[SocketAddress]):
+class HostPort(Kind[Address]):
     """``host:port``."""
 
     expects = "host:port"
@@ -364,14 +364,14 @@ class HostPort(ValueKind[SocketAddress]):
     def __init__(self, default_port: int) -> None:
         self.default_port = default_port
 
-    def _value(self, text: str) -> SocketAddress:
+    def _value(self, text: str) -> Address:
         return parse_address(text, self.default_port)
 
-    def _shown(self, value: SocketAddress) -> str:
+    def _shown(self, value: Address) -> str:
         return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
 
 
-class Brokers(ValueKind[str]):
+class Brokers(Kind[str]):
     """Kafka's bootstrap servers, ``host:port`` separated by commas, or ``sqlite:///path`` of the embedded broker."""
 
     expects = "host:port[,host:port...] or sqlite:///path"
@@ -390,7 +390,7 @@ class Brokers(ValueKind[str]):
         return ",".join(servers)
 
 
-class Url(ValueKind[str]):
+class Url(Kind[str]):
     """``https://host[:port]``, without a slash at its end."""
 
     expects = "https://host:port"
@@ -469,7 +469,7 @@ class DatabaseHost(Text):
         return text if text.startswith("/") else Host().parse(text)
 
 
-class TopicName(Text):
+class Topic(Text):
     """The name of a Kafka topic, in which ``<game>`` and ``<platform>`` may stand; "" = none."""
 
     def __init__(self) -> None:
@@ -493,7 +493,7 @@ class Setting(Generic[T]):
     """One setting. ``aliases`` are further keys for it, used where the key itself is not given."""
 
     key: str
-    kind: ValueKind[T]
+    kind: Kind[T]
     default: T
     text: str
     aliases: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import gevent
 from gevent.pool import Group
 
+from pusher.daemon.troubles import internal_error
 from pusher.telemetry import sentry
 from pusher.telemetry.log import logger
 
@@ -23,8 +24,6 @@ _LONGEST_WAIT_S = 60.0
 _RECOVERED_S = 600.0
 #: Failures in a row after which the process ends, so that its supervisor starts it anew: a quarter of an hour.
 _MOST_FAILURES = 20
-#: Of a reason that health shows.
-_MOST_CHARACTERS = 300
 
 
 class Greenlets:
@@ -75,7 +74,7 @@ class Greenlets:
             if self.may_end:
                 return
             wait_s = min(_LONGEST_WAIT_S, 2.0 ** (failures - 1))
-            trouble(f"internal error in its {name}: {reason}"[:_MOST_CHARACTERS])
+            trouble(internal_error(name, reason))
             gevent.sleep(wait_s)
             trouble("")
 

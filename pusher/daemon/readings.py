@@ -85,8 +85,8 @@ def of_service(tags: tuple[str, str], condition: Condition, in_flight: int, *, r
         yield Sample(figures.QUOTA, tags, condition.quota_per_s)
 
 
-def of_skipped(tags: tuple[str, str]) -> Sample:
-    """An app that could not be set up."""
+def of_not_ready(tags: tuple[str, str]) -> Sample:
+    """An app that could not be set up, or of which no more is known."""
     return Sample(figures.APP_READY, tags, 0)
 
 

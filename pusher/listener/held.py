@@ -56,8 +56,14 @@ class Held:
         """About once a second: tries again what was refused."""
         if self._publisher is not None and self._refused and self._clock() >= self._retry_at:
             refused, self._refused = self._refused, []
-            for one in refused:
-                self._publish(self._publisher, one)
+            tried = 0
+            try:
+                for one in refused:
+                    self._publish(self._publisher, one)
+                    tried += 1
+            finally:
+                # should one fail, it and those behind it stay
+                self._refused += refused[tried:]
 
     def _publish(self, publisher: Publisher, one: Dead) -> None:
         publisher.publish(

@@ -29,15 +29,16 @@ from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import open_stats
+from pusher.daemon.troubles import Troubles
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
 from pusher.listener.deleter import Deleter, FlushPolicy
-from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen
+from pusher.listener.guard import Guard, GuardPolicy, Seen
 from pusher.listener.held import Held
 from pusher.listener.sorter import Sorter, topic_name
 from pusher.listener.tokens import Table
-from pusher.providers.provider import words
+from pusher.providers.provider import all_apps, words
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
@@ -58,6 +59,7 @@ class Listener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._hostname = socket.gethostname()
+        self._apps = all_apps(config)
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
@@ -67,6 +69,7 @@ class Listener:
         self._names: dict[str, TopicName | None] = {}
         self._sorters = {platform: Sorter(platform) for platform in words()}
         self._deleters: dict[TopicName, Deleter] = {}
+        self._troubles = Troubles()
         self._consumed: Counter[TopicName] = Counter()
         self._stopping = False
         self._readiness = Readiness(self.unready)
@@ -123,9 +126,8 @@ class Listener:
             return
         deleter = self._deleter(name)
         if deleter.guard is not None:
-            outcomes = len(found.others) + found.doubtful + found.proven
-            seen = Seen(outcomes, found.successes, found.doubtful, found.proven)
-            deleter.guard.count(time.monotonic(), seen)
+            outcomes = len(records) - len(found.invalid)
+            deleter.guard.count(time.monotonic(), Seen(outcomes, found.successes, found.doubtful))
         if found.dead:
             deleter.put(found.dead)
         if tracker.span > self._patience:
@@ -154,14 +156,16 @@ class Listener:
 
     def _name(self, topic: str) -> TopicName | None:
         if topic not in self._names:
-            self._names[topic] = topic_name(topic)
+            self._names[topic] = topic_name(topic, self._apps)
         return self._names[topic]
 
     # --- deleters -----------------------------------------------------------------------------------------------------
     def _deleter(self, name: TopicName) -> Deleter:
         if name not in self._deleters:
             self._deleters[name] = self._open_deleter(name)
-            self._daemon.greenlets.spawn(f"{name.game} {name.platform} deleter", self._deleters[name].run)
+            part = f"{name.platform} deleter"
+            trouble = partial(self._troubles.note, name.game, part)
+            self._daemon.greenlets.spawn_for(name.game, part, self._deleters[name].run, trouble)
         return self._deleters[name]
 
     def _open_deleter(self, name: TopicName) -> Deleter:
@@ -187,7 +191,7 @@ class Listener:
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
         stopping = ["the process stops"] if self._stopping else []
         blocked = [deleter.blocked for deleter in self._deleters.values() if deleter.blocked]
-        return stopping + reasons(parts) + blocked
+        return stopping + reasons(parts) + blocked + self._troubles.reasons()
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""
@@ -201,15 +205,15 @@ class Listener:
                 (figures.TOKENS_DELETING, deleter.deleting),
                 (figures.HOLDING, deleter.held.in_hand),
                 (figures.DELETES_BLOCKED, bool(deleter.blocked)),
-                (figures.GUARD_STOPPING, any(deleter.stopped)),
+                (figures.GUARD_STOPPING, deleter.stopped),
             ):
                 yield Sample(metric, (name.platform, name.game), value)
 
     def _upkeep(self) -> None:
         while True:
             gevent.sleep(_TICK_S)
-            for deleter in list(self._deleters.values()):
-                deleter.held.tick()
+            for name, deleter in list(self._deleters.items()):
+                self._troubles.contain(name.game, f"{name.platform} held topic", deleter.held.tick, None)
             self._consuming.count_skipped(self._stats)
             self._readiness.report()
             tell_left_out()
@@ -291,8 +295,8 @@ def _guard_of(config: Config) -> Guard | None:
     return Guard(
         GuardPolicy(
             window_s=config[settings.GUARD_WINDOW],
-            doubtful=Limit(config[settings.GUARD_SHARE], config[settings.GUARD_MINIMUM]),
-            proven=Limit(config[settings.GUARD_PROVEN_SHARE], config[settings.GUARD_PROVEN_MINIMUM]),
+            share=config[settings.GUARD_SHARE],
+            minimum=config[settings.GUARD_MINIMUM],
             successes_expected=config[settings.GUARD_SUCCESSES_EXPECTED],
             maximum=config[settings.GUARD_MAXIMUM],
         )

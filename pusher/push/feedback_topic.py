@@ -11,9 +11,10 @@ from typing import Protocol
 
 from pusher.broker.interface import Publisher, PublishError, RecordTooLarge, TopicRefused
 from pusher.push import topics
-from pusher.push.feedback import SentFrom
+from pusher.push.feedback import Origin
 from pusher.push.outcome import Outcome
 from pusher.push.push import Push
+from pusher.telemetry import sentry
 from pusher.telemetry.log import Seldom, few, logger
 
 log = logger(__name__)
@@ -27,7 +28,7 @@ class MakeFeedback(Protocol):
     """Builds the feedback record of an outcome."""
 
     def __call__(
-        self, origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
+        self, origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
     ) -> bytes:
         """``user_metadata=False`` leaves out what the producer attached."""
         ...
@@ -38,7 +39,7 @@ class FeedbackTopic:
 
     def __init__(
         self,
-        origin: SentFrom,
+        origin: Origin,
         make: MakeFeedback,
         publisher: Publisher,
         clock: Callable[[], float],
@@ -60,7 +61,7 @@ class FeedbackTopic:
         value = self._make(self._origin, push, outcome, int(self._wall_clock()), user_metadata=user_metadata)
         self._publisher.publish(self._topic, value, partial(self._told, push, outcome, user_metadata))
 
-    def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
+    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
         """Publishes what is the outcome of no push; ``make`` gets the present time in s.
 
         ``stored`` is called when the broker has it, and not at all where it cannot be stored now.
@@ -77,7 +78,7 @@ class FeedbackTopic:
         if self._refused and self._clock() >= self._retry_at:
             refused, self._refused = self._refused, []
             for push, outcome in refused:
-                self.tell(push, outcome)
+                self._tell_again(push, outcome)
 
     def _told(self, push: Push, outcome: Outcome, user_metadata: bool, error: PublishError | None) -> None:
         if error is None:
@@ -93,19 +94,33 @@ class FeedbackTopic:
                 partition=partition,
                 offset=push.offset,
             )
-            self.tell(push, outcome, user_metadata=False)
+            self._tell_again(push, outcome, user_metadata=False)
         else:
             self._hold(push, outcome, error)
 
+    def _tell_again(self, push: Push, outcome: Outcome, *, user_metadata: bool = True) -> None:
+        """As ``tell``, for greenlets that all apps share: what it raises blocks this app, and is tried again."""
+        try:
+            self.tell(push, outcome, user_metadata=user_metadata)
+        except Exception as error:
+            left_out = _seldom.turn(f"{self._topic} fault", "a feedback cannot be made")
+            if left_out is not None:
+                log.exception("a feedback cannot be made, the app waits", game=self._origin.game, **left_out)
+                sentry.report_exception(None, game=self._origin.game)
+            self._keep(push, outcome, f"a feedback cannot be made: {error!r}")
+
     def _hold(self, push: Push, outcome: Outcome, error: PublishError) -> None:
         kind = "missing or forbidden" if isinstance(error, TopicRefused) else "refused"
-        self.blocked = f"feedback topic {self._topic} {kind}: {error}"
+        self._keep(push, outcome, f"feedback topic {self._topic} {kind}: {error}")
         _seldom.error(
             self._topic,
             "feedback topic refuses records, the app waits: create the topic or allow writing",
             topic=self._topic,
             error=str(error),
         )
+
+    def _keep(self, push: Push, outcome: Outcome, reason: str) -> None:
+        self.blocked = reason
         self._refused.append((push, outcome))
         self._retry_at = self._clock() + _RETRY_S
 

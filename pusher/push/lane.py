@@ -22,7 +22,7 @@ from gevent.queue import Empty, SimpleQueue
 
 from pusher.broker.interface import Publisher
 from pusher.broker.offsets import State
-from pusher.push.feedback import SentFrom
+from pusher.push.feedback import Origin
 from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
 from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, Kind, Outcome
 from pusher.push.push import Push
@@ -112,7 +112,7 @@ class Lane(Generic[P]):
         #: Pushes that wait to be taken, retries not counted.
         self.waiting = 0
         self._clock, self._wall_clock = clock, wall_clock
-        origin = SentFrom(settings.app, settings.platform, settings.hostname)
+        origin = Origin(settings.app, settings.platform, settings.hostname)
         #: Where outcomes go; nowhere without a publisher.
         self._feedbacks = (
             FeedbackTopic(origin, make_feedback, publisher, clock, wall_clock) if publisher is not None else None
@@ -299,7 +299,7 @@ class Lane(Generic[P]):
         self.in_hand -= 1
         self._count(push, outcome)
 
-    def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
+    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
         """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
 
         ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot
@@ -349,6 +349,7 @@ class Lane(Generic[P]):
             candidates.append(opened.popleft())
             fresh += 1
         self.waiting -= fresh
+        self._taken = candidates
         now_ms = self._now_ms()
         active = State.ACTIVE
         return [
@@ -388,10 +389,18 @@ class Lane(Generic[P]):
             self._opened.extend(self._inbox.get_nowait())
 
     def _finish_all(self, pushes: Sequence[P]) -> None:
-        for start in range(0, len(pushes), _SLICE):
-            for push in pushes[start : start + _SLICE]:
+        """Should finishing one fail, it and those behind it wait again."""
+        finished = 0
+        try:
+            for push in pushes:
                 self.finish(push, EXPIRED)
-            gevent.sleep(0)
+                finished += 1
+                if not finished % _SLICE:
+                    gevent.sleep(0)
+        except Exception:
+            for push in pushes[finished:]:
+                self._again(push, _AFTER_FAULT_S)
+            raise
 
     def _drop(self, pushes: Iterable[P]) -> None:
         for push in pushes:

@@ -128,7 +128,7 @@ class Pipeline:
             record.value or b"",
             partial(self._invalid_published, record, tracker, name),
             headers=[
-                ("error", f"{error.reason}: {error.detail}".encode()),
+                ("error", f"{error.reason}: {error.detail}".encode(errors="backslashreplace")),
                 (SOURCE_TOPIC_HEADER, record.topic.encode()),
                 ("source-partition", b"%d" % record.partition),
                 ("source-offset", b"%d" % record.offset),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import gevent
 from gevent.pool import Group
@@ -23,13 +24,14 @@ from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import open_stats
+from pusher.daemon.troubles import Troubles, internal_error
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Service, provider
-from pusher.push.lane import Totals
+from pusher.push.lane import Lane, Totals
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.telemetry import metrics, sentry
-from pusher.telemetry.health import Readiness, reasons
+from pusher.telemetry.health import Health, Readiness, reasons
 from pusher.telemetry.log import logger, tell_left_out
 from pusher.telemetry.stats import Sample
 
@@ -38,6 +40,8 @@ log = logger(__name__)
 _TICK_S = 1.0
 _SET_UP_AGAIN_S = 60.0
 _LOOK_S = 0.02
+#: The part of an app whose new credentials could not be taken by a fault of ours.
+_RELOAD = "reload"
 
 
 class Sender:
@@ -64,8 +68,8 @@ class Sender:
         #: Apps whose set-up is under way, and the greenlets of it.
         self._setting_up: set[str] = set()
         self._set_ups = Group()
-        #: Why a part of an app does not run now, by app and part.
-        self._trouble: dict[tuple[str, str], str] = {}
+        self._reloads = Group()
+        self._troubles = Troubles()
         self._readiness = Readiness(self.unready)
         self._stopping = False
         #: When apps that were skipped are tried again (monotonic).
@@ -121,15 +125,13 @@ class Sender:
     def _set_up(self, app: str) -> None:
         """Serves an app, or notes why not."""
         try:
-            service = self._provider.build(self._newest, app, self._lane_opener(app))
+            self._serve(app, self._provider.build(self._newest, app, self._lane_opener(app)))
         except StartError as error:
             self._skip(app, str(error))
         except Exception as error:
             log.exception("setting an app up failed", game=app)
             sentry.report_exception(None, game=app)
-            self._skip(app, f"internal error: {type(error).__name__}: {error}")
-        else:
-            self._serve(app, service)
+            self._skip(app, internal_error("set-up", f"{type(error).__name__}: {error}"))
         finally:
             self._setting_up.discard(app)
 
@@ -140,11 +142,12 @@ class Sender:
         self._skipped[app] = f"{app}: {reason}"
 
     def _serve(self, app: str, service: Service) -> None:
+        loops = service.loops()
+        service.start()
         self._skipped.pop(app, None)
         self.services[app] = service
         self._pipeline.lanes[app] = service.lane
-        service.start()
-        for name, loop in service.loops().items():
+        for name, loop in loops.items():
             self._daemon.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
         log.info("app is served", game=app)
         self._consuming.refresh()
@@ -152,9 +155,7 @@ class Sender:
     def _note_trouble(self, app: str, part: str, reason: str) -> None:
         if reason:
             self.services[app].lane.take_back()
-            self._trouble[app, part] = reason
-        else:
-            self._trouble.pop((app, part), None)
+        self._troubles.note(app, part, reason)
 
     def _lane_opener(self, app: str) -> OpenLane:
         return OpenLane(app, self.platform, self._hostname, self._feedback_publisher, self._stats, self._config)
@@ -167,24 +168,25 @@ class Sender:
         self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
         while True:
             gevent.sleep(_TICK_S)
-            for service in self.services.values():
-                service.lane.tick()
+            for app, service in list(self.services.items()):
+                self._troubles.contain(app, "upkeep", service.lane.tick, None)
             self._readiness.report()
             tell_left_out()
             self._consuming.count_skipped(self._stats)
-            if self._skipped and time.monotonic() >= self._set_up_at:
+            if time.monotonic() >= self._set_up_at:
                 self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
                 self._set_up_side_by_side(list(self._skipped))
+                if not self._reloads:
+                    self._reload_side_by_side(self._troubles.apps(_RELOAD))
 
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        parts |= {app: service.health() for app, service in self.services.items()}
+        parts |= {app: self._health(app, service) for app, service in self.services.items()}
         blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
         stopping = ["the process stops"] if self._stopping else []
-        trouble = [f"{app}: {reason}" for (app, _), reason in self._trouble.items()]
         waiting = [f"{app}: is being set up" for app in self._setting_up if app not in self._skipped]
-        return stopping + reasons(parts) + blocked + trouble + waiting + list(self._skipped.values())
+        return stopping + reasons(parts) + blocked + self._troubles.reasons() + waiting + list(self._skipped.values())
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""
@@ -192,14 +194,21 @@ class Sender:
         yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
         yield from readings.of_unroutable(self._pipeline)
         for app, service in self.services.items():
-            ready = service.health().ready and not service.lane.blocked and not self._is_in_trouble(app)
-            yield from readings.of_lane(service.lane)
-            yield from readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready)
+            not_ready = [readings.of_not_ready((self.platform, app))]
+            yield from self._troubles.contain(app, "figures", partial(self._figures, app, service), not_ready)
         for app in self._skipped:
-            yield readings.of_skipped((self.platform, app))
+            yield readings.of_not_ready((self.platform, app))
 
-    def _is_in_trouble(self, app: str) -> bool:
-        return any(one == app for one, _ in self._trouble)
+    def _health(self, app: str, service: Service) -> Health:
+        """What the service says; where that fails it is one of the troubles."""
+        return self._troubles.contain(app, "health", service.health, Health(ready=True))
+
+    def _figures(self, app: str, service: Service) -> list[Sample]:
+        ready = self._health(app, service).ready and not service.lane.blocked and not self._troubles.is_in(app)
+        return [
+            *readings.of_lane(service.lane),
+            *readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready),
+        ]
 
     def _summarize(self) -> None:
         """The summary line of each app, once a period, when there is anything to say."""
@@ -231,20 +240,33 @@ class Sender:
             log.error("the configuration cannot be read, the old credentials stay in use", error=str(error))
             return
         self._reload_brokers()
-        for app, service in self.services.items():
-            try:
-                changed = self._provider.reload(service, self._newest, app)
-            except StartError as error:
-                log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
-            else:
-                log.info("new credentials in use" if changed else "the credentials are the same", game=app)
+        self._reloads.join()
+        self._reload_side_by_side(self.services)
+        self._reloads.join()
         self._set_up_at = 0.0
+
+    def _reload_side_by_side(self, apps: Iterable[str]) -> None:
+        """As ``_set_up_side_by_side``."""
+        for app in apps:
+            self._reloads.spawn(self._troubles.contain, app, _RELOAD, partial(self._reload_app, app), None)
+
+    def _reload_app(self, app: str) -> None:
+        try:
+            changed = self._provider.reload(self.services[app], self._newest, app)
+        except StartError as error:
+            log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
+        else:
+            log.info("new credentials in use" if changed else "the credentials are the same", game=app)
 
     def _reload_brokers(self) -> None:
         try:
             changed = [self._broker.reload(self._newest), self._publishers.reload(self._newest)]
         except StartError as error:
             log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+        except Exception:
+            # the apps are reloaded all the same
+            log.exception("reloading the access to the brokers failed, the old one stays")
+            sentry.report_exception(None, signal="SIGHUP")
         else:
             log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
 
@@ -265,20 +287,23 @@ class Sender:
         """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
         self._stopping = self._consuming.draining = True
         self._set_ups.kill(block=False)
+        self._reloads.kill(block=False)
         deadline = time.monotonic() + left_s
-        lanes = [service.lane for service in self.services.values()]
+        lanes = {app: service.lane for app, service in self.services.items()}
         if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:
-            for lane in lanes:
-                lane.leave_all()
+            self._leave_all(lanes)
             return ""
-        while any(lane.in_hand for lane in lanes) and time.monotonic() < deadline:
-            for lane in lanes:
-                lane.leave_late_retries(deadline)
+        while any(lane.in_hand for lane in lanes.values()) and time.monotonic() < deadline:
+            for app, lane in lanes.items():
+                self._troubles.contain(app, "stop", partial(lane.leave_late_retries, deadline), None)
             gevent.sleep(0.01)
-        left = sum(lane.in_hand for lane in lanes)
-        for lane in lanes:
-            lane.leave_all()
+        left = sum(lane.in_hand for lane in lanes.values())
+        self._leave_all(lanes)
         return f"{left} pushes are left to the next start" if left else ""
+
+    def _leave_all(self, lanes: Mapping[str, Lane[Any]]) -> None:
+        for app, lane in lanes.items():
+            self._troubles.contain(app, "stop", lane.leave_all, None)
 
     def _close_links(self, left_s: float) -> str:
         closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]

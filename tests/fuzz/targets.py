@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tests.fuzz import (
     answers,
+    checks,
     configuration,
     feedbacks,
     http2_hostile,
@@ -97,4 +98,7 @@ TARGETS: Mapping[str, Target] = {
     "config-file": Target(configuration.text, ("pusher.config.file", "pusher.config.loader"), 2, calls=300_000),
     "config-values": Target(configuration.values, ("pusher.config.schema", "pusher.config.unread"), 2, calls=300_000),
     "config-setting": Target(configuration.one, ("pusher.config.schema",), max_octets=300, calls=300_000),
+    "check": Target(
+        checks.command, ("pusher.commands.check", "pusher.config.schema", "pusher.config.loader"), 3, calls=1_000_000
+    ),
 }

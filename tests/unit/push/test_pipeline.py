@@ -7,8 +7,8 @@ import json
 import gevent
 import pytest
 
-from pusher.broker.interface import RecordTooLarge, TopicRefused
-from pusher.broker.offsets import State, Tracker
+from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
+from pusher.broker.offsets import State, TopicPartition, Tracker
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.feedback import apns_feedback
 from pusher.push.fields import InvalidMessage
@@ -234,6 +234,63 @@ def test_a_feedback_that_is_too_large_goes_without_the_producers_metadata() -> N
     assert b"big" not in world.feedbacks.records[0][1]
     world.feedbacks.settle(None)
     assert world.tracker.low == 1
+
+
+@pytest.mark.parametrize("refusal", [TopicRefused("not authorized"), RecordTooLarge("too large")])
+def test_a_refused_feedback_that_cannot_be_made_again_blocks_its_app_alone(refusal: PublishError) -> None:
+    """The publisher, which all apps share, and the upkeep of the others hear nothing of it."""
+    world = World()
+    world.submit(message(0), message(1))
+    first, second = world.take()
+    for push in (first, second):
+        world.lane.finish(push, DELIVERED)
+    token, first.token = first.token, object()  # type: ignore[assignment]
+    world.feedbacks.settle(refusal)
+    for _ in range(2):
+        world.clock.now += 6
+        world.lane.tick()
+        assert "cannot be made" in world.lane.blocked
+        assert len(world.feedbacks.records) == 1, "the other one goes"
+    first.token = token
+    world.clock.now += 6
+    world.lane.tick()
+    world.feedbacks.settle(None)
+    assert (world.lane.blocked, world.tracker.low) == ("", 2)
+
+
+class Faulty(Tracker):
+    """Fails as often as it is told to."""
+
+    faults = 0
+
+    def finish(self, offset: int) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError
+        super().finish(offset)
+
+
+def test_expired_pushes_are_not_lost_when_finishing_one_fails() -> None:
+    world, source = World(high_water=9), Faulty(TopicPartition(TOPIC, 0), 0)
+    world.submit(*(message(n, push_expiry=1_600_000_000_000) for n in range(4)), to=source)
+    source.faults = 1
+    with pytest.raises(ZeroDivisionError):
+        world.lane.tick()
+    assert (source.low, world.lane.in_hand) == (0, 4)
+    world.lane.tick()
+    assert (source.low, world.lane.in_hand) == (4, 0)
+
+
+def test_what_was_taken_is_not_lost_when_finishing_one_that_expired_fails() -> None:
+    world, source = World(), Faulty(TopicPartition(TOPIC, 0), 0)
+    world.submit(message(0), message(1, push_expiry=1_600_000_000_000), message(2), to=source)
+    source.faults = 1
+    with pytest.raises(ZeroDivisionError):
+        world.take()
+    world.lane.take_back()
+    world.clock.now += 60
+    assert [push.offset for push in world.take()] == [0, 2]
+    assert world.lane.totals.outcomes[Kind.EXPIRED] == 1
 
 
 @pytest.mark.parametrize(

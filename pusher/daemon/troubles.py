@@ -1,0 +1,65 @@
+"""What does not work in single apps, and why: a fault of one costs that app, never the process or another app.
+
+Wherever all apps are walked over in one loop, what belongs to each is called through ``Troubles.contain``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pusher.telemetry import sentry
+from pusher.telemetry.log import Seldom, logger
+
+log = logger(__name__)
+_seldom = Seldom(log, period_s=60)
+
+#: Of a reason that health shows.
+_MOST_CHARACTERS = 300
+
+T = TypeVar("T")
+
+
+def internal_error(part: str, reason: str) -> str:
+    """Why an app is not ready, one line."""
+    return " ".join(f"internal error in its {part}: {reason}".split())[:_MOST_CHARACTERS]
+
+
+class Troubles:
+    """The faults that last, by app and part."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    def contain(self, app: str, part: str, act: Callable[[], T], otherwise: T) -> T:
+        """What ``act`` returns, else ``otherwise``: what it raises is logged, reported, and a reason until it works."""
+        try:
+            found = act()
+        except Exception as error:
+            left_out = _seldom.turn((app, part), "an app's part has failed")
+            if left_out is not None:
+                log.exception("an app's part has failed", game=app, part=part, **left_out)
+                sentry.report_exception(None, game=app, part=part)
+            self.note(app, part, internal_error(part, f"{type(error).__name__}: {error}"))
+            return otherwise
+        self.note(app, part, "")
+        return found
+
+    def note(self, app: str, part: str, reason: str) -> None:
+        """``reason`` is one line; "" ends the trouble."""
+        if reason:
+            self._reasons[app, part] = reason
+        else:
+            self._reasons.pop((app, part), None)
+
+    def is_in(self, app: str) -> bool:
+        """Whether a part of the app does not work."""
+        return any(one == app for one, _ in self._reasons)
+
+    def apps(self, part: str) -> list[str]:
+        """Those in which this part does not work."""
+        return [app for app, one in self._reasons if one == part]
+
+    def reasons(self) -> list[str]:
+        """One line for each app and part."""
+        return [f"{app}: {reason}" for (app, _), reason in self._reasons.items()]
