@@ -16,7 +16,8 @@ demo: setup
 	@.venv/bin/python scripts/demo.py
 
 test: setup
-	@scripts/services run .venv/bin/pytest -q
+	@# most tests wait: four at a time keep two cores busy
+	@scripts/services run .venv/bin/pytest -q -n 4 --dist loadfile
 
 services: setup
 	@scripts/services start

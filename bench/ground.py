@@ -7,6 +7,7 @@ serves many runs.
 
 import contextlib
 import itertools
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from bench import topics
-from bench.daemon import Daemon, cpu_s
+from bench.daemon import Measured
 from bench.services import Provider, Service, common_settings
 from lab.kafka.server import KafkaServer
+from lab.processes import cpu_s
 
 AnyProvider = TypeVar("AnyProvider", bound=Provider)
 
@@ -158,7 +160,7 @@ class Run:
         ]
         self._began_ms = time.time() * 1000
         self.daemons = [
-            Daemon(
+            Measured(
                 directory / str(number),
                 work.service.platform,
                 {**settings, **common, **work.settings},
@@ -236,9 +238,9 @@ class Run:
         """End all in order. Returns seconds; RuntimeError when a finished request has no feedback."""
         began = time.monotonic()
         for daemon in self.daemons:
-            daemon.terminate()
+            daemon.signal(signal.SIGTERM)
         for daemon in self.daemons:
-            if status := daemon.wait():
+            if status := daemon.wait(60):
                 raise RuntimeError(f"pusher stopped with status {status}; {daemon.last_words()}")
         seconds = time.monotonic() - began
         finished, fed_back = sum(self._ground.committed(self._group).values()), self.feedbacks.count()

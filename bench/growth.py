@@ -49,7 +49,7 @@ class Growth:
             run.first_push_s()
             time.sleep(WARM_UP_S)
             stretch = run.stretch(self.seconds)
-            peak_mb = run.daemons[0].peak_memory_mb()
+            peak_mb = run.daemons[0].memory_mb("VmHWM")
             run.stop()
         busy = {f"{name}_busy": share for name, share in stretch.busy().items()}
         figures = {"rate_s": stretch.rate_s, "cpu_us": stretch.cpu_us, "peak_mb": peak_mb}

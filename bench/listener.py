@@ -29,7 +29,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from bench import topics
-from bench.daemon import Daemon
+from bench.daemon import Measured
 from lab import postgres
 from lab.kafka.server import KafkaServer, free_port
 
@@ -124,7 +124,7 @@ class Ground:
         self.query(f"CREATE INDEX ON {name} (token)")
         self.query(f"ANALYZE {name}")
 
-    def listen(self, game: str | None = None, **archive: str) -> Daemon:
+    def listen(self, game: str | None = None, **archive: str) -> Measured:
         """Starts a listener, for one game or for all."""
         database = {
             "host": "localhost",
@@ -151,7 +151,7 @@ class Ground:
                 "archive": archive,
             },
         }
-        daemon = Daemon(self.directory, COMMAND, settings, profile=False)
+        daemon = Measured(self.directory, COMMAND, settings, profile=False)
         self._cleanup.callback(daemon.stop)
         return daemon
 
@@ -165,7 +165,7 @@ class Ground:
         offsets = (offset.offset for partition, offset in found.items() if topic in (None, partition.topic))
         return sum(offset for offset in offsets if offset > 0)
 
-    def await_committed(self, goal: int, daemon: Callable[[], Daemon], game: str | None = None) -> None:
+    def await_committed(self, goal: int, daemon: Callable[[], Measured], game: str | None = None) -> None:
         """Until the group has finished that many feedbacks; RuntimeError when it stands still for long."""
         before, since = -1, time.monotonic()
         while (now := self.committed(game)) < goal:
@@ -233,8 +233,8 @@ def measure(ground: Ground, game: str, rows: int, number: int, dead_every: int) 
     ground.await_committed(1, lambda: daemon, game)
     began, first, cpu_s = time.monotonic(), ground.committed(game), daemon.cpu_s()
     ground.await_committed(number, lambda: daemon, game)
-    seconds, used_s, peak_mb = time.monotonic() - began, daemon.cpu_s() - cpu_s, daemon.peak_memory_mb()
-    status, _ = daemon.stop()
+    seconds, used_s, peak_mb = time.monotonic() - began, daemon.cpu_s() - cpu_s, daemon.memory_mb("VmHWM")
+    status = daemon.stop()
     right = judge(ground, f"{game}_apns", rows, (n * step for n in dead)) and status == 0
     return Speed(number - first, seconds, used_s, peak_mb, right)
 

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bench import listener, topics
+from bench import listener, rates, topics
 from bench.create_bench import messages
-from bench.daemon import ROOT, Profile
-from bench.gcm_simulator import GcmSimulator
+from bench.daemon import Profile
 from bench.ground import Ground, Run, Stretch, Work
-from bench.services import RECOMMENDED, SERVICES
-from bench.throughput import latency, percentile
+from bench.services import RECOMMENDED, SERVICES, gcm_simulator
 from lab.nginx import Nginx
+from lab.processes import ROOT
 
 Figures = dict[str, float]
 
@@ -28,6 +27,8 @@ DISTINCT = 100_000
 BACKLOG_PARTITIONS = 6
 #: pushes that a window of Google's holds, and how long an answer takes where the window is the limit
 WINDOW, ANSWER_MS = 100, 50
+#: apps of one process
+MANY_APPS = 100
 #: s that a process works before it is looked at
 WARM_UP_S = 1.0
 
@@ -56,8 +57,8 @@ class Bench:
         self.extent = extent
         self.nginx = ground.started(Nginx(ground.fresh("nginx")))
         self.nginx_with_log = ground.started(Nginx(ground.fresh("nginx"), log_arrivals=True))
-        self.simulator = ground.started(GcmSimulator(ground.fresh("gcm")))
-        self.slow_simulator = ground.started(GcmSimulator(ground.fresh("gcm"), latency_ms=ANSWER_MS))
+        self.simulator = ground.started(gcm_simulator(ground.fresh("gcm")))
+        self.slow_simulator = ground.started(gcm_simulator(ground.fresh("gcm"), latency_ms=ANSWER_MS))
         self.listening = listener.Ground(ground.fresh("listener"), cleanup, ground.kafka)
         self.repeat = 0
         #: of the last run of each measurement: how busy each process was
@@ -87,7 +88,7 @@ class Bench:
             run.await_members()
             time.sleep(WARM_UP_S)
             stretch = run.stretch(self.extent.seconds)
-            peak_mb = max(daemon.peak_memory_mb() for daemon in run.daemons)
+            peak_mb = max(daemon.memory_mb("VmHWM") for daemon in run.daemons)
             run.stop()
         self.busy[name] = stretch.busy()
         return {
@@ -160,28 +161,19 @@ def feedbacks(bench: Bench) -> Figures:
     return {"cpu_us": found.cpu_us, "rate_s": found.rate_s, "peak_mb": found.peak_memory_mb}
 
 
-def at_a_rate(bench: Bench, rate_s: float = 1000) -> Figures:
-    """Idle for three seconds, then so many requests a second."""
-    service, brokers = SERVICES["apns"], bench.ground.kafka.brokers
-    source = service.source(kind=f"rate-{bench.repeat}")
-    bench.ground.create(source)
-    number = int(rate_s * bench.extent.rate_seconds)
-    work = bench.work("apns", provider=bench.nginx_with_log, topics=[source])
-    with Run(bench.ground, work) as run, contextlib.closing(topics.Watcher(brokers, source)) as requests:
-        run.await_members()
-        time.sleep(3)
-        idle_mb = run.daemons[0].memory_mb()
-        topics.write(brokers, source, messages("apns", number, seed=100 + bench.repeat), rate_s=rate_s)
-        run.await_pushes(number)
-        measured = latency(requests, run.feedbacks, bench.nginx_with_log, service)
-        run.stop()
-    if len(measured.accepted) != number:
-        raise RuntimeError(f"{len(measured.accepted):,} of {number:,} pushes arrived at nginx")
-    return {
-        "p50_ms": percentile(measured.accepted, 0.5),
-        "p99_ms": percentile(measured.accepted, 0.99),
-        "idle_mb": idle_mb,
-    }
+def many_apps(bench: Bench) -> Figures:
+    """An app for each of many topics of one partition, in one process; beside them one app, because of drift."""
+    apps = [f"game{number}" for number in range(MANY_APPS)]
+    sources = [SERVICES["apns"].source(app) for app in apps]
+    if not bench.repeat:
+        bench.ground.create(*sources, *map(SERVICES["apns"].feedbacks, apps), partitions=1)
+        texts = list(messages("apns", 1000, seed=1))
+        for source in sources:
+            topics.fill(bench.ground.kafka.brokers, source, texts, copies=5)
+    alone = apns(bench)
+    figures = bench.full_speed("apps", bench.work("apns", apps=apps, topics=sources))
+    kafka = bench.busy["apps"]["kafka"] * 100
+    return {**figures, "growth": figures["cpu_us"] / alone["cpu_us"], "kafka": kafka}
 
 
 def backlog(bench: Bench) -> Figures:
@@ -192,7 +184,7 @@ def backlog(bench: Bench) -> Figures:
         before_mb = run.daemons[0].memory_mb()
         run.stretch(bench.extent.backlog_seconds)
         figures = {
-            "peak_mb": run.daemons[0].peak_memory_mb(),
+            "peak_mb": run.daemons[0].memory_mb("VmHWM"),
             "grown_mb": run.daemons[0].memory_mb() - before_mb,
         }
         run.stop()
@@ -205,8 +197,9 @@ MEASUREMENTS: dict[str, Callable[[Bench], Figures]] = {
     "http2": http2,
     "fcm": fcm,
     "two": two,
+    "apps": many_apps,
     "gcm": gcm,
-    "latency": at_a_rate,
+    "rates": rates.measure,
     "defaults": defaults,
     "listener": feedbacks,
     "gcm50": gcm50,

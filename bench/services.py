@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from bench.gcm_simulator import GcmSimulator
 from lab.kafka.server import free_port
 from lab.nginx import Nginx, private_key_pem
+from lab.processes import Simulator
 
-Provider = Nginx | GcmSimulator
+Provider = Nginx | Simulator
 
 
 class ProviderMaker(Protocol):
@@ -53,7 +53,7 @@ def apns_settings(nginx: Provider, directory: Path, apps: Sequence[str]) -> dict
             "apps": ",".join(apps),
             "host": "localhost",
             "port": nginx.port,
-            "caFile": str(nginx.certificate),
+            "caFile": nginx.ca_file,
             "certs": dict.fromkeys(apps, credentials),
         }
     }
@@ -70,7 +70,7 @@ def fcm_settings(nginx: Provider, directory: Path, apps: Sequence[str]) -> dict[
     }
     file = directory / "account.json"
     file.write_text(json.dumps(account))
-    fcm = {"endpoint": f"https://localhost:{nginx.port}", "caFile": str(nginx.certificate), "maxRate": 0}
+    fcm = {"endpoint": f"https://localhost:{nginx.port}", "caFile": nginx.ca_file, "maxRate": 0}
     return {"gcm": {"apps": ",".join(apps), "fcm": fcm, "firebaseCredentials": dict.fromkeys(apps, str(file))}}
 
 
@@ -79,15 +79,16 @@ def gcm_settings(simulator: Provider, _: Path, apps: Sequence[str]) -> dict[str,
     return {
         "gcm": {
             "apps": ",".join(apps),
-            "xmpp": {"host": "localhost", "port": simulator.port, "caFile": str(simulator.certificate)},
+            "xmpp": {"host": "localhost", "port": simulator.port, "caFile": simulator.ca_file},
             "certs": {app: {"apiKey": "key", "senderID": "1234567890"} for app in apps},
         }
     }
 
 
-def gcm_simulator(directory: Path, *, log_arrivals: bool = False) -> Provider:  # noqa: ARG001 - it cannot note them
-    """A provider that speaks XMPP."""
-    return GcmSimulator(directory)
+def gcm_simulator(directory: Path, *, log_arrivals: bool = False, latency_ms: int = 0) -> Simulator:  # noqa: ARG001
+    """Google over XMPP, which nobody else speaks; it answers after latency_ms, and cannot note arrivals."""
+    directory.mkdir(parents=True)
+    return Simulator(directory, "--ledger-limit", "0", "--ack-delay-ms", str(latency_ms), platform="gcm")
 
 
 #: what config/default.yaml sets for a sender's throughput, by the name of the service

@@ -67,7 +67,7 @@ def report(stretch: Stretch, run: Run, reference: float) -> None:
     print(f"pushes            {stretch.pushes:>10,} between the first and the last look, in {stretch.seconds:.1f} s")
     print(f"throughput        {stretch.rate_s:>10,.0f} pushes/s, beside Kafka, the provider and this bench")
     print(f"CPU               {stretch.cpu_us:>10.1f} us a push")
-    print(f"peak memory       {run.daemons[0].peak_memory_mb():>10.1f} MB")
+    print(f"peak memory       {run.daemons[0].memory_mb('VmHWM'):>10.1f} MB")
     print(f"reference loop    {reference * 1000:>10.0f} ms of CPU, Python {sys.version.split()[0]}")
     print("cores kept busy   " + ", ".join(f"{name} {share:.0%}" for name, share in stretch.busy().items()))
 

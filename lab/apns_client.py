@@ -28,7 +28,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import Frame
 
 from pusher.sim.apns import ApnsSimulator
-from pusher.sim.apns_rules import Rules
+from pusher.sim.apns_rules import AppleRules
 from pusher.sim.certificate import (
     make_p8,
 )
@@ -220,7 +220,7 @@ def simulators() -> Iterator[Simulate]:
     """Starts simulators; at the end no client may have broken the protocol unnoticed."""
     started: list[ApnsSimulator] = []
 
-    def start(rules: Rules = Rules(), *faults: str, **options: Any) -> ApnsSimulator:  # noqa: B008  # frozen
+    def start(rules: AppleRules = AppleRules(), *faults: str, **options: Any) -> ApnsSimulator:  # noqa: B008  # frozen
         sim = ApnsSimulator(rules, faults, **options)
         sim.start()
         started.append(sim)

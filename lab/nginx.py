@@ -125,6 +125,11 @@ class Nginx:
         (directory / "nginx.conf").write_text(text)
 
     @property
+    def ca_file(self) -> str:
+        """What to trust."""
+        return str(self.certificate)
+
+    @property
     def pid(self) -> int:
         """Of the process; ValueError when it was not started."""
         if self._process is None:

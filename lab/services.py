@@ -1,7 +1,8 @@
 """Kafka on localhost:9941 and PostgreSQL on localhost:8585, as config/default.yaml expects them.
 
 Both are real and keep their data until `clean`. What is missing is installed: Debian's packages with apt-get (as root
-or by sudo), Kafka's jars with Maven. Only processes that were started from this tree are ever ended.
+or by sudo), Kafka's jars with Maven. Redis is among them: tests start servers of their own. Only processes that were
+started from this tree are ever ended.
 """
 
 import argparse
@@ -82,7 +83,7 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL."""
+    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, Redis."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
     if not (STATE / "kafka-jars").is_dir() and not shutil.which("mvn"):
         packages.append("maven")
@@ -90,8 +91,14 @@ def install() -> None:
         as_root("mkdir", "-p", str(NO_MAIN_CLUSTER.parent))
         as_root("sh", "-c", f"echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}")
         packages.append("postgresql")
+    needs_redis = shutil.which("redis-server") is None
+    if needs_redis:
+        packages.append("redis-server")
     if packages:
         install_packages(*packages)
+    if needs_redis and Path("/run/systemd/system").exists():
+        # tests start servers of their own; the one that the package has started is nobody's
+        as_root("systemctl", "disable", "--now", "redis-server")
     fetch_jars()
 
 

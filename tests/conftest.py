@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import gevent
 import pytest
@@ -17,11 +17,25 @@ from lab.admin_client import Process, no_greenlet
 from pusher.daemon.admin.port import AdminPort
 
 
+#: In a worker of pytest-xdist, a thread that was started before the patches tells which test is next. The hub does not
+#: know of it and would give up waiting ("would block forever") without a watcher of its own.
+NEXT_TEST = gevent.get_hub().loop.async_()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    NEXT_TEST.start(lambda: None)
+
 #: where `make services` listens, and config/default.yaml points
 KAFKA_BROKERS = os.environ.get("PUSHER_TEST_KAFKA_BROKERS", "localhost:9941")
 POSTGRES_DSN = os.environ.get(
     "PUSHER_TEST_POSTGRES_DSN", "host=localhost port=8585 user=pusher_user dbname=push connect_timeout=5"
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What tests have logged is sent from the workers to the terminal as UTF-8, which has no lone surrogates."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -113,3 +113,14 @@ def test_no_cycles() -> None:
         TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
     except CycleError as error:
         pytest.fail("import cycle: " + " -> ".join(error.args[1]), pytrace=False)
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    """Those with several homes are terms of the field that mean the same in each of them."""
+    homes: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    shared = {name: found for name, found in homes.items() if len(found) > 1}
+    assert len(shared) <= 4, shared

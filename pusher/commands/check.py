@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from pusher.broker import connect
-from pusher.config import Address, Config, settings
+from pusher.config import Config, SocketAddress, settings
 from pusher.daemon import statsd
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
@@ -56,7 +56,7 @@ def _stats_checks(config: Config) -> Iterator[Check]:
         yield statsd.HOST.key, lambda: _resolve(config[statsd.HOST])
 
 
-def _resolve(address: Address) -> str:
+def _resolve(address: SocketAddress) -> str:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:

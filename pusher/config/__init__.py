@@ -2,6 +2,16 @@
 
 from pusher.config import settings
 from pusher.config.loader import DEFAULT_PATH, Config, load, parse
-from pusher.config.schema import Address, AppSetting, ConfigError, Setting
+from pusher.config.schema import AppSetting, ConfigError, Setting, SocketAddress
 
-__all__ = ["DEFAULT_PATH", "Address", "AppSetting", "Config", "ConfigError", "Setting", "load", "parse", "settings"]
+__all__ = [
+    "DEFAULT_PATH",
+    "AppSetting",
+    "Config",
+    "ConfigError",
+    "Setting",
+    "SocketAddress",
+    "load",
+    "parse",
+    "settings",
+]

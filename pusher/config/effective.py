@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pusher.config import settings
-from pusher.config.loader import Config, Refused, Value
+from pusher.config.loader import Config, RefusedValue, Value
 from pusher.config.schema import masked
 
 #: Groups that only the one or the other kind of command reads.
@@ -40,7 +40,7 @@ def _counts(value: Value) -> bool:
 def _shown(value: Value) -> str:
     if not value.setting.has_effect:
         return "(no effect)"
-    if isinstance(value.value, Refused):
+    if isinstance(value.value, RefusedValue):
         return "(not valid)"
     text = masked(value.setting.kind.show(value.value))
     text = text if text.isprintable() else repr(text)[1:-1]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Credentials, Setting, masked, variable
+from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, CredentialsText, Setting, masked, variable
 from pusher.config.unread import Unread
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Given(NamedTuple):
     rank: int = 0
 
 
-class Refused(NamedTuple):
+class RefusedValue(NamedTuple):
     """A value that cannot be one: it costs the app whose it is, when that is set up."""
 
     message: str
@@ -68,7 +68,7 @@ class Config:
         found = self._values.get(setting.key.lower())
         if found is None:
             return setting.default
-        if isinstance(found.value, Refused):
+        if isinstance(found.value, RefusedValue):
             raise ConfigError(found.value.message)
         value: T = found.value
         return value
@@ -149,7 +149,7 @@ def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:
 def _takes_mapping(key: str) -> bool:
     """Whether a mapping at this key is a value."""
     return any(
-        isinstance(setting.kind, Credentials) and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
+        isinstance(setting.kind, CredentialsText) and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
         for setting in settings.declared()
     )
 
@@ -219,7 +219,7 @@ def _merge(
 ) -> tuple[dict[str, Value], list[str]]:
     """The values of these settings, and the flags that belong to none of them.
 
-    ``refuse``: what is not valid becomes ``Refused``; else it raises ConfigError.
+    ``refuse``: what is not valid becomes ``RefusedValue``; else it raises ConfigError.
     """
     in_file, in_variables = names.from_file(lines, name), names.from_variables(variables)
     parser = _Parser(add_help=False, allow_abbrev=False, config_file_parser_class=_Items(in_file))
@@ -240,7 +240,7 @@ def _merge(
         except ConfigError as error:
             if not refuse:
                 raise
-            values[setting.key.lower()] = Value(setting, Refused(str(error)), place)
+            values[setting.key.lower()] = Value(setting, RefusedValue(str(error)), place)
     return values, rest
 
 

@@ -55,7 +55,7 @@ class ConfigError(StartError):
     """A setting, or a source of settings, is wrong."""
 
 
-class Kind(ABC, Generic[T]):
+class ValueKind(ABC, Generic[T]):
     """How a text becomes a value. ``expects`` completes "expects ..."; ``unit`` is that of a bare number."""
 
     expects = ""
@@ -89,7 +89,7 @@ class Kind(ABC, Generic[T]):
         return str(value)
 
 
-class Text(Kind[str]):
+class Text(ValueKind[str]):
     """Text of one line, its outer white space cut off; ``empty=False``: at least one character."""
 
     def __init__(self, *, empty: bool = True) -> None:
@@ -187,7 +187,7 @@ class Path(Text):
         self.expects = "a path"
 
 
-class Credentials(Secret):
+class CredentialsText(Secret):
     """A key, certificate or account: the path of its file, its text, or the base64 of the file.
 
     A mapping in the file is taken as its JSON. Only what is plainly a path is shown.
@@ -205,7 +205,7 @@ class Credentials(Secret):
         return text.strip()
 
 
-class Unused(Kind[str]):
+class Unused(ValueKind[str]):
     """A value that nothing reads; whatever it is, it is accepted."""
 
     expects = "anything"
@@ -214,7 +214,7 @@ class Unused(Kind[str]):
         return text.replace(ITEM_END, " ").strip()
 
 
-class Bool(Kind[bool]):
+class Bool(ValueKind[bool]):
     """Yes or no."""
 
     expects = "true or false"
@@ -229,7 +229,7 @@ class Bool(Kind[bool]):
         return "true" if value else "false"
 
 
-class _Range(Kind[T]):
+class _Range(ValueKind[T]):
     """Numbers between two bounds, both allowed."""
 
     what = ""
@@ -277,7 +277,7 @@ class Number(_Range[float]):
 SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000_001}
 
 
-class Duration(Kind[float]):
+class Duration(ValueKind[float]):
     """A time such as ``1m30s`` or ``250ms``; a bare number counts in the key's unit. The value is in seconds."""
 
     _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(d|h|ms|us|µs|m|s)")
@@ -310,7 +310,7 @@ class Duration(Kind[float]):
         return f"{round(value / SECONDS[self.unit], 6):.12g}"
 
 
-class Choice(Kind[str]):
+class Choice(ValueKind[str]):
     """One of a few words, without regard to case; ``also`` maps further spellings to them."""
 
     def __init__(self, *words: str, also: Mapping[str, str] | None = None) -> None:
@@ -322,7 +322,7 @@ class Choice(Kind[str]):
         return self._values[text.strip().lower()]
 
 
-class List(Kind[tuple[str, ...]]):
+class List(ValueKind[tuple[str, ...]]):
     """Texts: a sequence in the file, or one text split at commas and white space; ``{1,3}`` and ``[ ,]`` stay whole."""
 
     _ITEM = re.compile(r"(?:\{[^{}]*\}|\[[^\[\]]*\]|[^\s,])+")
@@ -341,22 +341,22 @@ class List(Kind[tuple[str, ...]]):
         return ", ".join(value)
 
 
-class Address(NamedTuple):
+class SocketAddress(NamedTuple):
     """A host's name or address, and a port."""
 
     host: str
     port: int
 
 
-def parse_address(text: str, default_port: int) -> Address:
+def parse_address(text: str, default_port: int) -> SocketAddress:
     """``host``, ``host:port``, ``[::1]`` or ``[::1]:port``. Raises ValueError."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\],]+))(?::([0-9]{1,5}))?", text.strip())
     if found is None or not 0 < int(found[3] or default_port) < 65_536:
         raise ValueError("host:port")
-    return Address(found[1] or found[2], int(found[3] or default_port))
+    return SocketAddress(found[1] or found[2], int(found[3] or default_port))
 
 
-class HostPort(Kind[Address]):
+class HostPort(ValueKind[SocketAddress]):
     """``host:port``."""
 
     expects = "host:port"
@@ -364,14 +364,14 @@ class HostPort(Kind[Address]):
     def __init__(self, default_port: int) -> None:
         self.default_port = default_port
 
-    def _value(self, text: str) -> Address:
+    def _value(self, text: str) -> SocketAddress:
         return parse_address(text, self.default_port)
 
-    def _shown(self, value: Address) -> str:
+    def _shown(self, value: SocketAddress) -> str:
         return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
 
 
-class Brokers(Kind[str]):
+class Brokers(ValueKind[str]):
     """Kafka's bootstrap servers, ``host:port`` separated by commas, or ``sqlite:///path`` of the embedded broker."""
 
     expects = "host:port[,host:port...] or sqlite:///path"
@@ -390,7 +390,7 @@ class Brokers(Kind[str]):
         return ",".join(servers)
 
 
-class Url(Kind[str]):
+class Url(ValueKind[str]):
     """``https://host[:port]``, without a slash at its end."""
 
     expects = "https://host:port"
@@ -469,7 +469,7 @@ class DatabaseHost(Text):
         return text if text.startswith("/") else Host().parse(text)
 
 
-class Topic(Text):
+class TopicName(Text):
     """The name of a Kafka topic, in which ``<game>`` and ``<platform>`` may stand; "" = none."""
 
     def __init__(self) -> None:
@@ -493,7 +493,7 @@ class Setting(Generic[T]):
     """One setting. ``aliases`` are further keys for it, used where the key itself is not given."""
 
     key: str
-    kind: Kind[T]
+    kind: ValueKind[T]
     default: T
     text: str
     aliases: tuple[str, ...] = ()

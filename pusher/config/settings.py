@@ -29,7 +29,7 @@ from pusher.config.schema import (
     Secret,
     Setting,
     Text,
-    Topic,
+    TopicName,
     Topics,
     unused,
 )
@@ -183,7 +183,7 @@ QUEUE = _queue(
 LISTENER_QUEUE = _queue("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Consumed feedback topics.")
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
-    Topic(),
+    TopicName(),
     "push-<game>-<platform>-invalid",
     'Where messages go that can never be sent; "" = nowhere.',
 )
@@ -294,7 +294,7 @@ GUARD_ENABLED = Setting(
     "feedbackListeners.guard.enabled",
     Bool(),
     default=True,
-    text="Stop deleting for reasons that a wrong set-up also causes when they become too frequent.",
+    text="Stop deleting when the reasons for it become too frequent.",
 )
 GUARD_ACTION = Setting(
     "feedbackListeners.guard.action",
@@ -304,10 +304,25 @@ GUARD_ACTION = Setting(
 )
 GUARD_WINDOW = Setting("feedbackListeners.guard.window", Duration("s", minimum_s=1.0), 600.0, "Time that is looked at.")
 GUARD_SHARE = Setting(
-    "feedbackListeners.guard.share", Number(0, 1), 0.2, "Share of such refusals in all outcomes that is too much."
+    "feedbackListeners.guard.share",
+    Number(0, 1),
+    0.2,
+    "Share, in all outcomes, of refusals that a wrong set-up also causes that is too much.",
 )
 GUARD_MINIMUM = Setting(
-    "feedbackListeners.guard.minimum", Int(1, unit="feedbacks"), 100, "Fewer refusals than this never stop deletion."
+    "feedbackListeners.guard.minimum", Int(1, unit="feedbacks"), 20, "Fewer of these refusals never stop deletion."
+)
+GUARD_PROVEN_SHARE = Setting(
+    "feedbackListeners.guard.provenShare",
+    Number(0, 1),
+    0.8,
+    "Share, in all outcomes, of refusals that speak of the token alone that is too much.",
+)
+GUARD_PROVEN_MINIMUM = Setting(
+    "feedbackListeners.guard.provenMinimum",
+    Int(1, unit="feedbacks"),
+    50,
+    "Fewer of these refusals never stop deletion.",
 )
 GUARD_SUCCESSES_EXPECTED = Setting(
     "feedbackListeners.guard.successesExpected",

@@ -16,7 +16,7 @@ import gevent
 from statsd import StatsClient
 from statsd.client.udp import Pipeline
 
-from pusher.config import Address, Config
+from pusher.config import Config, SocketAddress
 from pusher.config.schema import HostPort, Setting, Text
 from pusher.telemetry.log import logger
 from pusher.telemetry.metrics import Metric
@@ -24,7 +24,7 @@ from pusher.telemetry.stats import Reporter, Sample
 
 log = logger(__name__)
 
-HOST = Setting("stats.statsd.host", HostPort(8125), Address("localhost", 8125), "StatsD server (UDP).")
+HOST = Setting("stats.statsd.host", HostPort(8125), SocketAddress("localhost", 8125), "StatsD server (UDP).")
 PREFIX = Setting("stats.statsd.prefix", Text(), "test", "Put before every name, without a dot of its own.")
 
 #: A timing sends at most this many durations a report, with their rate.
@@ -55,7 +55,7 @@ def open_reporter(config: Config) -> Reporter:
 class Statsd:
     """One StatsD server."""
 
-    def __init__(self, address: Address, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, address: SocketAddress, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._address, self._prefix, self._clock = address, prefix, clock
         self._client: _Client | None = None
         self._resolve_at = 0.0

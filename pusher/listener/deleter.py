@@ -17,7 +17,7 @@ from gevent.event import Event
 
 from pusher.broker.offsets import State
 from pusher.listener.database import DatabaseError, wait_s
-from pusher.listener.guard import Guard, Seen
+from pusher.listener.guard import Guard, Seen, Stopped
 from pusher.listener.held import Held
 from pusher.listener.sorter import Dead
 from pusher.listener.statement import Statement
@@ -66,8 +66,8 @@ class Deleter:
         self._due = Event()
         self._hurried = False
         self._failure = ""
-        #: Whether the guard has stopped deletion for doubtful reasons.
-        self.stopped = False
+        #: For which reasons the guard has stopped deletion.
+        self.stopped = Stopped()
         tags = (hostname, *table.owner)
         self._success = stats.counter(metrics.TOKENS_DELETE_SUCCESS, *tags)
         self._nonexistent = stats.counter(metrics.TOKENS_DELETE_NONEXISTENT, *tags)
@@ -205,28 +205,34 @@ class Deleter:
     def _permitted(self, part: list[Dead]) -> list[Dead]:
         """Leaves out what belongs to a lost partition, and what the guard stops."""
         part = [one for one in part if one.tracker.state is not State.GONE]
-        if self.guard is None or not any(one.doubtful for one in part):
+        if self.guard is None or all(one.released for one in part):
             return part
         self._ask(self.guard)
-        if not self.stopped:
-            return part
-        self.held.take([one for one in part if one.doubtful])
-        return [one for one in part if not one.doubtful]
+        stopped = [one for one in part if self._is_stopped(one)]
+        if stopped:
+            self.held.take(stopped)
+            part = [one for one in part if not self._is_stopped(one)]
+        return part
+
+    def _is_stopped(self, one: Dead) -> bool:
+        return not one.released and (self.stopped.doubtful if one.doubtful else self.stopped.proven)
 
     def _ask(self, guard: Guard) -> None:
         now = self._clock()
-        stops = guard.stops(now)
-        if stops != self.stopped:
-            self.stopped = stops
-            self._tell(guard.seen(now))
+        before, self.stopped = self.stopped, guard.stops(now)
+        seen = guard.seen(now)
+        self._tell("as by a wrong topic or environment", before.doubtful, self.stopped.doubtful, seen.doubtful, seen)
+        self._tell("as if nearly all devices were gone", before.proven, self.stopped.proven, seen.proven, seen)
 
-    def _tell(self, seen: Seen) -> None:
+    def _tell(self, how: str, before: bool, now: bool, refusals: int, seen: Seen) -> None:
+        if before is now:
+            return
         where = {"game": self.name.game, "platform": self.name.platform}
-        counts = {"refusals": seen.doubtful, "outcomes": seen.outcomes, "successes": seen.successes}
-        if not self.stopped:
+        counts = {"refusals": refusals, "outcomes": seen.outcomes, "successes": seen.successes}
+        if not now:
             log.warning("the guard lets tokens be deleted again", **where, **counts)
             return
         self._stops.add()
-        text = "too many tokens are refused as by a wrong topic or environment: the guard has stopped their deletion"
+        text = f"too many tokens are refused {how}: the guard has stopped their deletion"
         log.error(text, **where, **counts)
         sentry.report(text, handler="invalidToken", **where)

@@ -1,8 +1,9 @@
-"""Stops deletion for doubtful reasons when they become too frequent.
+"""Stops deletion when reasons that mean a dead token become too frequent.
 
 A wrong topic or a mix-up of sandbox and production makes Apple refuse the tokens of a whole user base with reasons
-that otherwise mean a dead token. The guard looks at all outcomes of a game over a sliding window. Pure: the time, in
-seconds of any clock that does not go back, is passed in.
+that otherwise mean a dead token: these are doubtful, and soon too many. Those that speak of nothing but the token are
+proven, and too many only where nearly everybody is called dead. The guard looks at all outcomes of a game over a
+sliding window. Pure: the time, in seconds of any clock that does not go back, is passed in.
 """
 
 from __future__ import annotations
@@ -17,34 +18,59 @@ _SLOTS = 60
 _SCALE_WHILE_STOPPED = 0.8
 
 
-@dataclass(frozen=True)
-class GuardPolicy:
-    """When doubtful refusals are too many. Times in seconds."""
-
-    window_s: float
-    #: Of all outcomes.
-    share: float
-    #: Fewer doubtful refusals than this never stop deletion.
-    minimum: int
-    #: Whether senders feed back successes; if not, and none is seen, ``maximum`` decides instead of the share.
-    successes_expected: bool
-    maximum: int
-
-    def stops(self, outcomes: int, successes: int, doubtful: int, scale: float = 1.0) -> bool:
-        """Whether these outcomes of a window stop deletion; ``scale`` is applied to all limits."""
-        if doubtful < self.minimum * scale:
-            return False
-        if not successes and not self.successes_expected:
-            return doubtful > self.maximum * scale
-        return doubtful > self.share * scale * outcomes
-
-
 class Seen(NamedTuple):
     """Outcomes counted."""
 
     outcomes: int = 0
     successes: int = 0
     doubtful: int = 0
+    proven: int = 0
+
+
+class Limit(NamedTuple):
+    """What is too much."""
+
+    #: Of all outcomes.
+    share: float
+    #: Fewer than this never stop deletion.
+    minimum: int
+
+
+class Stopped(NamedTuple):
+    """For which reasons deletion is stopped."""
+
+    doubtful: bool = False
+    proven: bool = False
+
+
+_NOTHING = Stopped()
+
+
+@dataclass(frozen=True)
+class GuardPolicy:
+    """When refusals are too many. Times in seconds."""
+
+    window_s: float
+    doubtful: Limit
+    proven: Limit
+    #: Whether senders feed back successes; if not, and none is seen, ``maximum`` decides instead of the share.
+    successes_expected: bool
+    maximum: int
+
+    def stops(self, seen: Seen, before: Stopped = _NOTHING) -> Stopped:
+        """What these outcomes of a window stop, when ``before`` was stopped."""
+        return Stopped(
+            self._is_too_much(seen.doubtful, self.doubtful, seen, before.doubtful),
+            self._is_too_much(seen.proven, self.proven, seen, before.proven),
+        )
+
+    def _is_too_much(self, refusals: int, limit: Limit, seen: Seen, before: bool) -> bool:
+        scale = _SCALE_WHILE_STOPPED if before else 1.0
+        if refusals < limit.minimum * scale:
+            return False
+        if not seen.successes and not self.successes_expected:
+            return refusals > self.maximum * scale
+        return refusals > limit.share * scale * seen.outcomes
 
 
 class Guard:
@@ -56,7 +82,7 @@ class Guard:
         #: Number of a slot and what was seen in it, the oldest first.
         self._slots: deque[tuple[int, Seen]] = deque()
         self._sum = Seen()
-        self._stopped = False
+        self._stopped = _NOTHING
 
     def count(self, now: float, seen: Seen) -> None:
         """Notes outcomes."""
@@ -75,12 +101,11 @@ class Guard:
             self._sum = Seen(*(total - part for total, part in zip(self._sum, gone, strict=True)))
         return self._sum
 
-    def stops(self, now: float) -> bool:
-        """Whether tokens must not be deleted for doubtful reasons now."""
-        scale = _SCALE_WHILE_STOPPED if self._stopped else 1.0
-        self._stopped = self._policy.stops(*self.seen(now), scale)
+    def stops(self, now: float) -> Stopped:
+        """For which reasons tokens must not be deleted now."""
+        self._stopped = self._policy.stops(self.seen(now), self._stopped)
         return self._stopped
 
 
 def _add(one: Seen, other: Seen) -> Seen:
-    return Seen(one.outcomes + other.outcomes, one.successes + other.successes, one.doubtful + other.doubtful)
+    return Seen(*(mine + others for mine, others in zip(one, other, strict=True)))

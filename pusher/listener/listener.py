@@ -34,11 +34,11 @@ from pusher.errors import StartError
 from pusher.listener.archive import Archive
 from pusher.listener.database import Address, Database, DatabaseError, let_others_run
 from pusher.listener.deleter import Deleter, FlushPolicy
-from pusher.listener.guard import Guard, GuardPolicy, Seen
+from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen
 from pusher.listener.held import Held
 from pusher.listener.sorter import Sorter, topic_name
 from pusher.listener.tokens import Table
-from pusher.providers.provider import all_apps, words
+from pusher.providers.provider import words
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics, sentry
@@ -59,7 +59,6 @@ class Listener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._hostname = socket.gethostname()
-        self._apps = all_apps(config)
         self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
@@ -126,8 +125,9 @@ class Listener:
             return
         deleter = self._deleter(name)
         if deleter.guard is not None:
-            outcomes = len(records) - len(found.invalid)
-            deleter.guard.count(time.monotonic(), Seen(outcomes, found.successes, found.doubtful))
+            outcomes = len(found.others) + found.doubtful + found.proven
+            seen = Seen(outcomes, found.successes, found.doubtful, found.proven)
+            deleter.guard.count(time.monotonic(), seen)
         if found.dead:
             deleter.put(found.dead)
         if tracker.span > self._patience:
@@ -156,7 +156,7 @@ class Listener:
 
     def _name(self, topic: str) -> TopicName | None:
         if topic not in self._names:
-            self._names[topic] = topic_name(topic, self._apps)
+            self._names[topic] = topic_name(topic)
         return self._names[topic]
 
     # --- deleters -----------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Listener:
                 (figures.TOKENS_DELETING, deleter.deleting),
                 (figures.HOLDING, deleter.held.in_hand),
                 (figures.DELETES_BLOCKED, bool(deleter.blocked)),
-                (figures.GUARD_STOPPING, deleter.stopped),
+                (figures.GUARD_STOPPING, any(deleter.stopped)),
             ):
                 yield Sample(metric, (name.platform, name.game), value)
 
@@ -295,8 +295,8 @@ def _guard_of(config: Config) -> Guard | None:
     return Guard(
         GuardPolicy(
             window_s=config[settings.GUARD_WINDOW],
-            share=config[settings.GUARD_SHARE],
-            minimum=config[settings.GUARD_MINIMUM],
+            doubtful=Limit(config[settings.GUARD_SHARE], config[settings.GUARD_MINIMUM]),
+            proven=Limit(config[settings.GUARD_PROVEN_SHARE], config[settings.GUARD_PROVEN_MINIMUM]),
             successes_expected=config[settings.GUARD_SUCCESSES_EXPECTED],
             maximum=config[settings.GUARD_MAXIMUM],
         )

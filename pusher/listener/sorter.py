@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
@@ -19,6 +19,7 @@ from pusher.config.settings import PLATFORMS
 from pusher.providers.provider import provider
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage, Json
+from pusher.push.origin import has_origin
 from pusher.push.topics import TopicName
 
 #: Shapes of feedbacks, as the names of their fields, that are remembered.
@@ -29,6 +30,7 @@ _NAME = re.compile(r"push-(.+)[-_](" + PLATFORMS + ")" + topics.FEEDBACKS, re.DO
 
 #: Names of fields. None stands for one that is absent: no name in JSON equals it.
 Shape = tuple[str | None, ...]
+Fields = dict[str | None, Json]
 
 
 class Dead(NamedTuple):
@@ -40,6 +42,10 @@ class Dead(NamedTuple):
     doubtful: bool
     tracker: Tracker
     record: Record
+    #: When that was known, in ms since the epoch: the provider's time, else the sender's, else the record's.
+    told_ms: int = 0
+    #: Somebody has looked at it and replayed it from the held topic: the guard does not hold it again.
+    released: bool = False
 
     def finish(self) -> None:
         """The token was dealt with."""
@@ -47,77 +53,145 @@ class Dead(NamedTuple):
 
 
 class Sorted(NamedTuple):
-    """Feedbacks of one partition, sorted."""
+    """Feedbacks of one partition, sorted. Numbers are without those that were released."""
 
     dead: list[Dead]
     #: Offsets of those that ask for nothing.
     others: list[int]
-    successes: int
-    doubtful: int
     invalid: list[tuple[Record, InvalidMessage]]
+    successes: int = 0
+    doubtful: int = 0
+    proven: int = 0
+
+
+class Names(NamedTuple):
+    """How a feedback spells the fields that are looked at; None for one that it does not have."""
+
+    reason: str | None
+    token: str | None
+    success: str | None
+    metadata: str | None
+    timestamp: str | None
 
 
 class Sorter:
     """Reads the feedbacks of one platform."""
 
     def __init__(self, platform: str) -> None:
-        self._rules = provider(platform).rules
-        #: The names of a feedback's fields -> those of its reason, token and sign of success; None where it has none.
-        self._shapes: dict[Shape, tuple[str | None, str | None, str | None]] = {}
+        self._rules = rules = provider(platform).rules
+        self._plain = Names(rules.reason, rules.token, rules.success[0], "metadata", "timestamp")
+        #: The names of a feedback's fields -> those that are looked at; None where one is spelled in several ways.
+        self._shapes: dict[Shape, Names | None] = {}
 
     def sort(self, tracker: Tracker, records: Sequence[Record]) -> Sorted:
         """Sorts feedbacks of one partition."""
-        found = Sorted([], [], 0, 0, [])
+        found = Sorted([], [], [])
         dead_reasons, (_, success) = self._rules.dead, self._rules.success
-        successes = doubtful_ones = 0
+        successes = 0
         for record in records:
             try:
                 fields = decode(record.value)
-                reason_name, token_name, success_name = self._names(tuple(fields))
-                reason = fields.get(reason_name)
+                names = self._names(tuple(fields))
+                reason = fields.get(names.reason) if names is not None else None
+                if reason is None and (names is None or names.reason is not None):
+                    fields, names = decode_exactly(record.value), self._plain
+                    reason = fields.get(names.reason)
                 doubtful = dead_reasons.get(reason) if type(reason) is str else None
-                if doubtful is None:
-                    successes += not reason and fields.get(success_name) == success
+                if doubtful is None or names is None:
+                    successes += not reason and names is not None and fields.get(names.success) == success
                     found.others.append(record.offset)
                 else:
-                    found.dead.append(Dead(_token(fields.get(token_name)), str(reason), doubtful, tracker, record))
-                    doubtful_ones += doubtful
+                    self._put_dead(found, Dead("", str(reason), doubtful, tracker, record), fields, names)
             except InvalidMessage as error:
                 found.invalid.append((record, error))
-        return found._replace(successes=successes, doubtful=doubtful_ones)
+        judged = [one.doubtful for one in found.dead if not one.released]
+        doubtful_ones = sum(judged)
+        return found._replace(successes=successes, doubtful=doubtful_ones, proven=len(judged) - doubtful_ones)
 
-    def _names(self, shape: Shape) -> tuple[str | None, str | None, str | None]:
-        names = self._shapes.get(shape)
-        if names is None:
-            if len(self._shapes) >= _SHAPES:
-                self._shapes.clear()
-            rules = self._rules
-            lower = {name.lower(): name for name in shape if name is not None}
-            names = (lower.get(rules.reason), lower.get(rules.token), lower.get(rules.success[0]))
-            if sum(len(name) for name in lower) <= _MAX_SHAPE_CHARACTERS:
-                self._shapes[shape] = names
+    def _put_dead(self, found: Sorted, one: Dead, fields: Fields, names: Names) -> None:
+        value = one.record.value or b""
+        if fields.get(names.token) is None or value.lower().count(b'"metadata"') > 1:
+            fields, names = decode_exactly(value), self._plain
+        metadata = fields.get(names.metadata)
+        facts = metadata if isinstance(metadata, dict) else {}
+        # Who writes no metadata marks nothing; who does marks each token that is to be deleted.
+        if one.reason in self._rules.marked and facts and facts.get("deleteToken") is not True:
+            found.others.append(one.record.offset)
+            return
+        found.dead.append(
+            one._replace(
+                token=_token(fields.get(names.token)),
+                told_ms=_told_ms(facts.get("unregisteredAt"), fields.get(names.timestamp), one.record.timestamp),
+                released=has_origin(one.record),
+            )
+        )
+
+    def _names(self, shape: Shape) -> Names | None:
+        if shape in self._shapes:
+            return self._shapes[shape]
+        if len(self._shapes) >= _SHAPES:
+            self._shapes.clear()
+        spelled = [name for name in shape if name is not None]
+        lower = {name.lower(): name for name in spelled}
+        names = Names(*(lower.get(str(name)) for name in self._plain)) if len(lower) == len(spelled) else None
+        if sum(len(name) for name in lower) <= _MAX_SHAPE_CHARACTERS:
+            self._shapes[shape] = names
         return names
 
 
-def decode(value: bytes | None) -> dict[str | None, Json]:
+def decode(value: bytes | None) -> Fields:
     """The JSON object in a feedback; null is one without fields. Raises ``InvalidMessage``."""
     try:
         fields = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
-        fields = _decode_unusual(value or b"")
-    if fields is None:
+        return decode_exactly(value)
+    return _object(fields)
+
+
+def decode_exactly(value: bytes | None) -> Fields:
+    """The same slowly, with names in lower case.
+
+    Of a field that is given twice, in whatever spelling, the last that is not null holds; of ``metadata`` all are
+    merged. Bytes that are not UTF-8 become U+FFFD. Takes NaN, which other programs write. Raises ``InvalidMessage``.
+    """
+    outermost: list[tuple[str, Json]] = []
+
+    def note(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        nonlocal outermost
+        outermost = pairs  # the last object that ends is the one around all others
+        return dict(pairs)
+
+    try:
+        fields = _object(json.loads((value or b"").decode("utf-8", "replace"), object_pairs_hook=note))
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage("not-json", f"not JSON: {type(error).__name__}") from None
+    return _merged(outermost) if fields else {}
+
+
+def _object(value: Json) -> Fields:
+    if value is None:
         return {}
-    if not isinstance(fields, dict):
-        raise InvalidMessage("not-an-object", f"the feedback is a JSON {type(fields).__name__}, not an object")
+    if not isinstance(value, dict):
+        raise InvalidMessage("not-an-object", f"the feedback is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _merged(pairs: Sequence[tuple[str, Json]]) -> Fields:
+    fields: Fields = {}
+    for name, value in pairs:
+        low = name.lower()
+        before = fields.get(low)
+        if low == "metadata" and isinstance(value, dict) and isinstance(before, dict):
+            value = {**before, **value}
+        if value is not None or before is None:
+            fields[low] = value
     return fields
 
 
-def _decode_unusual(value: bytes) -> Json:
-    """What orjson refuses and other programs write: lone surrogates, NaN."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidMessage("not-json", f"not JSON: {type(error).__name__}") from None
+def _told_ms(provider_ms: Json, sender_s: Json, written_ms: int) -> int:
+    if type(provider_ms) is int and provider_ms > 0:
+        return provider_ms
+    return sender_s * 1000 if type(sender_s) is int and sender_s > 0 else written_ms
 
 
 def _token(value: Json) -> str:
@@ -125,18 +199,14 @@ def _token(value: Json) -> str:
         raise InvalidMessage("bad-token", "the token of a dead device is not a string")
     if not value:
         raise InvalidMessage("missing-token", "a device is dead, but the token is missing")
-    return value
+    # Half a character, which cannot be encoded, becomes U+FFFD.
+    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def topic_name(topic: str, apps: Collection[str]) -> TopicName | None:
-    """Game and platform of a feedback topic; None when it is none.
+def topic_name(topic: str) -> TopicName | None:
+    """Game and platform of a feedback topic, as senders name it; None for any other.
 
-    Where a name can be split in several ways a configured app decides; else the end, for senders write it last.
+    The end decides, whatever a game is called: a topic of one game never deletes from the table of another.
     """
-    if not topic.endswith(topics.FEEDBACKS):
-        return None
-    name = topics.parse(topic, apps)
-    if name is None or name.game in apps:
-        return name
     found = _NAME.fullmatch(topic)
-    return TopicName(found.group(1), found.group(2)) if found else name
+    return TopicName(found.group(1), found.group(2)) if found else None

@@ -99,7 +99,7 @@ def _exchange(request: Request, client: Client, timeout_s: float) -> Response:
     with closing(_open(url, client, timeout_s)) as channel:
         connection = h11.Connection(h11.CLIENT)
         channel.send(_encoded(connection, request, url))
-        return Answer(connection, channel.receive).read()
+        return ResponseReader(connection, channel.receive).read()
 
 
 def _open(url: SplitResult, client: Client, timeout_s: float) -> TlsSocket | _Plain:
@@ -138,7 +138,7 @@ def _encoded(connection: h11.Connection, request: Request, url: SplitResult) -> 
     return b"".join(part for part in parts if part)
 
 
-class Answer:
+class ResponseReader:
     """An answer as it comes in: ``receive`` gives some of its octets, b"" at their end."""
 
     def __init__(self, connection: h11.Connection, receive: Callable[[], bytes]) -> None:

@@ -73,6 +73,8 @@ class Rules(NamedTuple):
     success: tuple[str, Json]
     #: Reasons that mean a dead token, and whether they are doubtful.
     dead: dict[str, bool]
+    #: Those of them that say so only where the sender has marked the feedback (``metadata.deleteToken``).
+    marked: frozenset[str] = frozenset()
 
 
 class Told(NamedTuple):

@@ -18,7 +18,7 @@ from pusher.push.push import Push
 _OURS = ("deleteToken", "unregisteredAt", "timestamp", "Reason")
 
 
-class Origin(NamedTuple):
+class SentFrom(NamedTuple):
     """What every feedback of an app says about where it was sent from."""
 
     game: str
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
     hostname: str
 
 
-def apns_feedback(origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True) -> bytes:
+def apns_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True) -> bytes:
     """The outcome of a push to Apple: Sent, StatusCode, Reason, ApnsID, Err, DeviceToken, timestamp, metadata."""
     metadata = _metadata(origin, push, outcome, user_metadata)
     metadata["deviceToken"] = push.token
@@ -48,7 +48,7 @@ def apns_feedback(origin: Origin, push: Push, outcome: Outcome, now_s: int, *, u
     return head + tail + _sorted(metadata) + b"}"
 
 
-def google_feedback(origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True) -> bytes:
+def google_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True) -> bytes:
     """The outcome of a push to Google, one shape for XMPP and HTTP v1; ``error`` and what follows only where set."""
     answer: dict[str, Json] = {
         "from": push.token,
@@ -66,7 +66,7 @@ def google_feedback(origin: Origin, push: Push, outcome: Outcome, now_s: int, *,
     return head + _sorted(_metadata(origin, push, outcome, user_metadata)) + b"}"
 
 
-def upstream_feedback(origin: Origin, message: Mapping[str, Json], now_s: int) -> bytes:
+def upstream_feedback(origin: SentFrom, message: Mapping[str, Json], now_s: int) -> bytes:
     """What came from Google and answers no push: a receipt, or a device's message.
 
     An ``error`` is not taken over: it would be read as the end of a token.
@@ -77,7 +77,7 @@ def upstream_feedback(origin: Origin, message: Mapping[str, Json], now_s: int) -
     return encode({**fields, **data, "timestamp": now_s, "metadata": metadata})
 
 
-def _metadata(origin: Origin, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
+def _metadata(origin: SentFrom, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
     metadata = dict(push.metadata) if push.metadata and user_metadata else {}
     for name in _OURS:
         metadata.pop(name, None)

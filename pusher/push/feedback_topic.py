@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pusher.broker.interface import Publisher, PublishError, RecordTooLarge, TopicRefused
 from pusher.push import topics
-from pusher.push.feedback import Origin
+from pusher.push.feedback import SentFrom
 from pusher.push.outcome import Outcome
 from pusher.push.push import Push
 from pusher.telemetry import sentry
@@ -28,7 +28,7 @@ class MakeFeedback(Protocol):
     """Builds the feedback record of an outcome."""
 
     def __call__(
-        self, origin: Origin, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
+        self, origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *, user_metadata: bool = True
     ) -> bytes:
         """``user_metadata=False`` leaves out what the producer attached."""
         ...
@@ -39,7 +39,7 @@ class FeedbackTopic:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: SentFrom,
         make: MakeFeedback,
         publisher: Publisher,
         clock: Callable[[], float],
@@ -61,7 +61,7 @@ class FeedbackTopic:
         value = self._make(self._origin, push, outcome, int(self._wall_clock()), user_metadata=user_metadata)
         self._publisher.publish(self._topic, value, partial(self._told, push, outcome, user_metadata))
 
-    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
+    def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
         """Publishes what is the outcome of no push; ``make`` gets the present time in s.
 
         ``stored`` is called when the broker has it, and not at all where it cannot be stored now.

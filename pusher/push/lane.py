@@ -22,7 +22,7 @@ from gevent.queue import Empty, SimpleQueue
 
 from pusher.broker.interface import Publisher
 from pusher.broker.offsets import State
-from pusher.push.feedback import Origin
+from pusher.push.feedback import SentFrom
 from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
 from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, Kind, Outcome
 from pusher.push.push import Push
@@ -112,7 +112,7 @@ class Lane(Generic[P]):
         #: Pushes that wait to be taken, retries not counted.
         self.waiting = 0
         self._clock, self._wall_clock = clock, wall_clock
-        origin = Origin(settings.app, settings.platform, settings.hostname)
+        origin = SentFrom(settings.app, settings.platform, settings.hostname)
         #: Where outcomes go; nowhere without a publisher.
         self._feedbacks = (
             FeedbackTopic(origin, make_feedback, publisher, clock, wall_clock) if publisher is not None else None
@@ -299,7 +299,7 @@ class Lane(Generic[P]):
         self.in_hand -= 1
         self._count(push, outcome)
 
-    def publish(self, make: Callable[[Origin, int], bytes], stored: Callable[[], object]) -> None:
+    def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
         """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
 
         ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot

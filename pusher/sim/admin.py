@@ -19,7 +19,7 @@ Order = Callable[[Sequence[str]], object]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-class Simulator(Protocol):
+class Controlled(Protocol):
     """What the endpoint asks of a simulator."""
 
     def counts(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Simulator(Protocol):
 class Admin:
     """Serves one simulator's numbers on its own port."""
 
-    def __init__(self, simulator: Simulator, host: str, port: int) -> None:
+    def __init__(self, simulator: Controlled, host: str, port: int) -> None:
         self._simulator = simulator
         self._server = WSGIServer((host, port), self._application, log=None)
 

@@ -18,10 +18,10 @@ from h2.settings import SettingCodes
 from pusher.sim import command
 from pusher.sim import faults as fault_script
 from pusher.sim.admin import Order
-from pusher.sim.apns_rules import STATUS, USUAL_REASON, Client, Provider, Push, Rules
+from pusher.sim.apns_rules import STATUS, USUAL_REASON, AppleRules, ConnectionMemory, PushRequest, SimulatedApple
 from pusher.sim.certificate import load_verification_key, make_p8, write_private
 from pusher.sim.faults import Fault, replacement
-from pusher.sim.http2_link import Answer, Link, Request
+from pusher.sim.http2_link import Link, Reply, Request
 from pusher.sim.http2_server import Http2Server
 from pusher.sim.simulator import Http2Simulator
 
@@ -40,7 +40,7 @@ class ApnsSimulator(Http2Simulator):
 
     def __init__(  # noqa: PLR0913  # options, by keyword
         self,
-        rules: Rules = Rules(),  # noqa: B008  # frozen
+        rules: AppleRules = AppleRules(),  # noqa: B008  # frozen
         faults: Sequence[str] = (),
         *,
         host: str = "127.0.0.1",
@@ -60,7 +60,7 @@ class ApnsSimulator(Http2Simulator):
             "apns", faults, tls_dir=tls_dir, names=names, seed=seed, latency_ms=latency_ms, ledger_limit=ledger_limit
         )
         self.rules = rules
-        self._provider = Provider(rules)
+        self._provider = SimulatedApple(rules)
         self._now = now
         self.server = Http2Server(
             self._serve,
@@ -89,7 +89,7 @@ class ApnsSimulator(Http2Simulator):
         return super().counts() | {"provider_tokens": self._provider.tokens_seen}
 
     def _serve(self, request: Request) -> None:
-        push = Push(request.method, request.path, request.headers, request.repeated, request.body)
+        push = PushRequest(request.method, request.path, request.headers, request.repeated, request.body)
         client = self._client(request.link)
         reason = self._provider.refusal(push, client, self._now())
         apns_id = request.headers.get(b"apns-id", b"")
@@ -104,25 +104,25 @@ class ApnsSimulator(Http2Simulator):
         self._note(request, apns_id.decode("latin-1"), token, answer.status, reason, fault)
         self._answer(request, answer, fault)
 
-    def _client(self, link: Link) -> Client:
+    def _client(self, link: Link) -> ConnectionMemory:
         if link.memory is None:
-            link.memory = Client(certificate_topic=certificate_topic(link))
-        client: Client = link.memory
+            link.memory = ConnectionMemory(certificate_topic=certificate_topic(link))
+        client: ConnectionMemory = link.memory
         return client
 
-    def _decide(self, reason: str, fault: Fault | None, headers: Fields) -> tuple[Answer, str]:
+    def _decide(self, reason: str, fault: Fault | None, headers: Fields) -> tuple[Reply, str]:
         """The answer and its reason: the rules' own refusal, else the fault's status, else success."""
         if reason:
             return self._refuse(STATUS[reason], reason, headers), reason
         if fault is None or not fault.status:
-            return Answer(200, headers), ""
+            return Reply(200, headers), ""
         reason = fault.reason or USUAL_REASON.get(fault.status, "")
         body = self._error_body(fault.status, reason, fault.timestamp_ms) if reason else b""
         return replacement(fault, headers, body), reason
 
-    def _refuse(self, status: int, reason: str, headers: Fields) -> Answer:
+    def _refuse(self, status: int, reason: str, headers: Fields) -> Reply:
         json_type = (b"content-type", b"application/json")
-        return Answer(status, (*headers, json_type), self._error_body(status, reason, None))
+        return Reply(status, (*headers, json_type), self._error_body(status, reason, None))
 
     def _error_body(self, status: int, reason: str, timestamp_ms: int | None) -> bytes:
         body: dict[str, str | int] = {"reason": reason}
@@ -185,7 +185,7 @@ def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
     if args.write_key:
         write_private(args.write_key, make_p8())
         key_file = args.write_key
-    rules = Rules(
+    rules = AppleRules(
         topics=frozenset(args.topic),
         key_ids=frozenset(args.key_id),
         team_ids=frozenset(args.team_id),

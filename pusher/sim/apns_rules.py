@@ -95,7 +95,7 @@ NUMBER = re.compile(rb"[0-9]{1,19}\Z")
 
 
 @dataclass(frozen=True)
-class Rules:
+class AppleRules:
     """What this provider knows and how strict it is. Empty sets stand for "any"."""
 
     topics: frozenset[str] = frozenset()  #: bundle ids, without the suffix of a push type
@@ -118,7 +118,7 @@ class TokenUse:
 
 
 @dataclass(slots=True)
-class Client:
+class ConnectionMemory:
     """What the provider remembers about one connection."""
 
     certificate_topic: bytes | None = None
@@ -136,7 +136,7 @@ class Claims(NamedTuple):
     issued_at: float
 
 
-class Push(NamedTuple):
+class PushRequest(NamedTuple):
     """One request as the rules see it."""
 
     method: bytes
@@ -151,10 +151,10 @@ class Push(NamedTuple):
         return self.path[len(DEVICE_PATH) :] if self.path.startswith(DEVICE_PATH) else b""
 
 
-class Provider:
+class SimulatedApple:
     """Applies the rules; remembers the provider tokens it has examined."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: AppleRules) -> None:
         self.rules = rules
         self._topics = frozenset(topic.encode() for topic in rules.topics)
         self._claims: dict[bytes, Claims | None] = {}
@@ -162,7 +162,7 @@ class Provider:
         self._expired_until = 0
         self._device_token = UNRESERVED if rules.any_token else HEXADECIMAL
 
-    def refusal(self, push: Push, client: Client, now: float) -> str:
+    def refusal(self, push: PushRequest, client: ConnectionMemory, now: float) -> str:
         """The reason to refuse a push, or "" to accept it. `now` is Unix time, s."""
         reason = _address(push) or self._authorization(push, client, now)
         if reason:
@@ -182,7 +182,7 @@ class Provider:
         """Tokens issued before this second have expired, whatever their age."""
         self._expired_until = int(now)
 
-    def _authorization(self, push: Push, client: Client, now: float) -> str:
+    def _authorization(self, push: PushRequest, client: ConnectionMemory, now: float) -> str:
         authorization = push.headers.get(b"authorization")
         if authorization is None:
             return "" if client.certificate_topic is not None else "MissingProviderToken"
@@ -199,7 +199,7 @@ class Provider:
         client.team_id = claims.team_id
         return self._token_update(token, client, now)
 
-    def _token_update(self, token: bytes, client: Client, now: float) -> str:
+    def _token_update(self, token: bytes, client: ConnectionMemory, now: float) -> str:
         if self.rules.renewal_scope == "off":
             return ""
         use = client.token_use
@@ -237,7 +237,7 @@ class Provider:
         known = key_id in (self.rules.key_ids or {key_id}) and team_id in (self.rules.team_ids or {team_id})
         return Claims(key_id, team_id, float(issued_at)) if known else None
 
-    def _push_type(self, push: Push) -> str:
+    def _push_type(self, push: PushRequest) -> str:
         push_type = push.headers.get(b"apns-push-type")
         if push_type is None:
             return "InvalidPushType" if self.rules.require_push_type else ""
@@ -247,7 +247,7 @@ class Provider:
             return "BadPriority"  # left out means 10, which Apple calls an error for this type
         return ""
 
-    def _topic(self, push: Push, client: Client) -> str:
+    def _topic(self, push: PushRequest, client: ConnectionMemory) -> str:
         topic = push.headers.get(b"apns-topic", client.certificate_topic or b"")
         if not topic:
             return "MissingTopic"
@@ -261,7 +261,7 @@ class Provider:
             return "TopicDisallowed"
         return ""
 
-    def _device(self, push: Push) -> str:
+    def _device(self, push: PushRequest) -> str:
         return "" if self._device_token.match(push.device_token) else "BadDeviceToken"
 
 
@@ -269,7 +269,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _address(push: Push) -> str:
+def _address(push: PushRequest) -> str:
     if push.method != b"POST":
         return "MethodNotAllowed"
     if not push.path.startswith(DEVICE_PATH):
@@ -277,32 +277,32 @@ def _address(push: Push) -> str:
     return "" if push.device_token else "MissingDeviceToken"
 
 
-def _duplicates(push: Push) -> str:
+def _duplicates(push: PushRequest) -> str:
     return "DuplicateHeaders" if push.repeated else ""
 
 
-def _apns_id(push: Push) -> str:
+def _apns_id(push: PushRequest) -> str:
     apns_id = push.headers.get(b"apns-id")
     return "" if apns_id is None or UUID.match(apns_id) else "BadMessageId"
 
 
-def _expiration(push: Push) -> str:
+def _expiration(push: PushRequest) -> str:
     return "" if NUMBER.match(push.headers.get(b"apns-expiration", b"0")) else "BadExpirationDate"
 
 
-def _priority(push: Push) -> str:
+def _priority(push: PushRequest) -> str:
     return "" if push.headers.get(b"apns-priority", b"10") in {b"10", b"5", b"1"} else "BadPriority"
 
 
-def _collapse_id(push: Push) -> str:
+def _collapse_id(push: PushRequest) -> str:
     return "BadCollapseId" if len(push.headers.get(b"apns-collapse-id", b"")) > COLLAPSE_ID_BYTES else ""
 
 
-def _payload(push: Push) -> str:
+def _payload(push: PushRequest) -> str:
     if not push.body:
         return "PayloadEmpty"
     limit = VOIP_PAYLOAD_BYTES if push.headers.get(b"apns-push-type") == b"voip" else PAYLOAD_BYTES
     return "PayloadTooLarge" if len(push.body) > limit else ""
 
 
-_HEADER_CHECKS: tuple[Callable[[Push], str], ...] = (_duplicates, _apns_id, _expiration, _priority, _collapse_id)
+_HEADER_CHECKS: tuple[Callable[[PushRequest], str], ...] = (_duplicates, _apns_id, _expiration, _priority, _collapse_id)

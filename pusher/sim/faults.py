@@ -51,7 +51,7 @@ import orjson
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from pusher.sim.http2_link import ALL_STREAMS, Answer, Link, Request
+from pusher.sim.http2_link import ALL_STREAMS, Link, Reply, Request
 from pusher.sim.schedule import Schedule
 from pusher.sim.shape import PLAIN, Shape
 
@@ -247,16 +247,16 @@ def _error_code(text: str) -> int:
         raise FaultSyntaxError(f"{text!r} is no HTTP/2 error code") from None
 
 
-def replacement(fault: Fault, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> Answer:
+def replacement(fault: Fault, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> Reply:
     """The answer of a STATUS fault, from the provider's own headers and error body (empty: a proxy's page)."""
     raw = fault.body if fault.body is not None else b"" if body else b"<html><h1>%d</h1></html>" % fault.status
     kind = (b"content-type", b"text/html" if raw or fault.body is not None else b"application/json")
     if fault.retry_after:
         headers = (*headers, (b"retry-after", fault.retry_after.encode()))
-    return Answer(fault.status, (*headers, kind), raw if fault.body is not None else raw or body)
+    return Reply(fault.status, (*headers, kind), raw if fault.body is not None else raw or body)
 
 
-def play(fault: Fault, request: Request, answer: Answer, schedule: Schedule) -> None:
+def play(fault: Fault, request: Request, answer: Reply, schedule: Schedule) -> None:
     """Does the fault to this request. `answer` is the right answer or, for a STATUS fault, the one it calls for."""
     shaped = replace(answer, shape=fault.shape)
     perform = _ACTIONS.get(fault.action, _answer)
@@ -266,19 +266,19 @@ def play(fault: Fault, request: Request, answer: Answer, schedule: Schedule) -> 
         perform(fault, request, shaped)
 
 
-def _answer(_fault: Fault, request: Request, answer: Answer) -> None:
+def _answer(_fault: Fault, request: Request, answer: Reply) -> None:
     request.link.respond(request.stream_id, answer)
 
 
-def _silence(_fault: Fault, request: Request, _answer: Answer) -> None:
+def _silence(_fault: Fault, request: Request, _answer: Reply) -> None:
     request.link.abandon()
 
 
-def _reset(fault: Fault, request: Request, _answer: Answer) -> None:
+def _reset(fault: Fault, request: Request, _answer: Reply) -> None:
     request.link.reset(request.stream_id, _error_code(fault.arguments[0]) if fault.arguments else 2)
 
 
-def _goaway(fault: Fault, request: Request, answer: Answer) -> None:
+def _goaway(fault: Fault, request: Request, answer: Reply) -> None:
     link = request.link
     last_stream_id = link.highest_served if fault.unprocessed else link.highest_stream_id
     if fault.answers(request):
@@ -286,7 +286,7 @@ def _goaway(fault: Fault, request: Request, answer: Answer) -> None:
     link.goaway(last_stream_id, fault.code, _debug(fault))
 
 
-def _drain(fault: Fault, request: Request, answer: Answer) -> None:
+def _drain(fault: Fault, request: Request, answer: Reply) -> None:
     link = request.link
     link.goaway(ALL_STREAMS, fault.code, _debug(fault))
     link.respond(request.stream_id, answer)
@@ -297,7 +297,7 @@ def _drain_ends(fault: Fault, link: Link) -> None:
     link.goaway(link.highest_stream_id, fault.code, _debug(fault))
 
 
-def _cut(fault: Fault, request: Request, answer: Answer) -> None:
+def _cut(fault: Fault, request: Request, answer: Reply) -> None:
     if fault.fin:
         request.link.close()
     elif fault.octets:
@@ -306,7 +306,7 @@ def _cut(fault: Fault, request: Request, answer: Answer) -> None:
         request.link.cut()
 
 
-def _freeze(fault: Fault, request: Request, answer: Answer) -> None:
+def _freeze(fault: Fault, request: Request, answer: Reply) -> None:
     freeze = partial(request.link.freeze, float(fault.arguments[0]))
     if fault.octets:
         request.link.tear(request.stream_id, answer, fault.octets, freeze)
@@ -315,13 +315,13 @@ def _freeze(fault: Fault, request: Request, answer: Answer) -> None:
         request.link.respond(request.stream_id, answer)
 
 
-def _settings(fault: Fault, request: Request, answer: Answer) -> None:
+def _settings(fault: Fault, request: Request, answer: Reply) -> None:
     name, value = fault.arguments
     request.link.announce(SettingCodes[name], int(value), 1.0 if fault.step_s is None else fault.step_s)
     request.link.respond(request.stream_id, answer)
 
 
-_ACTIONS: dict[str, Callable[[Fault, Request, Answer], None]] = {
+_ACTIONS: dict[str, Callable[[Fault, Request, Reply], None]] = {
     "silence": _silence,
     "reset": _reset,
     "goaway": _goaway,

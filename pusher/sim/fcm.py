@@ -24,13 +24,13 @@ from pusher.sim.faults import Fault, replacement
 from pusher.sim.fcm_oauth import OAuth
 from pusher.sim.fcm_quota import Quota, Terms
 from pusher.sim.fcm_rules import USUAL_CODE, Refusal, error_body, read
-from pusher.sim.http2_link import Answer, Request
+from pusher.sim.http2_link import Reply, Request
 from pusher.sim.http2_server import Http2Server
 from pusher.sim.simulator import Http2Simulator
 
 SEND_PATH = re.compile(rb"/v1/projects/([^/]+)/messages:send\Z")
 JSON_TYPE = (b"content-type", b"application/json; charset=UTF-8")
-PAGE_404 = Answer(404, ((b"content-type", b"text/html; charset=UTF-8"),), b"<html><title>Error 404</title></html>")
+PAGE_404 = Reply(404, ((b"content-type", b"text/html; charset=UTF-8"),), b"<html><title>Error 404</title></html>")
 DRY_RUN = "validate_only"
 ORDERS = """Orders at the admin port, as POST /ORDER
     faults                the body replaces the script of faults of messages:send; an empty one ends them
@@ -166,20 +166,20 @@ class FcmSimulator(Http2Simulator):
         return target if isinstance(target, str) else "", request_id
 
 
-def _over_quota(project_id: str, retry_after_s: float | None) -> Answer:
+def _over_quota(project_id: str, retry_after_s: float | None) -> Reply:
     """The project has used up its quota."""
     body = error_body("QUOTA_EXCEEDED", 429, over_quota=f"project:{project_id}")
     told = () if retry_after_s is None else ((b"retry-after", str(math.ceil(retry_after_s)).encode()),)
-    return Answer(429, (JSON_TYPE, *told), body)
+    return Reply(429, (JSON_TYPE, *told), body)
 
 
-def _decide(refusal: Refusal | None, fault: Fault | None, project_id: str, request_id: str) -> tuple[Answer, str]:
+def _decide(refusal: Refusal | None, fault: Fault | None, project_id: str, request_id: str) -> tuple[Reply, str]:
     """The answer and its reason: the rules' own refusal, else the fault's status, else success."""
     if refusal is not None:
-        return Answer(refusal.status, (JSON_TYPE,), refusal.body()), refusal.code
+        return Reply(refusal.status, (JSON_TYPE,), refusal.body()), refusal.code
     if fault is None or not fault.status:
         name = f"projects/{project_id}/messages/0:{request_id}"
-        return Answer(200, (JSON_TYPE,), json.dumps({"name": name}).encode()), ""
+        return Reply(200, (JSON_TYPE,), json.dumps({"name": name}).encode()), ""
     reason = fault.reason or USUAL_CODE.get(fault.status, "")
     body = error_body(reason, fault.status) if reason else b""
     return replacement(fault, (), body), reason

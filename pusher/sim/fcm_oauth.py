@@ -46,7 +46,7 @@ ACTIONS = {"ok", "silence"}  #: of the faults, besides a status
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-class Refused(Exception):
+class OAuthError(Exception):
     """An error of RFC 6749, 5.2."""
 
     def __init__(self, error: str, description: str) -> None:
@@ -54,14 +54,14 @@ class Refused(Exception):
         self.error, self.description = error, description
 
 
-class Account(NamedTuple):
+class KnownAccount(NamedTuple):
     """What the endpoint knows of a service account."""
 
     project_id: str
     key: rsa.RSAPublicKey
 
 
-class AccessToken(NamedTuple):
+class IssuedToken(NamedTuple):
     """What an access token stands for, and until when (Unix time, s)."""
 
     project_id: str
@@ -106,8 +106,8 @@ class OAuth:
         self.now = now
         self._seed = seed
         self._at_once = 0
-        self._accounts: dict[str, Account] = {}
-        self._tokens: dict[str, AccessToken] = {}
+        self._accounts: dict[str, KnownAccount] = {}
+        self._tokens: dict[str, IssuedToken] = {}
         self._tls_context = tls_context
         self._tls_context.set_alpn_protocols(["http/1.1"])
         self._server: WSGIServer | None = None
@@ -173,7 +173,7 @@ class OAuth:
         key = load_pem_private_key(account["private_key"].encode(), password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise ValueError("a service account's key is an RSA key")  # noqa: TRY004  # a wrong file, not a wrong type
-        self._accounts[account["client_email"]] = Account(account["project_id"], key.public_key())
+        self._accounts[account["client_email"]] = KnownAccount(account["project_id"], key.public_key())
 
     def remove_account(self, client_email: str) -> None:
         """The account is deleted: it gets no tokens any more, and those it has are void."""
@@ -185,7 +185,7 @@ class OAuth:
         token = f"ya29.{secrets.token_urlsafe(48)}"
         now = self.now()
         self._tokens = {old: held for old, held in self._tokens.items() if held.expires_at > now}
-        self._tokens[token] = AccessToken(project_id, now + self.token_lifetime_s)
+        self._tokens[token] = IssuedToken(project_id, now + self.token_lifetime_s)
         return token
 
     def revoke_tokens(self) -> None:
@@ -224,22 +224,22 @@ class OAuth:
         json_type = [("Content-Type", "application/json; charset=utf-8")]
         try:
             answer: dict[str, Any] = self._grant(form.get("grant_type", ""), assertion)
-        except Refused as refused:
+        except OAuthError as refused:
             answer = {"error": refused.error, "error_description": refused.description}
             return "400 Bad Request", json.dumps(answer).encode(), json_type
         return "200 OK", json.dumps(answer).encode(), json_type
 
     def _grant(self, grant_type: str, assertion: str) -> dict[str, Any]:
         if grant_type != GRANT_TYPE:
-            raise Refused("unsupported_grant_type", f"Invalid grant_type: {grant_type}")
+            raise OAuthError("unsupported_grant_type", f"Invalid grant_type: {grant_type}")
         account = self._accounts.get(_issuer(assertion))
         if account is None:
-            raise Refused("invalid_grant", "Invalid grant: account not found")
+            raise OAuthError("invalid_grant", "Invalid grant: account not found")
         scopes = self._verify(assertion, account)
         token = self.issue(account.project_id if SCOPES & scopes else "")
         return {"access_token": token, "expires_in": int(self.token_lifetime_s), "token_type": "Bearer"}
 
-    def _verify(self, assertion: str, account: Account) -> set[str]:
+    def _verify(self, assertion: str, account: KnownAccount) -> set[str]:
         """The scopes that are asked for. Raises Refused."""
         try:
             # The times are compared with this endpoint's own clock, below.
@@ -251,21 +251,21 @@ class OAuth:
                 options={"verify_exp": False, "verify_iat": False, "require": ["iss", "aud", "exp", "iat"]},
             )
         except jwt.InvalidAudienceError:
-            raise Refused("invalid_grant", "Invalid JWT: Failed audience check.") from None
+            raise OAuthError("invalid_grant", "Invalid JWT: Failed audience check.") from None
         except jwt.MissingRequiredClaimError as error:
-            raise Refused("invalid_grant", f"Invalid JWT: {error}") from None
+            raise OAuthError("invalid_grant", f"Invalid JWT: {error}") from None
         except jwt.PyJWTError:
-            raise Refused("invalid_grant", "Invalid JWT Signature.") from None
+            raise OAuthError("invalid_grant", "Invalid JWT Signature.") from None
         scopes = set(str(claims.get("scope", "")).split())
         if not (SCOPES | {IAM_SCOPE}) & scopes:
-            raise Refused("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
+            raise OAuthError("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
         issued_at, expires_at, now = float(claims["iat"]), float(claims["exp"]), self.now()
         if (
             not 0 < expires_at - issued_at <= ASSERTION_LIFETIME_S
             or issued_at > now + CLOCK_SKEW_S
             or expires_at < now - CLOCK_SKEW_S
         ):
-            raise Refused(
+            raise OAuthError(
                 "invalid_grant",
                 "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
                 "Check your iat and exp values in the JWT claim.",

@@ -30,10 +30,12 @@ INTEGER = re.compile(r"-?[0-9]{1,10}\Z")
 #: Reference of HTTP v1, "Message.data"; users report that "collapse_key" is refused too (PyFCM issue 103).
 RESERVED_KEYS = {"from", "message_type", "collapse_key"}
 RESERVED_PREFIXES = ("google", "gcm")
+#: What Apple's devices show of ``aps``.
+SHOWN = {"alert", "badge", "sound"}
 INVALID_TOKEN = "The registration token is not a valid FCM registration token"  # noqa: S105  # Google's words
 
 
-class Code(NamedTuple):
+class ErrorLook(NamedTuple):
     """How an error looks: HTTP status, canonical code, words, and whether FCM's own code is told."""
 
     status: int
@@ -43,30 +45,30 @@ class Code(NamedTuple):
 
 
 CODES = {
-    "INVALID_ARGUMENT": Code(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
-    "UNREGISTERED": Code(404, "NOT_FOUND", "Requested entity was not found."),
-    "SENDER_ID_MISMATCH": Code(403, "PERMISSION_DENIED", "SenderId mismatch"),
-    "QUOTA_EXCEEDED": Code(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'API requests'."),
-    "UNAVAILABLE": Code(503, "UNAVAILABLE", "The service is currently unavailable."),
-    "INTERNAL": Code(500, "INTERNAL", "Internal error encountered."),
-    "THIRD_PARTY_AUTH_ERROR": Code(401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
-    "APNS_AUTH_ERROR": Code(401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
-    "UNSPECIFIED_ERROR": Code(500, "INTERNAL", "Internal error encountered."),
-    "UNAUTHENTICATED": Code(
+    "INVALID_ARGUMENT": ErrorLook(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
+    "UNREGISTERED": ErrorLook(404, "NOT_FOUND", "Requested entity was not found."),
+    "SENDER_ID_MISMATCH": ErrorLook(403, "PERMISSION_DENIED", "SenderId mismatch"),
+    "QUOTA_EXCEEDED": ErrorLook(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'API requests'."),
+    "UNAVAILABLE": ErrorLook(503, "UNAVAILABLE", "The service is currently unavailable."),
+    "INTERNAL": ErrorLook(500, "INTERNAL", "Internal error encountered."),
+    "THIRD_PARTY_AUTH_ERROR": ErrorLook(401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
+    "APNS_AUTH_ERROR": ErrorLook(401, "UNAUTHENTICATED", "Auth error from APNS or Web Push Service"),
+    "UNSPECIFIED_ERROR": ErrorLook(500, "INTERNAL", "Internal error encountered."),
+    "UNAUTHENTICATED": ErrorLook(
         401,
         "UNAUTHENTICATED",
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
         "authentication credential.",
         detailed=False,
     ),
-    "PERMISSION_DENIED": Code(
+    "PERMISSION_DENIED": ErrorLook(
         403,
         "PERMISSION_DENIED",
         "Permission 'cloudmessaging.messages.create' denied on resource (or it may not exist).",
         detailed=False,
     ),
-    "NOT_FOUND": Code(404, "NOT_FOUND", "Requested entity was not found.", detailed=False),
-    "RESOURCE_EXHAUSTED": Code(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", detailed=False),
+    "NOT_FOUND": ErrorLook(404, "NOT_FOUND", "Requested entity was not found.", detailed=False),
+    "RESOURCE_EXHAUSTED": ErrorLook(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", detailed=False),
 }
 #: The code a status has when a fault names none; other statuses come from a proxy, with a page instead of JSON.
 USUAL_CODE = {
@@ -119,7 +121,7 @@ def error_body(
 
     ``over_quota``: whose quota is used up.
     """
-    usual = CODES.get(code, Code(status, "UNKNOWN", "Unknown error."))
+    usual = CODES.get(code, ErrorLook(status, "UNKNOWN", "Unknown error."))
     details: list[dict[str, Any]] = []
     if usual.detailed if detailed is None else detailed:
         details.append({"@type": FCM_ERROR, "errorCode": code})
@@ -135,30 +137,30 @@ def error_body(
 # ---- schema
 
 
-class Kind(NamedTuple):
+class SchemaType(NamedTuple):
     """A type of the schema. `fields` are those of a message, `values` those of an enumeration."""
 
     name: str
-    fields: Mapping[str, "Kind"] | None = None
+    fields: Mapping[str, "SchemaType"] | None = None
     values: frozenset[str] = frozenset()
     repeated: bool = False
 
 
-TEXT = Kind("TYPE_STRING")
-FLAG = Kind("TYPE_BOOL")
-INT32 = Kind("TYPE_INT32")
-FLOAT = Kind("TYPE_FLOAT")
-DURATION_KIND = Kind("type.googleapis.com/google.protobuf.Duration")
-STRUCT = Kind("type.googleapis.com/google.protobuf.Struct")
-MAP = Kind("map")
+TEXT = SchemaType("TYPE_STRING")
+FLAG = SchemaType("TYPE_BOOL")
+INT32 = SchemaType("TYPE_INT32")
+FLOAT = SchemaType("TYPE_FLOAT")
+DURATION_KIND = SchemaType("type.googleapis.com/google.protobuf.Duration")
+STRUCT = SchemaType("type.googleapis.com/google.protobuf.Struct")
+MAP = SchemaType("map")
 
 
-def _message(name: str, /, **fields: Kind) -> Kind:
-    return Kind(f"type.googleapis.com/google.firebase.fcm.v1.{name}", fields)
+def _message(name: str, /, **fields: SchemaType) -> SchemaType:
+    return SchemaType(f"type.googleapis.com/google.firebase.fcm.v1.{name}", fields)
 
 
-def _enumeration(name: str, *values: str) -> Kind:
-    return Kind(f"type.googleapis.com/google.firebase.fcm.v1.{name}", None, frozenset(values))
+def _enumeration(name: str, *values: str) -> SchemaType:
+    return SchemaType(f"type.googleapis.com/google.firebase.fcm.v1.{name}", None, frozenset(values))
 
 
 ANDROID_NOTIFICATION = _message(
@@ -258,7 +260,7 @@ def read(body: bytes) -> tuple[dict[str, Any], Refusal | None]:
     return request, _nonsense(request.get("message") or {})
 
 
-def _in_snake_case(value: Any, kind: Kind) -> Any:
+def _in_snake_case(value: Any, kind: SchemaType) -> Any:
     """Field names may be written in both ways (proto3 JSON)."""
     if kind.fields is None or not isinstance(value, dict):
         return value
@@ -270,7 +272,7 @@ def _in_snake_case(value: Any, kind: Kind) -> Any:
     return found
 
 
-def _violations(value: Any, kind: Kind, path: str) -> Iterator[Violation]:
+def _violations(value: Any, kind: SchemaType, path: str) -> Iterator[Violation]:
     if value is None:
         return
     if kind.repeated:
@@ -283,7 +285,7 @@ def _violations(value: Any, kind: Kind, path: str) -> Iterator[Violation]:
         yield _invalid(path, kind, value)
 
 
-def _list_violations(value: Any, kind: Kind, path: str) -> Iterator[Violation]:
+def _list_violations(value: Any, kind: SchemaType, path: str) -> Iterator[Violation]:
     if not isinstance(value, list):
         yield _invalid(path, kind, value)
         return
@@ -292,7 +294,7 @@ def _list_violations(value: Any, kind: Kind, path: str) -> Iterator[Violation]:
             yield _invalid(f"{path}[{index}]", kind, item)
 
 
-def _message_violations(value: Any, kind: Kind, path: str) -> Iterator[Violation]:
+def _message_violations(value: Any, kind: SchemaType, path: str) -> Iterator[Violation]:
     if not isinstance(value, dict) or kind.fields is None:
         yield _invalid(path, kind, value)
         return
@@ -318,11 +320,11 @@ def _map_violations(value: Any, path: str) -> Iterator[Violation]:
             yield _invalid(f"{path}[{index}].value", TEXT, member)
 
 
-def _invalid(path: str, kind: Kind, value: Any) -> Violation:
+def _invalid(path: str, kind: SchemaType, value: Any) -> Violation:
     return Violation(path, f"Invalid value at '{path}' ({kind.name}), {json.dumps(value)[:200]}")
 
 
-def _is_of(value: Any, kind: Kind) -> bool:
+def _is_of(value: Any, kind: SchemaType) -> bool:
     if kind.values:
         return isinstance(value, str) and value in kind.values
     if kind.name == INT32.name:
@@ -343,7 +345,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _nonsense(message: dict[str, Any]) -> Refusal | None:
-    for check in (_target, _data, _ttl, _color, _count, _size):
+    for check in (_target, _data, _ttl, _color, _count, _for_apple, _size):
         refusal = check(message)
         if refusal is not None:
             return refusal
@@ -398,6 +400,17 @@ def _count(message: dict[str, Any]) -> Refusal | None:
     if count is None or int(count) >= 0:
         return None
     return _bad("notification_count is negative", "message.android.notification.notification_count")
+
+
+def _for_apple(message: dict[str, Any]) -> Refusal | None:
+    """Reference, "Message.data": to Apple's devices data alone may have no priority but 5."""
+    apns = message.get("apns") or {}
+    aps = (apns.get("payload") or {}).get("aps")
+    shown = bool(message.get("notification")) or (isinstance(aps, dict) and not SHOWN.isdisjoint(aps))
+    headers = {name.lower(): value for name, value in (apns.get("headers") or {}).items()}
+    if shown or headers.get("apns-priority", "5") == "5":
+        return None
+    return _bad("Invalid apns-priority: a message with data alone has 5", "message.apns.headers")
 
 
 def _size(message: dict[str, Any]) -> Refusal | None:

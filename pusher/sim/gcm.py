@@ -21,12 +21,12 @@ from pusher.sim import command, gcm_faults, gcm_rules
 from pusher.sim.admin import Order
 from pusher.sim.faults import Fault, Faults
 from pusher.sim.gcm_link import GcmLink
-from pusher.sim.gcm_rules import DeviceRate, Refusal
+from pusher.sim.gcm_rules import DeviceRate, Nack
 from pusher.sim.schedule import Schedule
 from pusher.sim.simulator import Simulator
 
 MAX_PENDING = 100
-_DRAINING = Refusal("CONNECTION_DRAINING", "The connection is being closed")
+_DRAINING = Nack("CONNECTION_DRAINING", "The connection is being closed")
 ORDERS = """Orders at the admin port, as POST /ORDER
     faults                       the body replaces the script of faults; an empty one ends them
     cut                          resets all connections
@@ -177,7 +177,7 @@ class GcmSimulator(Simulator):
         if pending > MAX_PENDING:
             self.events["over-window"] += 1
 
-    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Refusal | None]:
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Nack | None]:
         """The fault to play, and the error to answer with; writes the ledger."""
         token, message_id = str(message.get("to") or message.get("condition") or ""), message["message_id"]
         refused = _DRAINING if draining else self._refusal(message, token, size)
@@ -185,18 +185,18 @@ class GcmSimulator(Simulator):
         if fault is not None:
             self.ledger.faults[fault.text] += 1
             if fault.action == "nack":
-                refused = Refusal(fault.arguments[0], f"simulated {fault.arguments[0]}")
+                refused = Nack(fault.arguments[0], f"simulated {fault.arguments[0]}")
         self.ledger.record(message_id, token, *_seen(fault, refused))
         return fault, refused
 
-    def _refusal(self, message: dict[str, Any], token: str, size: int) -> Refusal | None:
+    def _refusal(self, message: dict[str, Any], token: str, size: int) -> Nack | None:
         refused = gcm_rules.refusal(message, size)
         if refused is None and not self.device_rate.takes(token, time.monotonic()):
-            return Refusal("DEVICE_MESSAGE_RATE_EXCEEDED", "Downstream message rate exceeded")
+            return Nack("DEVICE_MESSAGE_RATE_EXCEEDED", "Downstream message rate exceeded")
         return refused
 
 
-def _seen(fault: Fault | None, refused: Refusal | None) -> tuple[int, str]:
+def _seen(fault: Fault | None, refused: Nack | None) -> tuple[int, str]:
     """Status and reason of a message in the ledger."""
     if refused is not None:
         return 400, refused.error

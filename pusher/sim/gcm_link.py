@@ -18,7 +18,7 @@ from gevent.event import Event
 
 from pusher.sim import xmpp
 from pusher.sim.faults import Fault
-from pusher.sim.gcm_rules import Refusal, acknowledgement_fault
+from pusher.sim.gcm_rules import Nack, acknowledgement_fault
 from pusher.sim.schedule import Schedule
 from pusher.sim.xmpp import Element, Stream, XmlError
 
@@ -48,11 +48,11 @@ class Service(Protocol):
     def arrived(self, message_id: str, pending: int) -> None:
         """Takes a message, and how many are unanswered on its connection."""
 
-    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Refusal | None]:
+    def judge(self, message: dict[str, Any], size: int, *, draining: bool) -> tuple[Fault | None, Nack | None]:
         """The fault to play and the error to answer with."""
 
 
-class Message(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A push as the client sent it."""
 
     id: str
@@ -240,20 +240,20 @@ class GcmLink:
             self._refuse(stanza.attributes.get("id", ""), text, "bad-request")
             return
         if content.get("message_type") == "ack":
-            self._acknowledged(Message(str(message_id), content, text))
+            self._acknowledged(ReceivedMessage(str(message_id), content, text))
             return
         if stanza.attributes.get("id") != message_id:
             self._simulator.violation(f"stanza id {stanza.attributes.get('id')!r} of message {message_id!r}")
-        self._push(Message(message_id, content, text))
+        self._push(ReceivedMessage(message_id, content, text))
 
-    def _acknowledged(self, message: Message) -> None:
+    def _acknowledged(self, message: ReceivedMessage) -> None:
         refused = acknowledgement_fault(message.json)
         if refused is None:
             self._simulator.acknowledged[message.id] += 1
         else:
             self._reply(message, "nack", error=refused.error, error_description=refused.description)
 
-    def _push(self, message: Message) -> None:
+    def _push(self, message: ReceivedMessage) -> None:
         simulator = self._simulator
         self.pending.add(message.id)
         simulator.arrived(message.id, len(self.pending))
@@ -264,7 +264,7 @@ class GcmLink:
         else:
             self._answer(fault, message, refused)
 
-    def _answer(self, fault: Fault | None, message: Message, refused: Refusal | None) -> None:
+    def _answer(self, fault: Fault | None, message: ReceivedMessage, refused: Nack | None) -> None:
         if refused is not None:
             self._reply(message, "nack", error=refused.error, error_description=refused.description)
         elif fault is None:
@@ -272,7 +272,7 @@ class GcmLink:
         else:
             self.do(fault, message)
 
-    def _reply(self, message: Message, message_type: str, **more: str) -> None:
+    def _reply(self, message: ReceivedMessage, message_type: str, **more: str) -> None:
         self.pending.discard(message.id)
         answer = {
             "from": message.json.get("to") or message.json.get("condition", ""),
@@ -286,27 +286,27 @@ class GcmLink:
         self.write(xmpp.message(payload, xmpp.attribute("id", stanza_id) + " type='error'", error))
 
     # --- faults -------------------------------------------------------------------------------------------------------
-    def do(self, fault: Fault, message: Message | None) -> None:
+    def do(self, fault: Fault, message: ReceivedMessage | None) -> None:
         """Plays a fault, with the message that it hit or, when it was commanded, without one."""
         if message is not None and fault.action in _ANSWERED_FIRST:
             self._reply(message, "ack", **({"registration_id": fault.reason} if fault.reason else {}))
         self._ACTIONS.get(fault.action, GcmLink._nothing)(self, fault, message)
 
-    def _nothing(self, fault: Fault, message: Message | None) -> None:
+    def _nothing(self, fault: Fault, message: ReceivedMessage | None) -> None:
         """The answer, or its absence, was all."""
 
-    def _twice(self, _fault: Fault, message: Message | None) -> None:
+    def _twice(self, _fault: Fault, message: ReceivedMessage | None) -> None:
         if message is not None:
             self._reply(message, "ack")
 
-    def _wrong_id(self, _fault: Fault, _message: Message | None) -> None:
+    def _wrong_id(self, _fault: Fault, _message: ReceivedMessage | None) -> None:
         stray = {"from": "nobody", "message_id": "never-sent", "message_type": "ack"}
         self.write(xmpp.message(json.dumps(stray)))
 
-    def _garbage(self, _fault: Fault, _message: Message | None) -> None:
+    def _garbage(self, _fault: Fault, _message: ReceivedMessage | None) -> None:
         self.write(xmpp.message('{"message_type":'))
 
-    def _receipt(self, _fault: Fault, message: Message | None) -> None:
+    def _receipt(self, _fault: Fault, message: ReceivedMessage | None) -> None:
         original = message.id if message else "commanded"
         receipt = {
             "category": "com.example.app",
@@ -317,36 +317,36 @@ class GcmLink:
         }
         self.write(xmpp.message(json.dumps(receipt), " type='normal'"))
 
-    def _upstream(self, _fault: Fault, message: Message | None) -> None:
+    def _upstream(self, _fault: Fault, message: ReceivedMessage | None) -> None:
         name = f"up:{message.id}" if message else f"up:{self._number}"
         sender = message.json.get("to", "") if message else "device"
         upstream = {"category": "com.example.app", "data": {"hello": "<&>"}, "message_id": name, "from": sender}
         self.write(xmpp.message(json.dumps(upstream), " type='normal'"))
 
-    def _stanza_error(self, fault: Fault, message: Message | None) -> None:
+    def _stanza_error(self, fault: Fault, message: ReceivedMessage | None) -> None:
         if message is not None:
             self.pending.discard(message.id)
             self._refuse(message.id, message.payload, fault.reason or "bad-request")
 
-    def _drain(self, fault: Fault, _message: Message | None) -> None:
+    def _drain(self, fault: Fault, _message: ReceivedMessage | None) -> None:
         self.draining = True
         self.write(xmpp.message('{"message_type":"control","control_type":"CONNECTION_DRAINING"}'))
         if fault.step_s is not None:
             self._simulator.schedule.after(fault.step_s, self.end)
 
-    def _cut(self, _fault: Fault, _message: Message | None) -> None:
+    def _cut(self, _fault: Fault, _message: ReceivedMessage | None) -> None:
         self.cut()
 
-    def _end(self, _fault: Fault, _message: Message | None) -> None:
+    def _end(self, _fault: Fault, _message: ReceivedMessage | None) -> None:
         self.end()
 
-    def _freeze(self, fault: Fault, _message: Message | None) -> None:
+    def _freeze(self, fault: Fault, _message: ReceivedMessage | None) -> None:
         self.freeze(float(fault.reason))
 
-    def _broken_xml(self, _fault: Fault, _message: Message | None) -> None:
+    def _broken_xml(self, _fault: Fault, _message: ReceivedMessage | None) -> None:
         self.end("<message><gcm></message>")
 
-    def _stream_error(self, fault: Fault, _message: Message | None) -> None:
+    def _stream_error(self, fault: Fault, _message: ReceivedMessage | None) -> None:
         self.end(xmpp.stream_error(fault.reason or "policy-violation"))
 
     _HANDLERS: ClassVar[dict[tuple[str, str], Callable[[GcmLink, Element], None]]] = {
@@ -355,7 +355,7 @@ class GcmLink:
         (xmpp.CLIENT, "presence"): _presence,
         (xmpp.CLIENT, "message"): _message,
     }
-    _ACTIONS: ClassVar[dict[str, Callable[[GcmLink, Fault, Message | None], None]]] = {
+    _ACTIONS: ClassVar[dict[str, Callable[[GcmLink, Fault, ReceivedMessage | None], None]]] = {
         "twice": _twice,
         "wrong-id": _wrong_id,
         "garbage": _garbage,

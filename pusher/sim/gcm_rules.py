@@ -37,14 +37,14 @@ _KINDS: Mapping[str, tuple[type, str]] = {
 }
 
 
-class Refusal(NamedTuple):
+class Nack(NamedTuple):
     """A nack: its error and the words with it."""
 
     error: str
     description: str
 
 
-def refusal(message: Mapping[str, Any], size: int) -> Refusal | None:
+def refusal(message: Mapping[str, Any], size: int) -> Nack | None:
     """Why a message of ``size`` octets of JSON is refused; None: it is not."""
     for name, (kind, word) in _KINDS.items():
         value = message.get(name)
@@ -53,39 +53,39 @@ def refusal(message: Mapping[str, Any], size: int) -> Refusal | None:
     return _target(message) or _time_to_live(message) or _data(message) or _size(message, size)
 
 
-def acknowledgement_fault(message: Mapping[str, Any]) -> Refusal | None:
+def acknowledgement_fault(message: Mapping[str, Any]) -> Nack | None:
     """Why the acknowledgement of a message from a device is refused."""
     if isinstance(message.get("to"), str) and isinstance(message.get("message_id"), str):
         return None
-    return Refusal("BAD_ACK", "The ack message is malformed")
+    return Nack("BAD_ACK", "The ack message is malformed")
 
 
-def _invalid(description: str) -> Refusal:
-    return Refusal("INVALID_JSON", f"InvalidJson: {description}"[:500])
+def _invalid(description: str) -> Nack:
+    return Nack("INVALID_JSON", f"InvalidJson: {description}"[:500])
 
 
-def _target(message: Mapping[str, Any]) -> Refusal | None:
+def _target(message: Mapping[str, Any]) -> Nack | None:
     to, condition = message.get("to"), message.get("condition")
     if to and condition:
         return _invalid('Must use either "to" or "condition", not both')
     return None if to or condition else _invalid("MissingRegistration : Missing registration token")
 
 
-def _time_to_live(message: Mapping[str, Any]) -> Refusal | None:
+def _time_to_live(message: Mapping[str, Any]) -> Nack | None:
     seconds = message.get("time_to_live")
     if seconds is None or 0 <= seconds <= MAX_TTL_S:
         return None
     return _invalid(f"InvalidTtl : time_to_live must be between 0 and {MAX_TTL_S}: {seconds}")
 
 
-def _data(message: Mapping[str, Any]) -> Refusal | None:
+def _data(message: Mapping[str, Any]) -> Nack | None:
     for key in message.get("data") or ():
         if key in RESERVED_KEYS or key.startswith(RESERVED_BEGINNINGS):
             return _invalid(f"InvalidDataKey : {key}")
     return None
 
 
-def _size(message: Mapping[str, Any], size: int) -> Refusal | None:
+def _size(message: Mapping[str, Any], size: int) -> Nack | None:
     most = TOPIC_MESSAGE_BYTES if "condition" in message or message["to"].startswith("/topics/") else MESSAGE_BYTES
     if size <= most:
         return None

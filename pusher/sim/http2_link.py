@@ -70,7 +70,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """A response."""
 
     status: int
@@ -166,7 +166,7 @@ class Link:
         """The newest stream the client has opened."""
         return self._h2.highest_inbound_stream_id
 
-    def respond(self, stream_id: int, answer: Answer) -> None:
+    def respond(self, stream_id: int, answer: Reply) -> None:
         """Answers a request; nothing happens when the stream or the connection is gone."""
         if stream_id not in self._open or self._cut:
             return
@@ -183,7 +183,7 @@ class Link:
         self._send_body(stream_id)
         self._wake.set()
 
-    def tear(self, stream_id: int, answer: Answer, octets: int, then: Callable[[], object]) -> None:
+    def tear(self, stream_id: int, answer: Reply, octets: int, then: Callable[[], object]) -> None:
         """Answers, but only so many octets of the answer go out before `then` is called; wholly while one is torn."""
         if stream_id not in self._open or self._cut:
             return

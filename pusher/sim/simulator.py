@@ -12,7 +12,7 @@ from typing import Any, Self
 from pusher.sim.admin import Order
 from pusher.sim.certificate import server_context, tls_files
 from pusher.sim.faults import Fault, Faults, play
-from pusher.sim.http2_link import Answer, Request
+from pusher.sim.http2_link import Reply, Request
 from pusher.sim.http2_server import Http2Server
 from pusher.sim.ledger import Ledger, Received
 
@@ -138,7 +138,7 @@ class Http2Simulator(Simulator):
             "protocol_errors": list(self.server.protocol_errors),
         }
 
-    def _answer(self, request: Request, answer: Answer, fault: Fault | None) -> None:
+    def _answer(self, request: Request, answer: Reply, fault: Fault | None) -> None:
         """Answers, or plays the fault, when it is time."""
         if fault is None:
             self._later(request.link.respond, request.stream_id, answer)

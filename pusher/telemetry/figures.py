@@ -72,6 +72,6 @@ TOKENS_BUFFERED = Metric("tokens_buffered", "gauge", _APP, "Dead tokens that wai
 TOKENS_DELETING = Metric("tokens_deleting", "gauge", _APP, "Dead tokens whose DELETE is under way or is tried again.")
 HOLDING = Metric("holding", "gauge", _APP, "Feedbacks on their way to the held topic.")
 DELETES_BLOCKED = Metric("deletes_blocked", "gauge", _APP, "1 while tokens of the game cannot be deleted, else 0.")
-GUARD_STOPPING = Metric("guard_stopping", "gauge", _APP, "1 while the guard has stopped doubtful deletions, else 0.")
+GUARD_STOPPING = Metric("guard_stopping", "gauge", _APP, "1 while the guard has stopped deletions, else 0.")
 
 ALL: tuple[Metric, ...] = tuple(value for value in globals().copy().values() if isinstance(value, Metric))

@@ -27,7 +27,7 @@ from pusher.push.lane import Lane
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.pipeline import Pipeline
 from pusher.sim.apns import ApnsSimulator
-from pusher.sim.apns_rules import Rules
+from pusher.sim.apns_rules import AppleRules
 from pusher.sim.certificate import make_p8
 from pusher.sim.fcm import FcmSimulator
 from pusher.sim.gcm import GcmSimulator
@@ -56,7 +56,7 @@ class Provider:
 
 
 def open_apns(faults: Sequence[str], directory: Path) -> tuple[Any, dict[str, Any]]:
-    simulator = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory))
+    simulator = ApnsSimulator(AppleRules(any_token=True), faults, tls_dir=str(directory))
     (directory / "key.p8").write_bytes(make_p8())
     simulator.start()
     certs = {

@@ -49,7 +49,7 @@ def listener(directory: Path, seed: int, feedbacks: int = 20_000) -> Result:
         faults = [("kill -9", kill)] * 3 + [(f"PostgreSQL stopped for {_POSTGRES_GONE_S} s", postgres_gone)]
         draw.shuffle(faults)
         events, pace = play(ground, writer, feedbacks, draw, faults)
-        status, _ = daemons[-1].stop()
+        status = daemons[-1].stop()
         return result(ground, feedbacks, events, pace, status)
 
 

@@ -22,7 +22,7 @@ from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp import errors as gcm_errors
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.feedback import SentFrom, apns_feedback, google_feedback, upstream_feedback
 from pusher.push.fields import InvalidMessage, decode_object
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.push import Push
@@ -66,7 +66,7 @@ def xmpp(data: bytes) -> None:
     outcome, meaning = gcm_errors.read_answer(message)
     assert (outcome.kind is Kind.FAILED) == meaning.retry
     _check_listener("gcm", outcome, google_feedback)
-    feedback = json.loads(upstream_feedback(Origin("game", "gcm", "host"), message, 1))
+    feedback = json.loads(upstream_feedback(SentFrom("game", "gcm", "host"), message, 1))
     assert "error" not in feedback
     assert feedback["metadata"]["game"] == "game"
 
@@ -82,7 +82,7 @@ def _check(outcome: Outcome, status: int) -> None:
 def _check_listener(platform: str, outcome: Outcome, make: Callable[..., bytes]) -> None:
     push = Push()
     push.id, push.token = "id", "token"
-    value = make(Origin("game", platform, "host"), push, outcome, 1)
+    value = make(SentFrom("game", platform, "host"), push, outcome, 1)
     json.loads(value)
     found = Sorter(platform).sort(tracker(), [record(value)])
     assert not found.invalid
@@ -111,7 +111,7 @@ def token(data: bytes) -> None:
     connection.send(h11.Request(method="POST", target="/token", headers=[("Host", "a"), ("Content-Length", "0")]))
     connection.send(h11.EndOfMessage())
     try:
-        answer = http1.Answer(connection, lambda: next(pieces, b"")).read()
+        answer = http1.ResponseReader(connection, lambda: next(pieces, b"")).read()
     except (http1.Unusable, h11.RemoteProtocolError):
         return
     assert 200 <= answer.status <= 999

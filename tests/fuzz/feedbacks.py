@@ -10,7 +10,7 @@ from pusher.broker.offsets import (
     decode_ranges,
     encode_ranges,
 )
-from pusher.listener.sorter import Sorter, decode
+from pusher.listener.sorter import Sorter, decode_exactly
 from pusher.providers.provider import provider
 from tests.fuzz.draw import Draw
 from tests.records import record, tracker
@@ -31,9 +31,10 @@ def sorter(data: bytes) -> None:
     assert sorted([*dead, *found.others, *invalid]) == list(range(len(records)))
     assert found.successes <= len(found.others)
     for one in found.dead:
-        fields = {str(name).lower(): value for name, value in decode(one.record.value).items()}
+        fields = decode_exactly(one.record.value)
         rules = provider(platform).rules
-        assert (fields[rules.token], fields[rules.reason]) == (one.token, one.reason)
+        token = str(fields[rules.token]).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        assert (token, fields[rules.reason]) == (one.token, one.reason)
         assert rules.dead[one.reason] == one.doubtful
         assert one.token
     assert found.doubtful == sum(one.doubtful for one in found.dead)

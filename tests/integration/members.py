@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import gevent
 
+from lab.processes import Process
 from pusher.broker.interface import Record
 from pusher.broker.kafka import KafkaSource
 from pusher.broker.offsets import TopicPartition
@@ -58,27 +58,19 @@ class Member:
         self.source.close(commit=commit)
 
 
-class MemberProcess:
-    """A member in a process of its own, which writes down each value before it finishes it."""
+class MemberProcess(Process):
+    """A running member in a process of its own, which writes down each value before it finishes it."""
 
     def __init__(self, directory: Path, name: str, brokers: str, group: str, topics: str) -> None:
         self._path = directory / name
         self._path.touch()
-        patched = [sys.executable, "-m", "gevent.monkey", "--module", "tests.integration.members"]
-        self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *patched, brokers, group, topics, str(self._path)],
-            cwd=Path(__file__).parents[2],
-        )
+        patched = (sys.executable, "-m", "gevent.monkey", "--module", "tests.integration.members")
+        super().__init__(directory, name, (*patched, brokers, group, topics, str(self._path)))
+        self.start()
 
     @property
     def values(self) -> list[bytes]:
         return self._path.read_bytes().split()
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        return self._process.wait(timeout=30)
 
 
 def main(brokers: str, group: str, topics: str, path: str) -> None:

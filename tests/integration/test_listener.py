@@ -249,7 +249,7 @@ def test_a_database_in_trouble_loses_nothing(place: Place, way: Way, trouble: Ca
     game = place.game()
     place.port = way.port
     place.database.make_table(f"{game}_apns", [f"T{n:03}" for n in range(100)])
-    place.write(game, "apns", dead("T000"))
+    place.write(game, "apns", dead("T000"), *[delivered("X")] * 50)
     listener = place.listen()
     until(lambda: "T000" not in place.left(game), "the first token gone")
     trouble()
@@ -364,6 +364,13 @@ def test_the_guard_holds_one_game_and_the_other_goes_on(place: Place) -> None:
     assert listener.stop() == 0
     assert sorted(held_values(place, wrong, len(burst))) == sorted(burst)
     assert listener.log.count("the guard has stopped their deletion") == 1
+    replay = [sys.executable, "pusher.py", "replay", "--config", str(listener.config), "--from", "earliest", "--yes"]
+    subprocess.run([*replay, "--topic", f"push-{wrong}-apns-held"], cwd=ROOT, capture_output=True, check=True)
+    place.write(wrong, "apns", *burst[:20], partitions=1)
+    again = place.listen(place.settings() | {"guard": {"minimum": 20, "share": 0.3}})
+    place.await_left(wrong, *(token for token in tokens[50:] if token != tokens[60]))
+    again.await_log("the guard has stopped their deletion")
+    assert again.stop() == 0
 
 
 def test_deleted_rows_can_be_brought_back(place: Place) -> None:

@@ -201,7 +201,7 @@ def expiry(token: str) -> float | None:
         return None
 
 
-class Client(Protocol):
+class KafkaClient(Protocol):
     """A consumer or a producer."""
 
     def use(self, settings: dict[str, Any]) -> None:
@@ -217,7 +217,7 @@ class Login:
         self.settings = access.client_settings()
         self._clients: WeakSet[Any] = WeakSet()
 
-    def attach(self, client: Client) -> None:
+    def attach(self, client: KafkaClient) -> None:
         """A client that takes what ``reload`` brings."""
         self._clients.add(client)
 

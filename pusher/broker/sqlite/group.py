@@ -23,7 +23,7 @@ class Member(NamedTuple):
     name: str
 
 
-class Share(NamedTuple):
+class Assigned(NamedTuple):
     """What a member has of the topics that it wants."""
 
     #: Its topics, each with the lease's fence.
@@ -44,7 +44,7 @@ def join(
     reset: str,
     now_s: float,
     lease_s: float,
-) -> Share:
+) -> Assigned:
     """Prolongs the leases ``held`` and takes those that are free. Commits the start of topics that have none.
 
     ``reset`` is where they start if the group has committed none of them: "latest" or "earliest"; later ones start at
@@ -52,7 +52,7 @@ def join(
     """
     with writing(connection):
         committed, left_out = _commit_starts(connection, member.group, wanted, reset)
-        share = Share({}, {}, {}, left_out)
+        share = Assigned({}, {}, {}, left_out)
         for topic in committed.keys() & wanted:
             owner, fence, until_s = _lease(connection, member.group, topic)
             kept = owner == member.name and held.get(topic) == fence

@@ -174,7 +174,7 @@ class SqliteSource:
         self._join_at = began + min(self._lease_s * _PROLONG, _STANDBY_S if share.others else self._lease_s)
         self._take(share)
 
-    def _take(self, share: membership.Share) -> None:
+    def _take(self, share: membership.Assigned) -> None:
         self._lose(self._fences.keys() - (share.fences.keys() - share.starts.keys()))
         self.assignment.keep(list(self.assignment.trackers))
         self._fences = share.fences

@@ -13,7 +13,7 @@ from contextlib import closing
 
 from pusher.broker.interface import Broker, NoSuchTopic, Place, Record
 from pusher.commands.replay import known
-from pusher.commands.replay.job import Job, Source
+from pusher.commands.replay.job import Job, TopicKind
 from pusher.commands.replay.known import Finished, Known
 from pusher.commands.replay.message import Message, origin_ms
 from pusher.commands.replay.places import read
@@ -42,7 +42,7 @@ class Fate(enum.Enum):
     EXPIRED = "left out: expired (--expiry-seconds sends them)"
 
 
-class Choice:
+class Selection:
     """Decides about the records of a job's range. ``survey`` comes first."""
 
     def __init__(self, job: Job) -> None:
@@ -123,7 +123,11 @@ class Choice:
             return Fate.CANNOT_BE_SENT
         if not message.token.startswith(filters.token_prefix):
             return Fate.OTHER_DEVICE
-        if self._job.source is not Source.REQUESTS and filters.reasons and filters.reasons.isdisjoint(message.reasons):
+        if (
+            self._job.source is not TopicKind.REQUESTS
+            and filters.reasons
+            and filters.reasons.isdisjoint(message.reasons)
+        ):
             return Fate.OTHER_REASON
         if filters.missing_feedback and not self._finished.has(record.partition, record.offset):
             return Fate.NOT_FINISHED

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from pusher.broker import connect
 from pusher.commands.load import Load
-from pusher.commands.replay.choice import Choice, Fate
-from pusher.commands.replay.copying import Pace, copy_of
+from pusher.commands.replay.choice import Fate, Selection
+from pusher.commands.replay.copying import CopyRate, copy_of
 from pusher.commands.replay.job import Filters, Job, queue_of, source_of
 from pusher.commands.replay.message import Message
 from pusher.commands.replay.places import EXPECTED, find_range, parse_place
@@ -75,9 +75,9 @@ def run_replay(args: argparse.Namespace, config: Config) -> int:
     with quiet_interrupt():
         try:
             job = make_job(args, config)
-            choice = Choice(job)
+            choice = Selection(job)
             choice.survey()
-            return _act(job, choice, Pace(args.rate)) if args.yes else _tell(job, choice)
+            return _act(job, choice, CopyRate(args.rate)) if args.yes else _tell(job, choice)
         except OSError as error:
             raise StartError(str(error)) from None
 
@@ -109,7 +109,7 @@ def make_job(args: argparse.Namespace, config: Config) -> Job:
     )
 
 
-def _tell(job: Job, choice: Choice) -> int:
+def _tell(job: Job, choice: Selection) -> int:
     """A dry run."""
     tally = Tally()
     for record in job.range.records("choosing"):
@@ -120,7 +120,7 @@ def _tell(job: Job, choice: Choice) -> int:
     return _OK
 
 
-def _act(job: Job, choice: Choice, pace: Pace) -> int:
+def _act(job: Job, choice: Selection, pace: CopyRate) -> int:
     tally = Tally()
     problem, code = "", _OK
     with closing(job.range.broker.publisher()) as publisher:

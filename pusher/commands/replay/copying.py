@@ -12,14 +12,14 @@ from collections.abc import Callable
 import gevent
 
 from pusher.broker.interface import Header, Record
-from pusher.commands.replay.job import Source
+from pusher.commands.replay.job import TopicKind
 from pusher.push.fields import InvalidMessage, decode_object, encode
 from pusher.push.origin import BINDING_HEADER, ORIGIN_HEADER, SOURCE_TOPIC_HEADER, origin, origin_headers
 
 _EXPIRY = "push_expiry"
 
 
-class Pace:
+class CopyRate:
     """No more than so many in a second; 0: as fast as they go."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,21 +42,21 @@ class Pace:
         self._next = max(self._next, self._clock()) + self._interval_s
 
 
-def copy_of(record: Record, source: Source, expires_ms: int) -> tuple[bytes, list[Header]]:
+def copy_of(record: Record, source: TopicKind, expires_ms: int) -> tuple[bytes, list[Header]]:
     """Value and headers of a copy. ``expires_ms`` is its new expiry, 0: it keeps its own."""
     value = record.value or b""
     value = with_expiry(value, expires_ms) if expires_ms else value
     return value, headers_of(record, source, value)
 
 
-def headers_of(record: Record, source: Source, copied: bytes) -> list[Header]:
+def headers_of(record: Record, source: TopicKind, copied: bytes) -> list[Header]:
     """Headers of a copy whose value is ``copied``: the producer's, and the origin.
 
     Those of an invalid topic stay there, but for the source topic: what is invalid again must not come back there.
     """
     ours = (ORIGIN_HEADER, BINDING_HEADER)
     found = [(name, value) for name, value in record.headers or () if name not in ours]
-    if source is Source.INVALID:
+    if source is TopicKind.INVALID:
         found = [(name, value) for name, value in found if name == SOURCE_TOPIC_HEADER]
     return [*found, *origin_headers(origin(record), copied)]
 

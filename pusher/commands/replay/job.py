@@ -29,7 +29,7 @@ from pusher.push import topics
 from pusher.push.topics import TopicName
 
 
-class Source(enum.Enum):
+class TopicKind(enum.Enum):
     """What kind of topic is replayed."""
 
     REQUESTS = "requests"
@@ -61,7 +61,7 @@ class Job:
 
     config: Config
     range: Range
-    source: Source
+    source: TopicKind
     filters: Filters
     group: str
     feedback_broker: Broker
@@ -72,11 +72,11 @@ class Job:
     def __post_init__(self) -> None:
         """Raises ``StartError`` where something cannot be done or must not."""
         self._check_target()
-        if self.source is not Source.REQUESTS and (self.filters.failed or self.filters.missing_feedback):
+        if self.source is not TopicKind.REQUESTS and (self.filters.failed or self.filters.missing_feedback):
             raise StartError(
                 f"{self.range.topic} holds {self.source.value}: only --reason and --token-prefix choose there"
             )
-        if self.source is Source.HELD and self.expiry_s is not None:
+        if self.source is TopicKind.HELD and self.expiry_s is not None:
             raise StartError("--expiry-seconds: a feedback does not expire")
         if self.needs_feedbacks and not self.config[settings.FEEDBACK_REPORTERS]:
             raise StartError("feedback.reporters is empty: no feedback tells what became of a message")
@@ -86,16 +86,16 @@ class Job:
     @property
     def needs_feedbacks(self) -> bool:
         """Whether the feedback topic is to be read; elsewhere the record itself says what its reason is."""
-        return self.source is Source.REQUESTS and self.filters.by_feedback
+        return self.source is TopicKind.REQUESTS and self.filters.by_feedback
 
     @cached_property
     def look(self) -> Look:
         """Reads a record of the range."""
         target = self.to_topic or self.range.topic
-        if self.source is Source.HELD:
+        if self.source is TopicKind.HELD:
             held_target = self.to_topic or self.range.topic.removesuffix(topics.HELD) + topics.FEEDBACKS
             return lambda record: read_held(record, held_target)
-        if self.source is Source.REQUESTS:
+        if self.source is TopicKind.REQUESTS:
             parse = self._parser(target)
             return lambda record: read_request(record, target, parse)
         return _InvalidLook(self)
@@ -122,10 +122,10 @@ class Job:
         return same and self.config[settings.FEEDBACK_SUCCESSES]
 
     def _check_target(self) -> None:
-        if self.source is Source.HELD:
+        if self.source is TopicKind.HELD:
             if self.to_topic and not self.to_topic.endswith(topics.FEEDBACKS):
                 raise StartError(f"--to-topic {self.to_topic}: held feedbacks go to a topic of feedbacks")
-        elif self.to_topic or self.source is Source.REQUESTS:
+        elif self.to_topic or self.source is TopicKind.REQUESTS:
             target = self._name(self.to_topic or self.range.topic)
             came_from = target_name(self.config, self.range.topic)
             if came_from and came_from.platform != target.platform:
@@ -160,18 +160,18 @@ class _InvalidLook:
         return read_request(record, target, parse)
 
 
-def source_of(config: Config, topic: str) -> Source:
+def source_of(config: Config, topic: str) -> TopicKind:
     """What a topic holds. Raises ``StartError`` for what is never replayed."""
     template = config[settings.QUEUE_INVALID_TOPIC]
     if topic.endswith(topics.HELD):
-        return Source.HELD
+        return TopicKind.HELD
     if topic.endswith(topics.INVALID) or topic == template:
-        return Source.INVALID
+        return TopicKind.INVALID
     if topic.endswith(topics.FEEDBACKS):
         raise StartError(f"{topic} holds outcomes, and these are not sent again: replay the topic of their requests")
-    return Source.REQUESTS
+    return TopicKind.REQUESTS
 
 
-def queue_of(source: Source) -> QueueSettings:
+def queue_of(source: TopicKind) -> QueueSettings:
     """Who reads the targets."""
-    return settings.LISTENER_QUEUE if source is Source.HELD else settings.QUEUE
+    return settings.LISTENER_QUEUE if source is TopicKind.HELD else settings.QUEUE

@@ -52,7 +52,7 @@ _LATENCY = metrics.SEND_NOTIFICATION_LATENCY
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 
-class Totals:
+class GameTotals:
     """What the samples of one moment add up to, by app."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
@@ -90,7 +90,7 @@ class History:
 
     def __init__(self, samples: Callable[[], Iterable[Sample]], clock: Callable[[], float] = time.monotonic) -> None:
         self._samples, self._clock = samples, clock
-        self._before = Totals(())
+        self._before = GameTotals(())
         self._looked_at: float | None = None
         self._points: deque[dict[App, Point]] = deque(maxlen=POINTS)
 
@@ -102,7 +102,7 @@ class History:
 
     def look(self) -> None:
         """Notes what happened since the last look; the first one only begins. Never waits."""
-        now, totals = self._clock(), Totals(self._samples())
+        now, totals = self._clock(), GameTotals(self._samples())
         if self._looked_at is not None:
             elapsed_s = max(now - self._looked_at, 0.001)
             apps = totals.sums.keys() | totals.levels.keys()
@@ -128,7 +128,7 @@ class History:
         return total.most_common(_REASONS)
 
 
-def _point(app: App, before: Totals, now: Totals, elapsed_s: float) -> Point:
+def _point(app: App, before: GameTotals, now: GameTotals, elapsed_s: float) -> Point:
     values: dict[str, float | None] = {
         name: round((total - before.sums[app][name]) / elapsed_s, 2) for name, total in now.sums[app].items()
     }

@@ -15,7 +15,7 @@ from pusher.daemon.admin import prometheus
 from pusher.daemon.admin.history import History
 from pusher.daemon.admin.page import PAGE, PAGE_HEADERS
 from pusher.daemon.admin.prometheus import Exposition
-from pusher.daemon.admin.server import HTML, TEXT, AdminServer, Answer, Route, json_answer
+from pusher.daemon.admin.server import HTML, TEXT, AdminServer, Page, Route, json_answer
 from pusher.daemon.admin.status import status
 from pusher.telemetry import figures
 from pusher.telemetry.stacks import stacks
@@ -45,14 +45,14 @@ class AdminPort:
         self._exposition = Exposition(self._samples)
         self.history = History(self._samples)
         routes: dict[str, Route] = {
-            "/": lambda: Answer(200, HTML, PAGE, PAGE_HEADERS),
+            "/": lambda: Page(200, HTML, PAGE, PAGE_HEADERS),
             "/status.json": self._status,
             "/healthz": self._health,
             "/readyz": self._readiness,
-            "/metrics": lambda: Answer(200, prometheus.CONTENT_TYPE, self._exposition.page()),
+            "/metrics": lambda: Page(200, prometheus.CONTENT_TYPE, self._exposition.page()),
         }
         if config[settings.ADMIN_DEBUG]:
-            routes["/debug/greenlets"] = lambda: Answer(200, TEXT, "\n\n".join(stacks()).encode())
+            routes["/debug/greenlets"] = lambda: Page(200, TEXT, "\n\n".join(stacks()).encode())
         self.enabled = config[settings.ADMIN_PORT] != 0
         self.server = AdminServer(
             config[settings.ADMIN_HOST], config[settings.ADMIN_PORT], routes, token=config[settings.ADMIN_TOKEN]
@@ -79,16 +79,16 @@ class AdminPort:
             self._watched.samples(),
         )
 
-    def _health(self) -> Answer:
+    def _health(self) -> Page:
         failure = self._watched.failure()
         reasons = [failure] if failure else []
         return json_answer({"healthy": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    def _readiness(self) -> Answer:
+    def _readiness(self) -> Page:
         reasons = list(self._watched.unready())
         return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    def _status(self) -> Answer:
+    def _status(self) -> Page:
         command, version, hostname = self._identity
         process = {
             "command": command,

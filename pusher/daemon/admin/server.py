@@ -53,7 +53,7 @@ _HEADERS = [
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-class Answer(NamedTuple):
+class Page(NamedTuple):
     """What a page says."""
 
     status: int
@@ -62,12 +62,12 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Route = Callable[[], Answer]
+Route = Callable[[], Page]
 
 
-def json_answer(content: object, status: int = 200) -> Answer:
+def json_answer(content: object, status: int = 200) -> Page:
     """``content`` as JSON."""
-    return Answer(status, JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+    return Page(status, JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class _Handler(WSGIHandler):
@@ -196,9 +196,9 @@ class AdminServer:
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._local and not _is_unforgeable(environ.get("HTTP_HOST", "")):
-            answer = Answer(421, TEXT, b"ask for localhost or an address\n")
+            answer = Page(421, TEXT, b"ask for localhost or an address\n")
         elif not self._may_read(environ):
-            answer = Answer(401, TEXT, b"needs the bearer token of admin.token\n", (("WWW-Authenticate", "Bearer"),))
+            answer = Page(401, TEXT, b"needs the bearer token of admin.token\n", (("WWW-Authenticate", "Bearer"),))
         else:
             answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         headers = [
@@ -216,11 +216,11 @@ class AdminServer:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
-    def _find(self, method: str, path: str) -> Answer:
+    def _find(self, method: str, path: str) -> Page:
         if method not in ("GET", "HEAD"):
-            return Answer(405, TEXT, b"only GET and HEAD\n", (("Allow", "GET, HEAD"),))
+            return Page(405, TEXT, b"only GET and HEAD\n", (("Allow", "GET, HEAD"),))
         route = self._routes.get(path)
-        return route() if route is not None else Answer(404, TEXT, b"not found\n")
+        return route() if route is not None else Page(404, TEXT, b"not found\n")
 
 
 def _is_unforgeable(host: str) -> bool:

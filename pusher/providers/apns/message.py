@@ -67,7 +67,7 @@ _MAX_TOPIC_CHARACTERS = 255
 _MAX_EXPIRATION_S = 2**40
 
 
-class Kind(NamedTuple):
+class SharedHeaders(NamedTuple):
     """The header fields that many pushes share."""
 
     topic: bytes
@@ -85,7 +85,7 @@ class ApnsPush(Push):
     __slots__ = ("body", "kind", "literals", "path")
 
     body: bytes
-    kind: Kind
+    kind: SharedHeaders
     literals: bytes
     path: bytes
 
@@ -114,7 +114,7 @@ class ApnsParser:
         push.literals = self._literals(push, collapse_id, expiration)
         return push
 
-    def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> Kind:
+    def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         topic, own_topic = self._chosen_topic(topic)
         own_type = False
         if isinstance(push_type, str) and _PUSH_TYPE.fullmatch(push_type):
@@ -126,7 +126,9 @@ class ApnsParser:
         suffix = TOPIC_SUFFIX.get(push_type)
         if suffix is not None and own_topic and topic and not topic.endswith(suffix):
             topic += suffix
-        return Kind(topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic, own_type)
+        return SharedHeaders(
+            topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic, own_type
+        )
 
     def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
         if topic is None or topic == "":

@@ -136,6 +136,8 @@ PROVIDER = Provider(
             "BadDeviceToken": True,
             "DeviceTokenNotForTopic": True,
         },
+        # The token may be of another topic than the message's: only the sender knows whether that was the app's own.
+        marked=frozenset({"DeviceTokenNotForTopic"}),
     ),
     _told,
 )

@@ -94,7 +94,7 @@ _GATEWAY_ERRORS = (502, 504)
 _CAMEL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
-class Answer(NamedTuple):
+class AppleAnswer(NamedTuple):
     """An answer read: what it makes of the push, and what follows from its reason."""
 
     outcome: Outcome
@@ -108,13 +108,13 @@ def key_of(reason: str) -> str:
     return _CAMEL.sub("-", reason).lower() if reason in REASONS else UNEXPECTED
 
 
-def read_answer(status: int, body: bytes, *, own_topic: bool = True) -> Answer:
+def read_answer(status: int, body: bytes, *, own_topic: bool = True) -> AppleAnswer:
     """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide.
 
     A token is dead only where Apple's own body says so: a page of a proxy says nothing of it, whatever its status.
     """
     if status == 200:
-        return Answer(DELIVERED, _FINAL)
+        return AppleAnswer(DELIVERED, _FINAL)
     facts = _facts(body)
     reason = facts.get("reason")
     given = isinstance(reason, str) and bool(reason)
@@ -132,7 +132,7 @@ def read_answer(status: int, body: bytes, *, own_topic: bool = True) -> Answer:
         delete_token=meaning.delete_token and (own_topic or not meaning.of_own_topic),
         unregistered_at_ms=timestamp if status == 410 and type(timestamp) is int else 0,
     )
-    return Answer(outcome, meaning)
+    return AppleAnswer(outcome, meaning)
 
 
 def _facts(body: bytes) -> dict[str, Json]:

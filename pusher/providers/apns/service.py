@@ -12,7 +12,7 @@ from gevent.queue import SimpleQueue
 
 from pusher.errors import CredentialError
 from pusher.providers.apns.credentials import Credentials
-from pusher.providers.apns.message import ApnsPush, Kind
+from pusher.providers.apns.message import ApnsPush, SharedHeaders
 from pusher.providers.apns.reasons import read_answer
 from pusher.providers.dispatch import Answers, Dispatcher
 from pusher.providers.http2.exchange import Exchange
@@ -88,7 +88,7 @@ class ApnsService:
         #: When the present credentials came into use.
         self._changed_at = 0.0
         self._token = ""
-        self._fields: dict[Kind, Fields] = {}
+        self._fields: dict[SharedHeaders, Fields] = {}
         self._team_hold = TeamHold()
         self._dispatcher = Dispatcher(
             lane,
@@ -210,7 +210,7 @@ class ApnsService:
     def _exchange(self, push: ApnsPush) -> Exchange:
         return Exchange(push, self._fields_of(push.kind), push.path, push.literals, push.body)
 
-    def _fields_of(self, kind: Kind) -> Fields:
+    def _fields_of(self, kind: SharedHeaders) -> Fields:
         token = self.credentials.token
         current = token.current() if token is not None else ""
         if current != self._token:
@@ -265,7 +265,7 @@ class ApnsService:
             gevent.sleep(min(left_s, timeout_s))
         return left_s <= 0
 
-    def _refused(self, exchange: Exchange, kind: Kind, outcome: Outcome) -> Judgement:
+    def _refused(self, exchange: Exchange, kind: SharedHeaders, outcome: Outcome) -> Judgement:
         """Credentials, topic and push type do not go together, in Apple's eyes.
 
         It counts for what it was sent for: a topic or type that the message chose holds nobody else's pushes.
@@ -303,7 +303,7 @@ class ApnsService:
         return True
 
 
-def _fields(kind: Kind, token: str) -> Fields:
+def _fields(kind: SharedHeaders, token: str) -> Fields:
     """The header fields that all pushes of a kind share."""
     fields = (
         (b"authorization", _bearer(token)),

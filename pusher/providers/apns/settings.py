@@ -5,7 +5,7 @@ from __future__ import annotations
 from pusher.config.schema import (
     AppSetting,
     BundleId,
-    Credentials,
+    CredentialsText,
     Duration,
     Host,
     Int,
@@ -18,14 +18,17 @@ from pusher.config.schema import (
 )
 
 AUTH_KEY_PATH = AppSetting(
-    "apns.certs.<app>.authKeyPath", Credentials(), "", "Apple's .p8 key: its path, its text, or the base64 of the file."
+    "apns.certs.<app>.authKeyPath",
+    CredentialsText(),
+    "",
+    "Apple's .p8 key: its path, its text, or the base64 of the file.",
 )
 KEY_ID = AppSetting("apns.certs.<app>.keyID", Word(), "", "Id of the .p8 key, ten characters.")
 TEAM_ID = AppSetting("apns.certs.<app>.teamID", Word(), "", "Id of the team at Apple, ten characters.")
 TOPIC = AppSetting("apns.certs.<app>.topic", BundleId(), "", "Bundle id of the app, sent as `apns-topic`.")
 CERT_PATH = AppSetting(
     "apns.certs.<app>.certPath",
-    Credentials(),
+    CredentialsText(),
     "",
     "Client certificate instead of a .p8 key: .pem with its key, or .p12; path, text or base64.",
     aliases=("apns.certs.<app>",),

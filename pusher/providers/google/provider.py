@@ -19,7 +19,7 @@ from pusher.providers.google import settings
 from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenSource
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.pace import Pace
-from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
+from pusher.providers.google.fcm.service import FcmService, FcmSettings, Project
 from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import GcmParser
@@ -128,7 +128,7 @@ def fcm_token_source(config: Config, app: str) -> TokenSource:
     return token_source(value, project_id.strip(), Client(fcm_trust(config).context, google_proxy(config)))
 
 
-def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
+def fcm_account(config: Config, app: str, timeout_s: float) -> Project:
     """Reads an app's credentials and asks for its first access token.
 
     Apps with the same credentials share the token, apps of the same project the pace. Waits up to ``timeout_s``; raises
@@ -146,7 +146,7 @@ def fcm_account(config: Config, app: str, timeout_s: float) -> Account:
         lambda: Pace(config[settings.FCM_MAX_RATE], time.monotonic()),
     )
     access_token.prime(timeout_s)
-    return Account(source.project_id, access_token, pace)
+    return Project(source.project_id, access_token, pace)
 
 
 def _shared(known: WeakValueDictionary[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:

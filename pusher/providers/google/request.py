@@ -38,7 +38,7 @@ _WHOLE_NUMBER = re.compile(r"\s*([0-9]{1,9})(?:\.0*)?\s*s?\s*")
 _MAX_NAMED, _MAX_NAME_CHARACTERS = 20, 100
 
 
-class Kind(NamedTuple):
+class FieldType(NamedTuple):
     """What a field may hold."""
 
     types: frozenset[type]
@@ -80,20 +80,20 @@ def _priority(value: Json) -> str | None:
 
 
 _STR = frozenset((str,))
-TEXT = Kind(_STR, "a string", meant=_number_as_text)
-WORD = Kind(_STR, "a string")
-TARGET = Kind(_STR, "a string", needed=True)
-PRIORITY = Kind(_STR, "a string", meant=_priority)
-FLAG = Kind(frozenset((bool,)), "a boolean", meant=_flag)
-SECONDS = Kind(frozenset((int,)), "a number of seconds", lambda value: value >= 0, _seconds)
-OBJECT = Kind(frozenset((dict,)), "an object", needed=True)
-ARGUMENTS = Kind(frozenset((str, list)), "a string or an array of strings", _is_arguments, _number_as_text)
-BADGE = Kind(_TEXT_OR_NUMBER, "a string or a number")
+TEXT = FieldType(_STR, "a string", meant=_number_as_text)
+WORD = FieldType(_STR, "a string")
+TARGET = FieldType(_STR, "a string", needed=True)
+PRIORITY = FieldType(_STR, "a string", meant=_priority)
+FLAG = FieldType(frozenset((bool,)), "a boolean", meant=_flag)
+SECONDS = FieldType(frozenset((int,)), "a number of seconds", lambda value: value >= 0, _seconds)
+OBJECT = FieldType(frozenset((dict,)), "an object", needed=True)
+ARGUMENTS = FieldType(frozenset((str, list)), "a string or an array of strings", _is_arguments, _number_as_text)
+BADGE = FieldType(_TEXT_OR_NUMBER, "a string or a number")
 #: Checked where it is used.
-ANY = Kind(frozenset((str, int, float, bool, dict, list)), "")
+ANY = FieldType(frozenset((str, int, float, bool, dict, list)), "")
 
 #: In the order in which XMPP sends them.
-MESSAGE: Mapping[str, Kind] = {
+MESSAGE: Mapping[str, FieldType] = {
     "to": TARGET,
     "condition": WORD,
     "message_id": TEXT,
@@ -111,7 +111,7 @@ MESSAGE: Mapping[str, Kind] = {
     "metadata": ANY,
     "push_expiry": ANY,
 }
-NOTIFICATION: Mapping[str, Kind] = {
+NOTIFICATION: Mapping[str, FieldType] = {
     "title": TEXT,
     "subtitle": TEXT,
     "body": TEXT,
@@ -137,7 +137,7 @@ _RESERVED, _RESERVED_BEGINNINGS = frozenset(("from", "message_type", "collapse_k
 
 
 def read(
-    push: Push, value: bytes | None, origin: str, kinds: Mapping[str, Kind] = MESSAGE
+    push: Push, value: bytes | None, origin: str, kinds: Mapping[str, FieldType] = MESSAGE
 ) -> tuple[dict[str, Json], list[str]]:
     """Sets the push's id, token, expiry and metadata; returns Google's fields without empty ones, and what is left out.
 
@@ -164,7 +164,9 @@ def _for_data(metadata: dict[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in metadata.items() if key not in reserved} if reserved else metadata
 
 
-def _fields(given: dict[str, Json], kinds: Mapping[str, Kind], left_out: list[str], path: str = "") -> dict[str, Json]:
+def _fields(
+    given: dict[str, Json], kinds: Mapping[str, FieldType], left_out: list[str], path: str = ""
+) -> dict[str, Json]:
     """The known fields; of several spellings the last one holds that is not null, of ``metadata`` all are merged."""
     found: dict[str, Json] = {}
     for spelling, value in given.items():
@@ -184,7 +186,7 @@ def _fields(given: dict[str, Json], kinds: Mapping[str, Kind], left_out: list[st
     return found
 
 
-def _known(spelling: str, kinds: Mapping[str, Kind]) -> str:
+def _known(spelling: str, kinds: Mapping[str, FieldType]) -> str:
     """The name of a field that is spelled in another way; "" where there is none."""
     plain = spelling.replace("_", "").lower()
     alias = _ALIASES.get(plain, "")
@@ -193,7 +195,7 @@ def _known(spelling: str, kinds: Mapping[str, Kind]) -> str:
     return next((name for name in kinds if name.replace("_", "") == plain), "")
 
 
-def _meant(value: Json, kind: Kind, name: str, path: str) -> Json | None:
+def _meant(value: Json, kind: FieldType, name: str, path: str) -> Json | None:
     """What a value of a wrong kind plainly means; None where it does not. Raises ``InvalidMessage``."""
     if kind.needed:
         raise InvalidMessage(f"bad-{name.replace('_', '-')}", f"{path}{name} is not {kind.words}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pusher.config.schema import (
     AppSetting,
-    Credentials,
+    CredentialsText,
     Duration,
     Host,
     Int,
@@ -19,7 +19,7 @@ from pusher.config.schema import (
 
 FIREBASE_CREDENTIALS = AppSetting(
     "gcm.firebaseCredentials.<app>",
-    Credentials(),
+    CredentialsText(),
     "",
     "Google credentials: JSON text, base64 of it, the path of its file, or `application-default`: the app is served "
     "through FCM HTTP v1.",

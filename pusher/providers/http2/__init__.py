@@ -8,7 +8,7 @@ from pusher.providers.http2.connection import MAX_BODY, Connection, ConnectionFa
 from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.header_block import Fields, literal_field
 from pusher.providers.http2.link import Patience
-from pusher.providers.http2.pool import BackOff, Policy, Pool, PoolFailed, State
+from pusher.providers.http2.pool import BackOff, Policy, Pool, PoolFailed, PoolState
 from pusher.providers.http2.transport import Origin
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "Policy",
     "Pool",
     "PoolFailed",
-    "State",
+    "PoolState",
     "literal_field",
 ]

@@ -56,7 +56,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class State:
+class PoolState:
     """For the health page: whether a link is up, how many are, and the last failure while too few are."""
 
     ready: bool
@@ -182,12 +182,12 @@ class Pool:
         if refused:
             self._answers.put(refused)
 
-    def state(self) -> State:
+    def state(self) -> PoolState:
         """What the health page says."""
         links = len([link for link in self._links if not link.left.is_set()])
         if self._stalled and self.demand():
-            return State(False, links, _STALLED)
-        return State(links > 0, links, "" if links == self.size else self._reason)
+            return PoolState(False, links, _STALLED)
+        return PoolState(links > 0, links, "" if links == self.size else self._reason)
 
     def replace(self, reason: str, opened_before: float | None = None) -> None:
         """New links at once; the present ones finish their streams. Does not wait.
@@ -324,4 +324,4 @@ def _authority(origin: Origin) -> str:
     return host if origin.port == 443 else f"{host}:{origin.port}"
 
 
-__all__ = ["BackOff", "Origin", "Patience", "Policy", "Pool", "PoolFailed", "State"]
+__all__ = ["BackOff", "Origin", "Patience", "Policy", "Pool", "PoolFailed", "PoolState"]

@@ -27,7 +27,7 @@ from pusher.broker.offsets import Commit
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
 from pusher.commands import cli
 from pusher.commands.replay import known
-from pusher.commands.replay.copying import Pace, with_expiry
+from pusher.commands.replay.copying import CopyRate, with_expiry
 from pusher.commands.replay.known import DELIVERED, FAILED, WANTED, Finished, Known
 from pusher.commands.replay.message import origin_ms, read_feedback, read_request, source_topic
 from pusher.commands.replay.places import parse_place
@@ -568,14 +568,14 @@ def test_the_script_is_the_same_command(stage: Stage) -> None:
 
 def test_no_more_than_so_many_in_a_second() -> None:
     clock = Clock(100.0)
-    pace = Pace(4, clock)
+    pace = CopyRate(4, clock)
     waits = []
     for now in (100.0, 100.1, 101.0, 101.0):
         clock.now = now
         waits.append(pace.wait_s)
         pace.take()
     assert waits == pytest.approx([0, 0.15, 0, 0.25])
-    assert Pace(0, clock).wait_s == 0
+    assert CopyRate(0, clock).wait_s == 0
 
 
 # --- what cannot be done

@@ -8,10 +8,10 @@ import pytest
 
 from lab.processes import ROOT
 from pusher import config
-from pusher.config import Address, Config, ConfigError, settings
+from pusher.config import Config, ConfigError, SocketAddress, settings
 from pusher.config.effective import effective, without_effect
 from pusher.config.loader import Value
-from pusher.config.schema import Duration, Kind, List, Number, Setting, variable
+from pusher.config.schema import Duration, List, Number, Setting, ValueKind, variable
 from pusher.daemon import statsd
 from pusher.providers.apns import settings as apns_settings
 from pusher.providers.google import settings as google_settings
@@ -278,7 +278,7 @@ def test_what_does_not_print_is_refused_and_shown_escaped() -> None:
 
 
 @pytest.mark.parametrize("kind", [Duration("s"), Number()], ids=["duration", "number"])
-def test_long_numbers_that_are_none_cost_no_more_than_their_length(kind: Kind[float]) -> None:
+def test_long_numbers_that_are_none_cost_no_more_than_their_length(kind: ValueKind[float]) -> None:
     """Squared, this one would take minutes."""
     with pytest.raises(ValueError, match=r"a time such as|a number"):
         kind.parse("1" * 1_000_000 + "x")
@@ -393,9 +393,9 @@ def test_scalars_are_the_text_that_the_file_has() -> None:
 
 
 def test_addresses() -> None:
-    assert parse()[statsd.HOST] == Address("localhost", 8125)
-    assert parse(STATS_STATSD_HOST="[::1]:99")[statsd.HOST] == Address("::1", 99)
-    assert parse(STATS_STATSD_HOST="h")[statsd.HOST] == Address("h", 8125)
+    assert parse()[statsd.HOST] == SocketAddress("localhost", 8125)
+    assert parse(STATS_STATSD_HOST="[::1]:99")[statsd.HOST] == SocketAddress("::1", 99)
+    assert parse(STATS_STATSD_HOST="h")[statsd.HOST] == SocketAddress("h", 8125)
     assert "stats.statsd.host expects host:port" in error(STATS_STATSD_HOST="h:0")
 
 

@@ -11,7 +11,7 @@ from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
 from pusher.listener.database import DatabaseError
 from pusher.listener.deleter import Deleter, FlushPolicy
-from pusher.listener.guard import Guard, GuardPolicy, Seen
+from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen, Stopped
 from pusher.listener.held import Held
 from pusher.listener.sorter import Dead
 from pusher.listener.statement import Statement
@@ -70,14 +70,17 @@ class World:
         )
         self.greenlet = gevent.spawn(self.deleter.run)
 
-    def put(self, *tokens: str, doubtful: bool = False, owner: Tracker | None = None) -> None:
+    def put(self, *tokens: str, doubtful: bool = False, released: bool = False, owner: Tracker | None = None) -> None:
         owner = owner or self.tracker
         first = owner.next_offset
         records = [record(b"{}", first + n, topic=TOPIC, headers=[("h", b"1")]) for n in range(len(tokens))]
         owner.admit(records)
         reason = "BadDeviceToken" if doubtful else "Unregistered"
         self.deleter.put(
-            [Dead(token, reason, doubtful, owner, one) for token, one in zip(tokens, records, strict=True)]
+            [
+                Dead(token, reason, doubtful, owner, one, released=released)
+                for token, one in zip(tokens, records, strict=True)
+            ]
         )
 
     def until_finished(self, offset: int) -> None:
@@ -174,7 +177,7 @@ def test_a_token_that_comes_twice_is_deleted_once_and_finished_twice(world: Worl
 
 
 def test_tokens_that_no_table_can_hold_reach_no_statement(world: World) -> None:
-    world.put("a\0b", "\ud800", "T1", "T2")
+    world.put("a\0b", "\0", "T1", "T2")
     world.until_finished(4)
     assert world.rows.statements == [["T1", "T2"]]
     assert world.total(metrics.TOKENS_DELETE_NONEXISTENT) == 2
@@ -261,7 +264,7 @@ def test_a_deleter_that_failed_by_a_fault_of_ours_goes_on_with_what_it_had(world
 
 # --- the guard
 
-POLICY = GuardPolicy(window_s=600, share=0.5, minimum=4, successes_expected=True, maximum=100)
+POLICY = GuardPolicy(600, Limit(0.5, 4), Limit(0.8, 6), successes_expected=True, maximum=100)
 
 
 @pytest.fixture
@@ -270,9 +273,9 @@ def guarded(worlds: list[World]) -> World:
     return worlds[0]
 
 
-def count(world: World, successes: int, doubtful: int) -> None:
+def count(world: World, successes: int, doubtful: int, proven: int = 0) -> None:
     assert world.guard is not None
-    world.guard.count(world.clock(), Seen(successes + doubtful, successes, doubtful))
+    world.guard.count(world.clock(), Seen(successes + doubtful + proven, successes, doubtful, proven))
 
 
 def test_doubtful_tokens_go_while_they_are_few(guarded: World) -> None:
@@ -297,7 +300,27 @@ def test_too_many_are_held_and_others_go_on(guarded: World) -> None:
     assert guarded.tracker.low == 4
     assert guarded.total(metrics.GUARD_HELD) == 2
     assert guarded.total(metrics.GUARD_STOPPED) == 1
-    assert guarded.deleter.stopped
+    assert guarded.deleter.stopped.doubtful
+
+
+def test_nearly_all_gone_are_held_and_doubtful_ones_go_on(guarded: World) -> None:
+    count(guarded, 1, 0, 20)
+    guarded.put("T1", "T2")
+    guarded.put("T3", "T4", doubtful=True)
+    settle()
+    assert guarded.rows.statements == [["T3", "T4"]]
+    assert len(guarded.publisher.records) == 2
+    assert guarded.deleter.stopped == Stopped(proven=True)
+
+
+def test_what_was_replayed_from_the_held_topic_is_not_held_again(guarded: World) -> None:
+    count(guarded, 0, 60, 40)
+    guarded.put("T1", "T2", doubtful=True, released=True)
+    guarded.put("T3", released=True)
+    guarded.put("T4", doubtful=True)
+    settle()
+    assert guarded.rows.statements == [["T1", "T2", "T3"]]
+    assert len(guarded.publisher.records) == 1
 
 
 def test_the_guard_may_drop_instead(worlds: list[World]) -> None:
@@ -328,12 +351,12 @@ def test_deletion_goes_on_when_the_window_has_moved(guarded: World) -> None:
     guarded.put("T1", "T2", "T3", "T4", doubtful=True)
     settle()
     guarded.publisher.settle(None)
-    assert guarded.deleter.stopped
+    assert guarded.deleter.stopped.doubtful
     guarded.clock.now += 700
     guarded.put("T5", "T6", "T7", "T8", doubtful=True)
     guarded.until_finished(8)
     assert guarded.rows.statements == [["T5", "T6", "T7", "T8"]]
-    assert [guarded.deleter.stopped, guarded.total(metrics.GUARD_STOPPED)] == [False, 1]
+    assert (guarded.deleter.stopped, guarded.total(metrics.GUARD_STOPPED)) == (Stopped(), 1)
 
 
 def test_a_held_topic_that_refuses_is_tried_again(guarded: World) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.reasons import read_answer
-from pusher.push.feedback import Origin, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.feedback import SentFrom, apns_feedback, google_feedback, upstream_feedback
 from pusher.push.fields import decode_object
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
 from pusher.push.push import Push
 from tests.records import request
 
-ORIGIN = Origin("game", "apns", "pod-1")
+ORIGIN = SentFrom("game", "apns", "pod-1")
 
 
 def push(**fields: object) -> Push:
@@ -74,7 +74,7 @@ def test_integers_above_64_bits_and_foreign_scripts() -> None:
 
 @pytest.mark.parametrize("name", ["deleteToken", "unregisteredAt", "timestamp", "Reason"])
 def test_what_only_the_sender_says_is_not_taken_from_a_producer(name: str) -> None:
-    for make, origin in ((apns_feedback, ORIGIN), (google_feedback, Origin("game", "gcm", "pod-1"))):
+    for make, origin in ((apns_feedback, ORIGIN), (google_feedback, SentFrom("game", "gcm", "pod-1"))):
         fields = json.loads(make(origin, push(metadata={name: True, "jobId": "1"}), DELIVERED, 7))
         assert name not in fields["metadata"]
         assert fields["metadata"]["jobId"] == "1"
@@ -82,7 +82,7 @@ def test_what_only_the_sender_says_is_not_taken_from_a_producer(name: str) -> No
 
 
 def test_google() -> None:
-    origin = Origin("game", "gcm", "pod-1")
+    origin = SentFrom("game", "gcm", "pod-1")
     assert google_feedback(origin, push(), DELIVERED._replace(registration_id="NEW"), 7) == (
         b'{"from":"AB12","message_id":"0f8f","message_type":"ack","registration_id":"NEW","category":"","timestamp":7,'
         b'"metadata":{"game":"game","hostname":"pod-1","platform":"gcm"}}'
@@ -98,7 +98,7 @@ def test_google() -> None:
 def test_what_comes_from_google_never_says_that_a_token_is_dead() -> None:
     written = b'{"message_id":"up1","from":"TOKEN","data":{"n":%d},"error":"DEVICE_UNREGISTERED","x":1}' % 2**70
     message = decode_object(written)
-    assert upstream_feedback(Origin("game", "gcm", "pod-1"), message, 7) == (
+    assert upstream_feedback(SentFrom("game", "gcm", "pod-1"), message, 7) == (
         b'{"from":"TOKEN","message_id":"up1","message_type":"","category":"","data":{"n":1180591620717411303424},'
         b'"timestamp":7,"metadata":{"game":"game","hostname":"pod-1","platform":"gcm"}}'
     )

@@ -16,7 +16,7 @@ from pusher.providers.google.fcm.errors import read_answer
 from pusher.providers.google.fcm.message import parse as parse_fcm
 from pusher.providers.google.xmpp.engine import message_stanza
 from pusher.providers.google.xmpp.message import parse as parse_gcm
-from pusher.push.feedback import Origin, apns_feedback, google_feedback
+from pusher.push.feedback import SentFrom, apns_feedback, google_feedback
 from pusher.push.fields import MAX_DEPTH, InvalidMessage
 from pusher.push.outcome import DELIVERED
 from pusher.push.push import Push
@@ -34,7 +34,7 @@ FRAMES: dict[str, bytes] = {
     "fcm": b'{"to":"ab","data":%b}',
     "fcm android": b'{"to":"ab","priority":"high","android":%b}',
 }
-ORIGIN = Origin("game", "apns", "host")
+ORIGIN = SentFrom("game", "apns", "host")
 BREAKS = ["\r\n", "\n", "\0", "\r\nx-forged: 1", "\x1b[2J", "\x7f", "\x85", "\u2028"]
 
 

@@ -25,7 +25,7 @@ from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.sim.apns import ApnsSimulator
-from pusher.sim.apns_rules import Provider, Rules
+from pusher.sim.apns_rules import AppleRules, SimulatedApple
 from pusher.sim.certificate import make_p8
 from pusher.sim.fcm import FcmSimulator
 from pusher.sim.gcm import GcmSimulator
@@ -102,7 +102,7 @@ class Apple:
 
     def accept(self, *key_ids: str) -> None:
         """Refuses all other keys from now on."""
-        self.simulator._provider = Provider(Rules(any_token=True, key_ids=frozenset(key_ids)))
+        self.simulator._provider = SimulatedApple(AppleRules(any_token=True, key_ids=frozenset(key_ids)))
 
     def reload(self, key_id: str, key: str = "new.p8") -> bool:
         certs = {"authKeyPath": str(self.directory / key), "keyID": key_id, "teamID": "TEAM123456", "topic": "com.game"}
@@ -132,7 +132,7 @@ def apns_settings(simulator: ApnsSimulator, directory: Path) -> dict[str, Any]:
 @pytest.fixture
 def apple(stack: ExitStack, tmp_path: Path) -> Apple:
     simulator = stack.enter_context(
-        ApnsSimulator(Rules(any_token=True, key_ids=frozenset({OLD, NEW})), ["ok,delay=20"], tls_dir=str(tmp_path))
+        ApnsSimulator(AppleRules(any_token=True, key_ids=frozenset({OLD, NEW})), ["ok,delay=20"], tls_dir=str(tmp_path))
     )
     message = lambda number: {"DeviceToken": f"device-{number}", "Payload": {"aps": {"alert": "x"}}}  # noqa: E731
     app = App("apns", message, apns_settings(simulator, tmp_path))
@@ -264,7 +264,7 @@ def test_a_new_server_key_under_load_and_one_that_is_refused(stack: ExitStack, t
 
 def test_signals_to_the_process(stack: ExitStack, tmp_path: Path) -> None:
     simulator = stack.enter_context(
-        ApnsSimulator(Rules(any_token=True, key_ids=frozenset({OLD, NEW})), tls_dir=str(tmp_path))
+        ApnsSimulator(AppleRules(any_token=True, key_ids=frozenset({OLD, NEW})), tls_dir=str(tmp_path))
     )
     settings = apns_settings(simulator, tmp_path) | {
         "queue.brokers": f"sqlite:///{tmp_path}/queue.db",

@@ -40,7 +40,7 @@ from lab.apns_client import (
 )
 from lab.processes import ROOT
 from pusher.sim.apns import add_arguments, from_arguments
-from pusher.sim.apns_rules import STATUS, Rules
+from pusher.sim.apns_rules import STATUS, AppleRules
 from pusher.sim.certificate import (
     load_verification_key,
     make_ca,
@@ -130,7 +130,7 @@ def test_refuses(
 def test_accepts_at_the_limits(
     simulate: Simulate, connect: Connect, body: bytes, headers: dict[str, str | None]
 ) -> None:
-    sim = simulate(Rules(topics=frozenset(["com.example.app"])))
+    sim = simulate(AppleRules(topics=frozenset(["com.example.app"])))
     assert connect(sim).ask(body, **headers).status == 200
 
 
@@ -142,14 +142,14 @@ def test_refuses_a_header_given_twice(simulate: Simulate, connect: Connect) -> N
 
 
 def test_knows_its_topics(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(topics=frozenset(["com.example.app"]))))
+    client = connect(simulate(AppleRules(topics=frozenset(["com.example.app"]))))
     assert client.ask().status == 200
     assert client.ask(apns_topic="com.example.other").reason == "TopicDisallowed"
     assert client.ask(apns_topic="com.example.app.voip", apns_push_type="alert").reason == "TopicDisallowed"
 
 
 def test_options_of_tokens_and_push_types(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(any_token=True, require_push_type=True)))
+    client = connect(simulate(AppleRules(any_token=True, require_push_type=True)))
     assert client.ask(path="/3/device/HELLO_~.-9", apns_push_type="alert").status == 200
     assert client.ask(path="/3/device/a%41", apns_push_type="alert").reason == "BadDeviceToken"
     assert client.ask().reason == "InvalidPushType"
@@ -172,7 +172,9 @@ def test_options_of_tokens_and_push_types(simulate: Simulate, connect: Connect) 
     ids=["no kid", "other team", "other key id", "other key", "future", "iat is no number", "HS256"],
 )
 def test_refuses_a_provider_token(simulate: Simulate, connect: Connect, token: str) -> None:
-    rules = Rules(key_ids=frozenset(["KEY"]), team_ids=frozenset(["TEAM"]), verification_key=load_verification_key(KEY))
+    rules = AppleRules(
+        key_ids=frozenset(["KEY"]), team_ids=frozenset(["TEAM"]), verification_key=load_verification_key(KEY)
+    )
     client = connect(simulate(rules))
     assert client.ask(authorization=f"bearer {token}").reason == "InvalidProviderToken"
     assert client.ask().status == 200
@@ -222,13 +224,13 @@ def test_a_new_certificate_and_a_cut_on_order(simulate: Simulate, connect: Conne
 
 
 def test_without_wedge_a_new_token_heals(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(wedge=False, token_lifetime_s=100)))
+    client = connect(simulate(AppleRules(wedge=False, token_lifetime_s=100)))
     assert client.ask(authorization=f"bearer {provider_token(time.time() - 110)}").reason == "ExpiredProviderToken"
     assert client.ask(authorization=f"bearer {provider_token()}").status == 200
 
 
 def test_one_team_a_connection(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(renewal_scope="off")))
+    client = connect(simulate(AppleRules(renewal_scope="off")))
     assert client.ask().status == 200
     assert client.ask(authorization=f"bearer {provider_token(team='OTHER')}").reason == "InvalidProviderToken"
 
@@ -236,7 +238,7 @@ def test_one_team_a_connection(simulate: Simulate, connect: Connect) -> None:
 @pytest.mark.parametrize("scope", ["connection", "team"])
 def test_limits_token_renewals(simulate: Simulate, connect: Connect, scope: Any) -> None:
     clock = [time.time()]
-    sim = simulate(Rules(renewal_scope=scope), now=lambda: clock[0])
+    sim = simulate(AppleRules(renewal_scope=scope), now=lambda: clock[0])
     client = connect(sim)
     assert client.ask().status == 200
     second = f"bearer {provider_token(clock[0] - 5)}"
@@ -250,7 +252,7 @@ def test_limits_token_renewals(simulate: Simulate, connect: Connect, scope: Any)
 
 
 def test_renewals_may_be_free(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(renewal_scope="off")))
+    client = connect(simulate(AppleRules(renewal_scope="off")))
     for age in range(3):
         assert client.ask(authorization=f"bearer {provider_token(time.time() - age)}").status == 200
 
@@ -324,7 +326,7 @@ def test_one_stream_until_the_first_valid_request(simulate: Simulate, connect: C
 
 
 def test_streams_above_the_limit_are_refused(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "silence", max_streams=2, first_stream_alone=False)
+    sim = simulate(AppleRules(), "silence", max_streams=2, first_stream_alone=False)
     client = connect(sim)
     streams = [client.push(flush=False) for _ in range(3)]
     client.flush()
@@ -353,7 +355,7 @@ def test_small_windows(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_error_bodies_wait_for_the_clients_window(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "410"))
+    client = connect(simulate(AppleRules(), "410"))
     client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 7})
     client.flush()
     assert client.ask().reason == "Unregistered"
@@ -361,7 +363,7 @@ def test_error_bodies_wait_for_the_clients_window(simulate: Simulate, connect: C
 
 
 def test_error_bodies_wait_for_the_clients_settings(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "410"))
+    client = connect(simulate(AppleRules(), "410"))
     client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
     stream = client.push()
     client.receive(lambda: client.replies[stream].status == 410)
@@ -390,7 +392,7 @@ def test_a_protocol_error_is_told(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_clients_goaway_lets_open_streams_finish(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), latency_ms=50))
+    client = connect(simulate(AppleRules(), latency_ms=50))
     stream = client.push()
     client.socket.sendall(b"\x00\x00\x08\x07\x00" + b"\x00" * 4 + b"\x00" * 8)
     assert client.reply(stream).status == 200

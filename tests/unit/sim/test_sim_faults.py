@@ -11,7 +11,7 @@ from h2.events import ConnectionTerminated
 from h2.settings import SettingCodes
 
 from lab.apns_client import Connect, Reply, Simulate, announced, connections, poll, provider_token, simulators
-from pusher.sim.apns_rules import Rules
+from pusher.sim.apns_rules import AppleRules
 from pusher.sim.faults import Faults, FaultSyntaxError, parse
 
 
@@ -39,7 +39,7 @@ def connect() -> Iterator[Connect]:
     ],
 )
 def test_answers_by_fault(simulate: Simulate, connect: Connect, fault: str, status: int, reason: str) -> None:
-    sim = simulate(Rules(), fault)
+    sim = simulate(AppleRules(), fault)
     reply = connect(sim).ask()
     assert (reply.status, reply.reason) == (status, reason)
     assert b"retry-after" not in reply.headers
@@ -48,11 +48,13 @@ def test_answers_by_fault(simulate: Simulate, connect: Connect, fault: str, stat
 
 
 def test_retry_after(simulate: Simulate, connect: Connect) -> None:
-    assert connect(simulate(Rules(), "503,retry-after=2")).ask().headers[b"retry-after"] == b"2"
+    assert connect(simulate(AppleRules(), "503,retry-after=2")).ask().headers[b"retry-after"] == b"2"
 
 
 def test_410_says_since_when(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:410 ExpiredToken,timestamp=1700000000123", "prefix=bb:410", now=lambda: 1.8e9)
+    sim = simulate(
+        AppleRules(), "prefix=aa:410 ExpiredToken,timestamp=1700000000123", "prefix=bb:410", now=lambda: 1.8e9
+    )
     client = connect(sim)
     token = f"bearer {provider_token(1.8e9)}"
     reply = client.ask(path="/3/device/aa11", authorization=token)
@@ -71,17 +73,17 @@ def test_410_says_since_when(simulate: Simulate, connect: Connect) -> None:
     ],
 )
 def test_bodies_that_are_no_json(simulate: Simulate, connect: Connect, fault: str, status: int, body: bytes) -> None:
-    reply = connect(simulate(Rules(), fault)).ask()
+    reply = connect(simulate(AppleRules(), fault)).ask()
     assert (reply.status, reply.body, reply.headers[b"content-type"]) == (status, body, b"text/html")
 
 
 def test_a_refusal_goes_before_a_fault(simulate: Simulate, connect: Connect) -> None:
-    assert connect(simulate(Rules(), "503,trailers")).ask(b"").reason == "PayloadEmpty"
+    assert connect(simulate(AppleRules(), "503,trailers")).ask(b"").reason == "PayloadEmpty"
 
 
 def test_silence_and_reset(simulate: Simulate, connect: Connect) -> None:
     script = ["prefix=aa:silence", "prefix=bb:reset", "prefix=cc:reset REFUSED_STREAM", "prefix=dd:reset 8,delivered"]
-    sim = simulate(Rules(), *script)
+    sim = simulate(AppleRules(), *script)
     client = connect(sim)
     assert client.ask().status == 200
     silent = client.push(path="/3/device/aa")
@@ -99,7 +101,7 @@ def test_silence_and_reset(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_the_client_may_cancel_what_is_silent(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:ok,delay=50")
+    sim = simulate(AppleRules(), "prefix=aa:ok,delay=50")
     client = connect(sim)
     client.h2.reset_stream(client.push(path="/3/device/aa"), ErrorCodes.CANCEL)
     client.flush()
@@ -108,7 +110,7 @@ def test_the_client_may_cancel_what_is_silent(simulate: Simulate, connect: Conne
 
 
 def test_goaway_in_one_step(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:goaway Shutdown"))
+    client = connect(simulate(AppleRules(), "prefix=aa:goaway Shutdown"))
     assert client.ask().status == 200
     stream = client.push(path="/3/device/aa")
     assert client.at_end()
@@ -119,7 +121,7 @@ def test_goaway_in_one_step(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_goaway_that_leaves_streams_out(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:goaway,unprocessed,code=ENHANCE_YOUR_CALM")
+    sim = simulate(AppleRules(), "prefix=aa:goaway,unprocessed,code=ENHANCE_YOUR_CALM")
     client = connect(sim)
     first = client.push()
     assert client.reply(first).status == 200
@@ -134,7 +136,7 @@ def test_goaway_that_leaves_streams_out(simulate: Simulate, connect: Connect) ->
 
 def test_goaway_in_two_steps(simulate: Simulate, connect: Connect) -> None:
     client = connect(
-        simulate(Rules(), "prefix=aa:drain Shutdown,ms=100", "prefix=bb:silence", "prefix=cc:drain,ms=500")
+        simulate(AppleRules(), "prefix=aa:drain Shutdown,ms=100", "prefix=bb:silence", "prefix=cc:drain,ms=500")
     )
     assert client.ask().status == 200
     silent = client.push(path="/3/device/bb")
@@ -153,13 +155,13 @@ def test_goaway_in_two_steps(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_every_third_request(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "503:1/3"))
+    client = connect(simulate(AppleRules(), "503:1/3"))
     assert [client.ask().status for _ in range(6)] == [200, 200, 503, 200, 200, 503]
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut,fin", "cut,delay=20"])
 def test_cut(simulate: Simulate, connect: Connect, fault: str) -> None:
-    sim = simulate(Rules(), fault)
+    sim = simulate(AppleRules(), fault)
     client = connect(sim)
     stream = client.push()
     assert client.at_end()
@@ -169,7 +171,7 @@ def test_cut(simulate: Simulate, connect: Connect, fault: str) -> None:
 
 
 def test_a_late_fault_on_a_link_that_is_gone(simulate: Simulate, connect: Connect) -> None:
-    sim = simulate(Rules(), "prefix=aa:cut,delay=30", "prefix=bb:drain,ms=30", "prefix=cc:ok,delay=60")
+    sim = simulate(AppleRules(), "prefix=aa:cut,delay=30", "prefix=bb:drain,ms=30", "prefix=cc:ok,delay=60")
     for token in ("aa", "bb", "cc"):
         leaver = connect(sim)
         leaver.push(path=f"/3/device/{token}")
@@ -189,7 +191,7 @@ def test_every_link_can_be_disturbed_from_outside(simulate: Simulate, connect: C
 
 
 def test_freeze(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:freeze 0.3"))
+    client = connect(simulate(AppleRules(), "prefix=aa:freeze 0.3"))
     assert client.ask().status == 200
     begun = time.monotonic()
     frozen, behind = client.push(path="/3/device/aa"), client.push()
@@ -200,7 +202,7 @@ def test_freeze(simulate: Simulate, connect: Connect) -> None:
 
 @pytest.mark.parametrize("octets", [1, 5, 12])
 def test_cut_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect, octets: int) -> None:
-    sim = simulate(Rules(), f"prefix=aa:cut,octets={octets}")
+    sim = simulate(AppleRules(), f"prefix=aa:cut,octets={octets}")
     client = connect(sim)
     assert client.ask().status == 200
     received = len(client.raw)
@@ -212,7 +214,7 @@ def test_cut_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect, octe
 
 
 def test_freeze_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:freeze 0.3,octets=5", "prefix=bb:ok,delay=50"))
+    client = connect(simulate(AppleRules(), "prefix=aa:freeze 0.3,octets=5", "prefix=bb:ok,delay=50"))
     assert client.ask().status == 200
     begun = time.monotonic()
     behind, frozen = client.push(path="/3/device/bb"), client.push(path="/3/device/aa")
@@ -224,7 +226,7 @@ def test_freeze_in_the_middle_of_a_frame(simulate: Simulate, connect: Connect) -
 
 
 def test_delay_lets_others_pass(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:ok,delay=200"))
+    client = connect(simulate(AppleRules(), "prefix=aa:ok,delay=200"))
     assert client.ask().status == 200
     late, prompt = client.push(path="/3/device/aa"), client.push()
     assert client.reply(prompt).status == 200
@@ -233,7 +235,7 @@ def test_delay_lets_others_pass(simulate: Simulate, connect: Connect) -> None:
 
 
 def test_shapes(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "410,continuation=3,padding=9,interim=103,trailers"))
+    client = connect(simulate(AppleRules(), "410,continuation=3,padding=9,interim=103,trailers"))
     reply = client.ask()
     assert (reply.status, reply.reason, reply.interim) == (410, "Unregistered", [103])
     assert reply.trailers == {b"x-trailer": b"end"}
@@ -247,18 +249,18 @@ def test_shapes(simulate: Simulate, connect: Connect) -> None:
 
 @pytest.mark.parametrize("fault", ["ok,continuation", "ok,padding=30", "ok,trailers", "ok,interim"])
 def test_shapes_of_success(simulate: Simulate, connect: Connect, fault: str) -> None:
-    client = connect(simulate(Rules(), fault))
+    client = connect(simulate(AppleRules(), fault))
     assert [client.ask().status for _ in range(3)] == [200, 200, 200]
 
 
 def test_settings_change_and_come_back(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "settings MAX_CONCURRENT_STREAMS 3,ms=50", max_streams=40))
+    client = connect(simulate(AppleRules(), "settings MAX_CONCURRENT_STREAMS 3,ms=50", max_streams=40))
     assert [client.ask().status for _ in range(2)] == [200, 200]
     client.receive(lambda: announced(client, SettingCodes.MAX_CONCURRENT_STREAMS) == [1, 40, 3, 3, 40, 40])
 
 
 def test_once_an_id_and_times(simulate: Simulate, connect: Connect) -> None:
-    client = connect(simulate(Rules(), "prefix=aa:429,once", "prefix=bb:429,times=1"))
+    client = connect(simulate(AppleRules(), "prefix=aa:429,once", "prefix=bb:429,times=1"))
     ids = [str(uuid.uuid4()) for _ in range(2)]
     assert [client.ask(path="/3/device/aa", apns_id=ids[i // 2]).status for i in range(4)] == [429, 200, 429, 200]
     assert [client.ask(path="/3/device/bb").status for _ in range(3)] == [429, 200, 200]

@@ -322,6 +322,14 @@ def test_bodies_that_are_no_request(simulate: Simulate, send: Send, body: bytes)
         ({"token": TOKEN, "android": {"ttl": "-1s"}}, "message.android.ttl"),
         ({"token": TOKEN, "android": {"notification": {"color": "red"}}}, "message.android.notification.color"),
         (
+            {"token": TOKEN, "data": {"k": "v"}, "apns": {"headers": {"apns-priority": "10"}}},
+            "message.apns.headers",
+        ),
+        (
+            {"token": TOKEN, "apns": {"headers": {"Apns-Priority": "10"}, "payload": {"aps": {"category": "c"}}}},
+            "message.apns.headers",
+        ),
+        (
             {"token": TOKEN, "android": {"notification": {"notification_count": -1}}},
             "message.android.notification.notification_count",
         ),

@@ -5,7 +5,7 @@ import gevent
 import pytest
 
 from pusher import config
-from pusher.config import Address
+from pusher.config import SocketAddress
 from pusher.daemon.reporters import open_stats
 from pusher.daemon.statsd import MAX_DATAGRAM, Statsd
 from pusher.errors import StartError
@@ -21,7 +21,7 @@ class Listener:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.socket.bind((host, 0))
         self.socket.settimeout(5)
-        self.address = Address(host, self.socket.getsockname()[1])
+        self.address = SocketAddress(host, self.socket.getsockname()[1])
 
     def datagram(self) -> str:
         return self.socket.recv(65_536).decode()
@@ -231,7 +231,7 @@ def test_nobody_listening_stops_nothing(listener: Listener) -> None:
 
 
 def test_an_unresolvable_host_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    stats = Stats("h", [Statsd(Address("no-such-host.invalid", 8125), "")])
+    stats = Stats("h", [Statsd(SocketAddress("no-such-host.invalid", 8125), "")])
     for _ in range(3):
         stats.counter(metrics.ACK, "apns", "game").add()
         stats.timing(metrics.FIREBASE_LATENCY, "game").observe(1.0)
@@ -258,7 +258,7 @@ def test_a_host_that_can_be_resolved_later_is_used_from_then_on(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     caplog.set_level("INFO")
     now = [0.0]
-    statsd = Statsd(Address("late.invalid", listener.address.port), "", clock=lambda: now[0])
+    statsd = Statsd(SocketAddress("late.invalid", listener.address.port), "", clock=lambda: now[0])
     statsd.send(["a:1|c"])
     answers.append(True)
     statsd.send(["b:1|c"])

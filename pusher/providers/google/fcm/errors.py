@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
+from pusher.providers.google.answer import CREDENTIALS, DEAD_TOKEN, FINAL, RETRY, Answer, Meaning
 from pusher.push.fields import Json
 from pusher.push.outcome import DELIVERED, Kind, Outcome
 
@@ -30,21 +31,6 @@ _TOKEN_FIELD = "message.token"  # noqa: S105
 _TOKEN_WORDS = "not a valid fcm registration token"  # noqa: S105
 
 
-class Meaning(NamedTuple):
-    """What follows from an error."""
-
-    #: The device token is dead for this app.
-    delete_token: bool = False
-    #: Worth another try after a wait.
-    retry: bool = False
-    #: A quota is used up: the first wait is ``QUOTA_WAIT_S``, unless the answer names one.
-    quota: bool = False
-    #: The access token is refused: another try with a new one.
-    access_token: bool = False
-    #: The app's credentials, not this push, are refused.
-    credentials: bool = False
-
-
 class Code(NamedTuple):
     """An error code: what the XMPP protocol calls it, and what follows from it."""
 
@@ -52,26 +38,23 @@ class Code(NamedTuple):
     meaning: Meaning
 
 
-_FINAL = Meaning()
-_RETRY = Meaning(retry=True)
 _QUOTA = Meaning(retry=True, quota=True)
 _ACCESS_TOKEN = Meaning(access_token=True, credentials=True)
-_CREDENTIALS = Meaning(credentials=True)
 
 CODES: dict[str, Code] = {
-    "INVALID_ARGUMENT": Code("INVALID_JSON", _FINAL),
-    "UNREGISTERED": Code("DEVICE_UNREGISTERED", Meaning(delete_token=True)),
-    "SENDER_ID_MISMATCH": Code("SENDER_ID_MISMATCH", _FINAL),
+    "INVALID_ARGUMENT": Code("INVALID_JSON", FINAL),
+    "UNREGISTERED": Code("DEVICE_UNREGISTERED", DEAD_TOKEN),
+    "SENDER_ID_MISMATCH": Code("SENDER_ID_MISMATCH", FINAL),
     "QUOTA_EXCEEDED": Code("DEVICE_MESSAGE_RATE_EXCEEDED", _QUOTA),
-    "UNAVAILABLE": Code("SERVICE_UNAVAILABLE", _RETRY),
-    "INTERNAL": Code("INTERNAL_SERVER_ERROR", _RETRY),
-    # The project's certificate for APNs or key for web push, which its operator has to mend: a 401 all the same.
-    "THIRD_PARTY_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", _FINAL),
+    "UNAVAILABLE": Code("SERVICE_UNAVAILABLE", RETRY),
+    "INTERNAL": Code("INTERNAL_SERVER_ERROR", RETRY),
+    # The project's certificate for APNs or key for web push, which its operator has to repair: a 401 all the same.
+    "THIRD_PARTY_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", FINAL),
     # How the one above has been spelled too.
-    "APNS_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", _FINAL),
+    "APNS_AUTH_ERROR": Code("THIRD_PARTY_AUTH_ERROR", FINAL),
 }
 #: An INVALID_ARGUMENT of which the token is the reason.
-_INVALID_REGISTRATION = Code("INVALID_REGISTRATION", Meaning(delete_token=True))
+_INVALID_REGISTRATION = Code("INVALID_REGISTRATION", DEAD_TOKEN)
 #: Canonical codes of ``google.rpc.Code`` that say the same where the detail is missing, as in Google's answers to a
 #: request whose fields have wrong types.
 _SAME_AS = {
@@ -83,29 +66,22 @@ _SAME_AS = {
 #: 502 and 504 come from what stands between FCM and us.
 _BY_STATUS = {
     401: _ACCESS_TOKEN,
-    403: _CREDENTIALS,
+    403: CREDENTIALS,
     429: _QUOTA,
-    500: _RETRY,
-    502: _RETRY,
-    503: _RETRY,
-    504: _RETRY,
+    500: RETRY,
+    502: RETRY,
+    503: RETRY,
+    504: RETRY,
 }
-
-
-class Answer(NamedTuple):
-    """An answer read: what it makes of the push, and what follows from its error."""
-
-    outcome: Outcome
-    meaning: Meaning
 
 
 def read_answer(status: int, body: bytes) -> Answer:
     """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide."""
     if status == 200:
-        return Answer(DELIVERED, _FINAL)
+        return Answer(DELIVERED, FINAL)
     error = _error(body)
     name = _code(error)
-    code = CODES.get(name) or Code(UNKNOWN, _BY_STATUS.get(status, _FINAL))
+    code = CODES.get(name) or Code(UNKNOWN, _BY_STATUS.get(status, FINAL))
     if status == 400 and name == "INVALID_ARGUMENT" and _names_the_token(error):
         code = _INVALID_REGISTRATION
     outcome = Outcome(

@@ -131,7 +131,7 @@ _LOADERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-class Answer(google.auth.transport.Response):
+class AuthResponse(google.auth.transport.Response):
     """An answer as google-auth wants it."""
 
     def __init__(self, answer: Response) -> None:
@@ -168,7 +168,7 @@ class Transport(google.auth.transport.Request):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         **_: object,
-    ) -> Answer:
+    ) -> AuthResponse:
         """What google-auth calls. Waits; raises ``TransportError``."""
         octets = body.encode() if isinstance(body, str) else body or b""
         timeout_s = min(timeout or self._timeout_s, self._timeout_s)
@@ -177,7 +177,7 @@ class Transport(google.auth.transport.Request):
             self.last = exchange(Request(method, url, headers or {}, octets), self._client, timeout_s)
         except ExchangeFailed as error:
             raise exceptions.TransportError(str(error)) from error
-        return Answer(self.last)
+        return AuthResponse(self.last)
 
 
 def _fetch(credentials: Any, name: str, client: Client) -> Grant:

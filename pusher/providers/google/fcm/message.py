@@ -1,8 +1,9 @@
 """A push request for FCM HTTP v1: the same Kafka message as for XMPP, made into the body of ``messages:send``.
 
-Sources: FCM HTTP v1 reference, "projects.messages"; "Migrate from legacy FCM APIs to HTTP v1". Fields that v1 has and
-XMPP had not (``condition``, ``android``, ``apns``, ``webpush``, ``fcm_options``) are taken over as they are; where a
-member of ``android`` or ``apns`` is also mapped from an older field, the one given there wins.
+Sources: FCM HTTP v1 reference, "projects.messages"; "Migrate from legacy FCM APIs to HTTP v1"; for Apple's devices the
+legacy "XMPP protocol reference", keys of iOS. Fields that v1 has and XMPP had not (``condition``, ``android``,
+``apns``, ``webpush``, ``fcm_options``) are taken over as they are; where a member of ``android`` or ``apns`` is also
+mapped from an older field, the one given there wins.
 
 Rule: what v1 has no place for is reported in ``FcmPush.left_out``, never lost in silence; whether a value is one that
 Google accepts, Google decides.
@@ -11,17 +12,20 @@ Google accepts, Google decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import orjson
 
-from pusher.providers.google.request import MESSAGE, OBJECT, Kind, LeftOut, read
+from pusher.providers.google.request import FLAG, MESSAGE, OBJECT, TEXT, FieldType, LeftOut, read
 from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, Json, encode
 from pusher.push.push import Push
 
 #: What FCM takes besides XMPP's fields.
-FIELDS: Mapping[str, Kind] = {
+FIELDS: Mapping[str, FieldType] = {
     **MESSAGE,
+    "direct_boot_ok": FLAG,
+    "restricted_package_name": TEXT,
     "android": OBJECT,
     "apns": OBJECT,
     "webpush": OBJECT,
@@ -47,6 +51,20 @@ _FOR_ANDROID = {
     "title_loc_key",
     "title_loc_args",
 }
+#: ``aps.alert`` of Apple's, by the names of ``notification``.
+_IN_ALERT = {
+    "title": "title",
+    "subtitle": "subtitle",
+    "body": "body",
+    "title_loc_key": "title-loc-key",
+    "title_loc_args": "title-loc-args",
+    "body_loc_key": "loc-key",
+    "body_loc_args": "loc-args",
+}
+#: Without these FCM makes the alert itself, of ``message.notification``.
+_IN_ALERT_ALONE = _IN_ALERT.keys() - set(_FOR_ALL)
+_SHOWN_BY_APPLE = _IN_ALERT.keys() | {"sound", "badge"}
+_APNS_PRIORITIES = {"high": "10", "normal": "5"}
 _ARGUMENTS = ("body_loc_args", "title_loc_args")
 _MAX_COUNT = 2**31 - 1
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
@@ -70,22 +88,22 @@ class FcmPush(Push):
 class FcmParser:
     """Makes pushes from the requests of one app. Never waits."""
 
-    def __init__(self, app: str) -> None:
-        self._left_out = LeftOut(app, "FCM HTTP v1")
+    def __init__(self, app: str, clock: Callable[[], float] = time.time) -> None:
+        self._left_out, self._clock = LeftOut(app, "FCM HTTP v1"), clock
 
     def __call__(self, value: bytes | None, origin: str) -> FcmPush:
         """Raises ``InvalidMessage``."""
-        push = parse(value, origin)
+        push = parse(value, origin, self._clock)
         if push.left_out:
             self._left_out.warn(push.left_out)
         return push
 
 
-def parse(value: bytes | None, origin: str) -> FcmPush:
-    """The push that a record asks for. Never waits; raises ``InvalidMessage``."""
+def parse(value: bytes | None, origin: str, clock: Callable[[], float] = time.time) -> FcmPush:
+    """The push that a record asks for; ``clock`` gives Unix time. Never waits; raises ``InvalidMessage``."""
     push = FcmPush()
     fields, unknown = read(push, value, origin, FIELDS)
-    request, left_out = build(fields)
+    request, left_out = build(fields, clock())
     push.ttl_s = _ttl_s(request["message"].get("android", {}).get("ttl"))
     push.left_out = (*unknown, *left_out)
     push.body = encode(request)
@@ -94,10 +112,10 @@ def parse(value: bytes | None, origin: str) -> FcmPush:
     return push
 
 
-def build(fields: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
+def build(fields: Mapping[str, Json], now_s: float) -> tuple[dict[str, Json], list[str]]:
     """The body of ``messages:send`` from a message's fields (``FIELDS``), and the names of what has no place in it.
 
-    Raises ``InvalidMessage``.
+    ``now_s`` is Unix time. Raises ``InvalidMessage``.
     """
     left_out = [name for name in _WITHOUT_PLACE if name in fields]
     target, value = _target(fields)
@@ -106,7 +124,10 @@ def build(fields: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
         message["data"] = {name: _text(value) for name, value in fields["data"].items()}
     if "notification" in fields:
         message["notification"] = _shown_everywhere(fields["notification"])
-    for name, mapped in (("android", _android(fields, left_out)), ("apns", _apns(fields))):
+    notification = _notification(fields, left_out)
+    android = _android(fields, notification)
+    apns = _for_apple_alone(fields, notification) if "apns" in fields else _apns(fields, notification, now_s)
+    for name, mapped in (("android", android), ("apns", apns)):
         if mapped:
             message[name] = merged(mapped, message.get(name, {}))
     message = {name: part for name, part in message.items() if part}
@@ -123,7 +144,21 @@ def _target(fields: Mapping[str, Json]) -> tuple[str, str]:
     return "token", to
 
 
-def _android(fields: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]:
+def _notification(fields: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]:
+    """``notification`` with arguments as arrays of strings, and a badge that is a number."""
+    notification = dict(fields.get("notification", {}))
+    for name in _ARGUMENTS:
+        if name in notification:
+            notification[name] = arguments(notification[name])
+    if "badge" in notification:
+        notification["badge"] = _count(notification["badge"])
+        if notification["badge"] is None:
+            del notification["badge"]
+            left_out.append("notification.badge")
+    return notification
+
+
+def _android(fields: Mapping[str, Json], notification: Mapping[str, Json]) -> dict[str, Json]:
     android: dict[str, Json] = {}
     if "time_to_live" in fields:
         android["ttl"] = f"{fields['time_to_live']}s"
@@ -131,7 +166,10 @@ def _android(fields: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]
         android["collapse_key"] = fields["collapse_key"]
     if "priority" in fields:
         android["priority"] = fields["priority"].lower()
-    shown = _shown_on_android(fields.get("notification", {}), left_out)
+    for name in ("restricted_package_name", "direct_boot_ok"):
+        if name in fields:
+            android[name] = fields[name]
+    shown = _shown_on_android(notification)
     if shown:
         android["notification"] = shown
     return android
@@ -143,15 +181,44 @@ def _ttl_s(text: Json) -> float | None:
     return float(match[1]) if match else None
 
 
-def _apns(fields: Mapping[str, Json]) -> dict[str, Json]:
-    # They have always been for iOS alone, whatever their place.
-    flags = ("content_available", "mutable_content")
-    aps: dict[str, Json] = {name.replace("_", "-"): 1 for name in flags if fields.get(name)}
-    notification = fields.get("notification", {})
+def _for_apple_alone(fields: Mapping[str, Json], notification: Mapping[str, Json]) -> dict[str, Json]:
+    """What is for Apple's devices whatever its place, for a message that has a block of its own for them."""
+    aps = _flags(fields)
     if "subtitle" in notification:
-        # FCM has it for Apple alone, where an alert of its own takes the place of title and body
         aps["alert"] = {name: notification[name] for name in ("title", "subtitle", "body") if name in notification}
     return {"payload": {"aps": aps}} if aps else {}
+
+
+def _apns(fields: Mapping[str, Json], notification: Mapping[str, Json], now_s: float) -> dict[str, Json]:
+    """What Apple's devices are told; FCM adds the alert of a plain title and body."""
+    aps = _flags(fields)
+    if not _IN_ALERT_ALONE.isdisjoint(notification):
+        aps["alert"] = {key: notification[name] for name, key in _IN_ALERT.items() if name in notification}
+    for name, key in (("sound", "sound"), ("badge", "badge"), ("click_action", "category")):
+        if name in notification:
+            aps[key] = notification[name]
+    headers = _apns_headers(fields, not _SHOWN_BY_APPLE.isdisjoint(notification), now_s)
+    return {**({"headers": headers} if headers else {}), **({"payload": {"aps": aps}} if aps else {})}
+
+
+def _flags(fields: Mapping[str, Json]) -> dict[str, Json]:
+    return {name.replace("_", "-"): 1 for name in ("content_available", "mutable_content") if fields.get(name)}
+
+
+def _apns_headers(fields: Mapping[str, Json], shown: bool, now_s: float) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if "time_to_live" in fields:
+        ttl_s = fields["time_to_live"]
+        headers["apns-expiration"] = str(int(now_s) + ttl_s) if ttl_s else "0"
+    if fields.get("content_available") and not shown:
+        headers["apns-push-type"] = "background"
+    # FCM reference, Message.data: to Apple's devices data alone has no priority but 5
+    priority = _APNS_PRIORITIES.get(fields.get("priority", "").lower(), "")
+    if "apns-push-type" in headers or (priority and not shown):
+        priority = "5"
+    if priority:
+        headers["apns-priority"] = priority
+    return headers
 
 
 def _shown_everywhere(notification: Mapping[str, Json]) -> dict[str, Json]:
@@ -160,19 +227,12 @@ def _shown_everywhere(notification: Mapping[str, Json]) -> dict[str, Json]:
     return {**shown, "image": image} if image else shown
 
 
-def _shown_on_android(notification: Mapping[str, Json], left_out: list[str]) -> dict[str, Json]:
+def _shown_on_android(notification: Mapping[str, Json]) -> dict[str, Json]:
     shown = {name: value for name, value in notification.items() if name in _FOR_ANDROID}
-    for name in _ARGUMENTS:
-        if name in shown:
-            shown[name] = arguments(shown[name])
     if "android_channel_id" in notification:
         shown["channel_id"] = notification["android_channel_id"]
     if "badge" in notification:
-        count = _count(notification["badge"])
-        if count is None:
-            left_out.append("notification.badge")
-        else:
-            shown["notification_count"] = count
+        shown["notification_count"] = notification["badge"]
     return shown
 
 

@@ -28,7 +28,7 @@ _SAVED_S = 0.02
 
 
 @dataclass(frozen=True)
-class Shown:
+class PaceReading:
     """For metrics and the status page; pushes a second, None: without limit, or not known."""
 
     pace: float | None
@@ -114,10 +114,10 @@ class Pace:
         # an answer all the same: no outage
         self._accepted_at = now
 
-    def shown(self, now: float) -> Shown:
+    def shown(self, now: float) -> PaceReading:
         """The rate of this moment and the quota as far as it is known."""
         allowed = 0.0 if self.stopped else self._allowed(now)
-        return Shown(None if allowed == math.inf else allowed, self._quota)
+        return PaceReading(None if allowed == math.inf else allowed, self._quota)
 
     def _allowed(self, now: float) -> float:
         grown = _RAMP_FROM + (1 - _RAMP_FROM) * (now - self._ramp_began) / RAMP_S

@@ -44,7 +44,7 @@ class FcmSettings:
     policy: Policy = field(default_factory=Policy)
 
 
-class Account(NamedTuple):
+class Project(NamedTuple):
     """Who sends: a project, with what it shares with other apps of the process."""
 
     project_id: str
@@ -64,7 +64,7 @@ class FcmService:
         self,
         lane: Lane[FcmPush],
         settings: FcmSettings,
-        account: Account,
+        account: Project,
         stats: Stats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,7 +109,7 @@ class FcmService:
         """Closes the links; waits up to ``grace_s`` for open streams."""
         self._pool.close(grace_s)
 
-    def reload(self, account: Account) -> None:
+    def reload(self, account: Project) -> None:
         """A new account, whose token is there already. Should Google refuse it, the old one is used again.
 
         Returns at once.

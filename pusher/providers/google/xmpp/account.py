@@ -20,14 +20,14 @@ _MAX_SENDER_ID_OCTETS = 1_023
 _MAX_API_KEY_CHARACTERS = 4_096
 
 
-class Account(NamedTuple):
+class XmppAccount(NamedTuple):
     """As whom an app logs in."""
 
     sender_id: str
     api_key: str
 
 
-def account(app: str, sender_id: str, api_key: str) -> Account:
+def account(app: str, sender_id: str, api_key: str) -> XmppAccount:
     """The account without the white space around its parts. Raises ``CredentialError``, which shows nothing of them."""
     sender_id, api_key = sender_id.strip(), api_key.strip()
     fault = sender_id_fault(sender_id)
@@ -36,7 +36,7 @@ def account(app: str, sender_id: str, api_key: str) -> Account:
     fault = api_key_fault(api_key)
     if fault:
         raise CredentialError(f"gcm.certs.{app}.apiKey {fault}: set the server key as one line")
-    return Account(sender_id, api_key)
+    return XmppAccount(sender_id, api_key)
 
 
 def sender_id_fault(sender_id: str) -> str:

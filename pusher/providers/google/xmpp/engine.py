@@ -3,8 +3,8 @@
 All that is known of the library stands in this module. Its own sockets, TLS, send queue, keep-alive, reconnection and
 threads stay unused: it drops the oldest of more than 256 queued stanzas, falls silent after one send error, hangs when
 a peer freezes, and does not compare host names. Every way in which it would end or renew a connection ends in
-``Owner.failed``; every byte it writes goes through ``Owner.write``; what it would do in threads, the owner's greenlets
-do. After the login it sees only stanzas that pusher has no use for.
+``EngineOwner.failed``; every byte it writes goes through ``EngineOwner.write``; what it would do in threads, the
+owner's greenlets do. After the login it sees only stanzas that pusher has no use for.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class AuthError(LinkError):
     """Google refuses the credentials: trying again will not help until they change."""
 
 
-class Owner(Protocol):
+class EngineOwner(Protocol):
     """What the engine asks of the connection that it serves. None of these waits."""
 
     #: Monotonic seconds of the last stanza.
@@ -98,7 +98,7 @@ class Owner(Protocol):
         """The server refuses a stanza."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where the server's bytes come from."""
 
     def receive(self) -> bytes:
@@ -111,8 +111,8 @@ class Inflow:
     Each piece is paid, and between them others get their turn.
     """
 
-    def __init__(self, source: Source, spend: Callable[[float], None]) -> None:
-        self._source: Source | None = source
+    def __init__(self, source: ByteSource, spend: Callable[[float], None]) -> None:
+        self._source: ByteSource | None = source
         self._spend = spend
         self._turns = Turns()
 
@@ -141,7 +141,7 @@ class Inflow:
 class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
     """The protocol of one connection, from its first byte to its last. Not to be used again."""
 
-    def __init__(self, user: str, password: str, owner: Owner) -> None:
+    def __init__(self, user: str, password: str, owner: EngineOwner) -> None:
         super().__init__(f"{user}@{DOMAIN}", password, sasl_mech="PLAIN")
         self.stream_header = (
             f"<stream:stream to='{DOMAIN}' xmlns='jabber:client' "
@@ -158,7 +158,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
         self.add_event_handler("failed_auth", self._login_refused)
         self.add_event_handler("socket_error", lambda error: owner.failed(connection_failed(error)))
 
-    def start(self, source: Source) -> None:
+    def start(self, source: ByteSource) -> None:
         """Begins the login on a connection whose TLS is established. Does not wait."""
         self.set_socket(Inflow(source, self._spend))
         self.event("connected", direct=True)

@@ -6,8 +6,7 @@ errors, written in lower case, RFC 6120, 8.3.3. An error without a row is final 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from pusher.providers.google.answer import CREDENTIALS, DEAD_TOKEN, FINAL, RETRY, Answer, Meaning
 from pusher.push.fields import Json
 from pusher.push.outcome import DELIVERED, Kind, Outcome
 
@@ -15,46 +14,23 @@ UNKNOWN = "UNKNOWN"
 _MAX_CHARACTERS = 2_000
 
 
-class Meaning(NamedTuple):
-    """What follows from an error."""
-
-    #: The device token is dead for this app.
-    delete_token: bool = False
-    #: Worth another try after a wait.
-    retry: bool = False
-    #: The app's credentials, not this push, are refused.
-    credentials: bool = False
-
-
-class Answer(NamedTuple):
-    """An answer read: what it makes of the push, and what follows from its error."""
-
-    outcome: Outcome
-    meaning: Meaning
-
-
-_FINAL = Meaning()
-_DEAD = Meaning(delete_token=True)
-_RETRY = Meaning(retry=True)
-_CREDENTIALS = Meaning(credentials=True)
-
 ERRORS: dict[str, Meaning] = {
-    "DEVICE_UNREGISTERED": _DEAD,
-    "BAD_REGISTRATION": _DEAD,
-    "SERVICE_UNAVAILABLE": _RETRY,
-    "INTERNAL_SERVER_ERROR": _RETRY,
-    "CONNECTION_DRAINING": _RETRY,
-    "DEVICE_MESSAGE_RATE_EXCEEDED": _RETRY,
-    "TOPICS_MESSAGE_RATE_EXCEEDED": _RETRY,
-    "AUTHENTICATION_FAILED": _CREDENTIALS,
+    "DEVICE_UNREGISTERED": DEAD_TOKEN,
+    "BAD_REGISTRATION": DEAD_TOKEN,
+    "SERVICE_UNAVAILABLE": RETRY,
+    "INTERNAL_SERVER_ERROR": RETRY,
+    "CONNECTION_DRAINING": RETRY,
+    "DEVICE_MESSAGE_RATE_EXCEEDED": RETRY,
+    "TOPICS_MESSAGE_RATE_EXCEEDED": RETRY,
+    "AUTHENTICATION_FAILED": CREDENTIALS,
     # How two of the above were spelled once.
-    "Unavailable": _RETRY,
-    "InternalServerError": _RETRY,
+    "Unavailable": RETRY,
+    "InternalServerError": RETRY,
     # Conditions of stanza errors that are the server's, not the message's.
-    "internal-server-error": _RETRY,
-    "remote-server-timeout": _RETRY,
-    "resource-constraint": _RETRY,
-    "service-unavailable": _RETRY,
+    "internal-server-error": RETRY,
+    "remote-server-timeout": RETRY,
+    "resource-constraint": RETRY,
+    "service-unavailable": RETRY,
 }
 
 
@@ -63,12 +39,12 @@ def read_answer(message: dict[str, Json]) -> Answer:
     if message.get("message_type") != "ack":
         return read_error(text(message, "error") or UNKNOWN, text(message, "error_description"))
     new_id = text(message, "registration_id")
-    return Answer(DELIVERED._replace(registration_id=new_id) if new_id else DELIVERED, _FINAL)
+    return Answer(DELIVERED._replace(registration_id=new_id) if new_id else DELIVERED, FINAL)
 
 
 def read_error(name: str, description: str) -> Answer:
     """Judges an error by its name, or the condition of a stanza error."""
-    meaning = ERRORS.get(name, _FINAL)
+    meaning = ERRORS.get(name, FINAL)
     outcome = Outcome(
         Kind.FAILED if meaning.retry else Kind.REJECTED,
         reason=name,

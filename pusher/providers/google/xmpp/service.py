@@ -24,13 +24,14 @@ from gevent.pool import Group
 from gevent.queue import SimpleQueue
 
 from pusher.errors import CredentialError
-from pusher.providers.google.xmpp.errors import Answer, text
+from pusher.providers.google.answer import Answer
+from pusher.providers.google.xmpp.errors import text
 from pusher.providers.google.xmpp.link import AuthError, CertificateError, Link, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush
 from pusher.providers.google.xmpp.window import End, Unanswered, Window
 from pusher.providers.http2.pool import BackOff
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import Origin, upstream_feedback
+from pusher.push.feedback import SentFrom, upstream_feedback
 from pusher.push.fields import Json
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
@@ -327,7 +328,7 @@ class GcmService:
         # The stanza's own id serves only errors; a device may have written what XML cannot hold.
         stanza_id = message_id if message_id.isprintable() else ""
 
-        def make(origin: Origin, now_s: int) -> bytes:
+        def make(origin: SentFrom, now_s: int) -> bytes:
             return upstream_feedback(origin, message, now_s)
 
         self.lane.publish(make, partial(self._acknowledgements.put, (window, stanza_id, body)))

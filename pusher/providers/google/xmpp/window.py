@@ -1,8 +1,8 @@
 """One link to Google and its unanswered messages, at most as many as Google admits on a connection.
 
 Each unanswered message is a greenlet in a ``gevent.pool``: it sends, waits for its answer and gives the push to the
-``Owner``. A place in the pool is taken exactly as long as its greenlet lives, so that no way in which a wait can end,
-answer, error, silence, lost link, can forget to give it back. What the answer means, the owner decides.
+``WindowOwner``. A place in the pool is taken exactly as long as its greenlet lives, so that no way in which a wait can
+end, answer, error, silence, lost link, can forget to give it back. What the answer means, the owner decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.pool import Pool
 
-from pusher.providers.google.xmpp.errors import Answer, read_answer, read_error, text
+from pusher.providers.google.answer import Answer
+from pusher.providers.google.xmpp.errors import read_answer, read_error, text
 from pusher.providers.google.xmpp.link import ClosedError, Link, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush
 from pusher.push.fields import Json
@@ -48,7 +49,7 @@ class Unanswered(enum.Enum):
 End = Answer | Unanswered
 
 
-class Owner(Protocol):
+class WindowOwner(Protocol):
     """Whom a window tells what happens on it. None of these waits."""
 
     def ended(self, push: GcmPush, end: End) -> None:
@@ -67,7 +68,7 @@ class Owner(Protocol):
 class Window:
     """A link, opened by ``open``, that takes pushes until it has ``left``."""
 
-    def __init__(self, settings: LinkSettings, max_pending: int, ack_timeout_s: float, owner: Owner) -> None:
+    def __init__(self, settings: LinkSettings, max_pending: int, ack_timeout_s: float, owner: WindowOwner) -> None:
         #: Set when it takes no more pushes: the link is down, or Google drains it.
         self.left = Event()
         #: Why, in one line.

@@ -26,7 +26,7 @@ from lab.processes import ROOT
 from pusher.broker.interface import PublishError, Record
 from pusher.broker.offsets import Commit, State, Tracker
 from pusher.broker.sqlite import SqlitePublisher, SqliteReader, SqliteSource
-from pusher.broker.sqlite.group import Member, Share, commit, join, leave
+from pusher.broker.sqlite.group import Assigned, Member, commit, join, leave
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import create_topic, delete_old, topics
 from pusher.daemon.consuming import Consuming
@@ -281,7 +281,7 @@ def test_a_commit_needs_the_fence_that_it_was_granted(broker: SqliteBroker) -> N
     one, other = Member(GROUP, "one"), Member(GROUP, "other")
     with closing(Store(broker.url)) as store:
 
-        def take(member: Member, held: dict[str, int], now_s: float) -> Share:
+        def take(member: Member, held: dict[str, int], now_s: float) -> Assigned:
             return store.run(
                 partial(join, member=member, wanted={TOPIC}, held=held, reset="earliest", now_s=now_s, lease_s=10.0)
             )

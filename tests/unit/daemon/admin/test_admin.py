@@ -12,7 +12,7 @@ from pusher.daemon.admin import page
 from pusher.daemon.admin.history import POINTS, History, quantile
 from pusher.daemon.admin.port import AdminPort
 from pusher.daemon.admin.prometheus import prometheus_name
-from pusher.daemon.admin.server import TEXT, AdminServer, Answer
+from pusher.daemon.admin.server import TEXT, AdminServer, Page
 from pusher.telemetry import figures, metrics
 from pusher.telemetry.stats import BOUNDS_MS, Sample
 
@@ -110,8 +110,8 @@ def test_nothing_else_is_served_and_greenlets_only_when_asked_for(process: Proce
 
 
 def test_clients_that_say_nothing_or_do_not_read_are_cut_off() -> None:
-    big = Answer(200, TEXT, b"x" * 30_000_000)
-    routes = {"/": lambda: Answer(200, TEXT, b"ok"), "/big": lambda: big}
+    big = Page(200, TEXT, b"x" * 30_000_000)
+    routes = {"/": lambda: Page(200, TEXT, b"ok"), "/big": lambda: big}
     server = AdminServer("127.0.0.1", free_port(), routes, patience_s=0.2)
     server.start()
     address = ("127.0.0.1", server.port or 0)

@@ -21,7 +21,7 @@ from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.sim.apns import ApnsSimulator
-from pusher.sim.apns_rules import Rules
+from pusher.sim.apns_rules import AppleRules
 from pusher.sim.certificate import make_p8
 from pusher.telemetry.stats import Stats
 from tests.publisher import Clock, ListPublisher
@@ -36,7 +36,7 @@ class Bed:
     def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01) -> None:
         self.ours, self.apples = Clock(time.time()), Clock(time.time())
         self.elapsed = Clock(0.0)
-        self.apple = ApnsSimulator(Rules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
+        self.apple = ApnsSimulator(AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
         self.apple.start()
         (directory / "key.p8").write_bytes(make_p8())
         self.publisher = ListPublisher()

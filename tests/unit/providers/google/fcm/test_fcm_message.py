@@ -7,17 +7,18 @@ from collections.abc import Mapping
 import orjson
 import pytest
 
-from pusher.providers.google.fcm.message import FcmParser, FcmPush, parse
-from pusher.providers.google.request import MESSAGE, NOTIFICATION
+from pusher.providers.google.fcm.message import FIELDS, FcmParser, FcmPush, parse
+from pusher.providers.google.request import NOTIFICATION
 from pusher.push.fields import InvalidMessage, Json
 from tests.records import request
 
 TOPIC = "push-game_gcm-single"
 TOKEN = "dFx0-k_A:APA91bG7"
+NOW_S = 1_800_000_000.9
 
 
 def parsed(value: object) -> FcmPush:
-    return parse(*request(value, topic=TOPIC))
+    return parse(*request(value, topic=TOPIC), lambda: NOW_S)
 
 
 def message(**fields: Json) -> dict[str, Json]:
@@ -26,6 +27,14 @@ def message(**fields: Json) -> dict[str, Json]:
 
 def android(**fields: Json) -> dict[str, Json]:
     return dict(message(**fields)["android"])
+
+
+def apns(**fields: Json) -> dict[str, Json]:
+    return dict(message(**fields).get("apns", {}))
+
+
+def aps(**notification: Json) -> dict[str, Json]:
+    return dict(apns(notification=notification)["payload"]["aps"])
 
 
 def shown(**notification: Json) -> dict[str, Json]:
@@ -46,11 +55,20 @@ def test_exact_bytes() -> None:
     assert push.body == (
         b'{"message":{"data":{"jobId":"7737"},"notification":{"title":"T","body":"B"},"android":{"ttl":"3600s",'
         b'"collapse_key":"c","priority":"high","notification":{"title":"T","body":"B","icon":"i"}},'
-        b'"token":"dFx0-k_A:APA91bG7"}}'
+        b'"apns":{"headers":{"apns-expiration":"1800003600","apns-priority":"10"}},"token":"dFx0-k_A:APA91bG7"}}'
     )
 
 
-MUTABLE_FOR_A_MINUTE = {"apns": {"payload": {"aps": {"mutable-content": 1}}}, "android": {"ttl": "60s"}}
+MUTABLE_FOR_A_MINUTE = {
+    "apns": {"headers": {"apns-expiration": "1800000060"}, "payload": {"aps": {"mutable-content": 1}}},
+    "android": {"ttl": "60s"},
+}
+SILENT = {
+    "apns": {
+        "headers": {"apns-push-type": "background", "apns-priority": "5"},
+        "payload": {"aps": {"content-available": 1}},
+    }
+}
 
 
 @pytest.mark.parametrize(
@@ -63,14 +81,18 @@ MUTABLE_FOR_A_MINUTE = {"apns": {"payload": {"aps": {"mutable-content": 1}}}, "a
         ({"data": {"a": "b"}}, {"data": {"a": "b"}}),
         ({"metadata": {"a": "m", "b": "m"}, "data": {"a": "d"}}, {"data": {"a": "d", "b": "m"}}),
         ({"metadata": {"n": 1}}, {"data": {"n": "1"}}),
-        ({"time_to_live": 0}, {"android": {"ttl": "0s"}}),
+        ({"time_to_live": 0}, {"android": {"ttl": "0s"}, "apns": {"headers": {"apns-expiration": "0"}}}),
         ({"collapse_key": "c"}, {"android": {"collapse_key": "c"}}),
-        ({"priority": "HIGH"}, {"android": {"priority": "high"}}),
+        ({"priority": "HIGH"}, {"android": {"priority": "high"}, "apns": {"headers": {"apns-priority": "5"}}}),
         ({"priority": "urgent"}, {"android": {"priority": "urgent"}}),
-        ({"content_available": True}, {"apns": {"payload": {"aps": {"content-available": 1}}}}),
+        ({"content_available": True}, SILENT),
         ({"mutable_content": True}, {"apns": {"payload": {"aps": {"mutable-content": 1}}}}),
         ({"mutableContent": True, "timeToLive": 60}, MUTABLE_FOR_A_MINUTE),
         ({"content_available": False, "dry_run": False}, {}),
+        ({"direct_boot_ok": True}, {"android": {"direct_boot_ok": True}}),
+        ({"directBootOk": "true"}, {"android": {"direct_boot_ok": True}}),
+        ({"restricted_package_name": "com.x"}, {"android": {"restricted_package_name": "com.x"}}),
+        ({"restrictedPackageName": "com.x"}, {"android": {"restricted_package_name": "com.x"}}),
         ({"webpush": {"headers": {"Urgency": "high"}}}, {"webpush": {"headers": {"Urgency": "high"}}}),
         ({"fcm_options": {"analytics_label": "l"}}, {"fcm_options": {"analytics_label": "l"}}),
         ({"notification": {"image": "i"}}, {"notification": {"image": "i"}}),
@@ -104,9 +126,81 @@ def test_a_number_above_64_bits_keeps_its_value() -> None:
     assert orjson.loads(push.body)["message"]["data"] == {"n": "123456789012345678901234567890"}
 
 
-@pytest.mark.parametrize("name", ["icon", "color", "sound", "tag", "click_action", "body_loc_key", "title_loc_key"])
-def test_what_android_shows(name: str) -> None:
+@pytest.mark.parametrize("name", ["icon", "color", "tag"])
+def test_what_android_alone_shows(name: str) -> None:
     assert message(notification={name: "x"}) == {"token": TOKEN, "android": {"notification": {name: "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # legacy XMPP protocol reference, notification payload for iOS; phonegap-plugin-push#2715: no sound through v1
+        ({"sound": "ping.aiff"}, {"sound": "ping.aiff"}),
+        ({"badge": "3"}, {"badge": 3}),
+        # evollu/react-native-fcm#570: 0 clears the badge
+        ({"badge": 0}, {"badge": 0}),
+        ({"click_action": "NEW"}, {"category": "NEW"}),
+        ({"clickAction": "NEW"}, {"category": "NEW"}),
+        ({"subtitle": "S", "title": "T"}, {"alert": {"title": "T", "subtitle": "S"}}),
+        ({"title_loc_key": "K"}, {"alert": {"title-loc-key": "K"}}),
+        (
+            {
+                "body": "B",
+                "body_loc_key": "K",
+                "body_loc_args": '["a","b"]',
+                "titleLocArgs": ["c"],
+                "title_loc_key": "L",
+            },
+            {
+                "alert": {
+                    "body": "B",
+                    "title-loc-key": "L",
+                    "title-loc-args": ["c"],
+                    "loc-key": "K",
+                    "loc-args": ["a", "b"],
+                }
+            },
+        ),
+    ],
+)
+def test_what_apple_shows(given: dict[str, Json], expected: dict[str, Json]) -> None:
+    assert aps(**given) == expected
+
+
+def test_apples_alert_is_googles_where_it_has_nothing_of_its_own() -> None:
+    assert apns(notification={"title": "T", "body": "B"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"notification": {"title": "T"}, "priority": "high"}, {"apns-priority": "10"}),
+        ({"notification": {"title": "T"}, "priority": "normal"}, {"apns-priority": "5"}),
+        ({"notification": {"title": "T"}, "priority": "urgent"}, {}),
+        # FCM reference, Message.data: of data alone no other priority is allowed
+        ({"data": {"k": "v"}, "priority": "high"}, {"apns-priority": "5"}),
+        # Apple, "Pushing background updates to your app"; node-apn#241
+        ({"content_available": True, "priority": "high"}, {"apns-push-type": "background", "apns-priority": "5"}),
+        ({"content_available": True, "notification": {"badge": 1}, "priority": "high"}, {"apns-priority": "10"}),
+        (
+            {"content_available": True, "notification": {"tag": "t"}},
+            {"apns-push-type": "background", "apns-priority": "5"},
+        ),
+        ({"time_to_live": 60}, {"apns-expiration": "1800000060"}),
+    ],
+)
+def test_headers_for_apple(fields: dict[str, Json], headers: dict[str, str]) -> None:
+    assert apns(**fields).get("headers", {}) == headers
+
+
+def test_a_block_of_its_own_for_apple_is_all_that_apple_is_told() -> None:
+    """But for what is for Apple alone."""
+    block: dict[str, Json] = {"payload": {"aps": {"sound": "mine"}}}
+    notification: dict[str, Json] = {"title": "T", "sound": "x", "badge": 1, "click_action": "c", "body_loc_key": "k"}
+    assert apns(apns=block, notification=notification, priority="high", time_to_live=9) == block
+    assert apns(apns=block, notification={"subtitle": "S"}, mutable_content=True) == {
+        "payload": {"aps": {"mutable-content": 1, "alert": {"subtitle": "S"}, "sound": "mine"}}
+    }
 
 
 @pytest.mark.parametrize("name", ["title", "body"])
@@ -171,14 +265,17 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
         "metadata": {"v-metadata": "x"},
         "push_expiry": 9_000_000_000_000,
         "notification": {name: f"v-{name}" for name in NOTIFICATION} | {"badge": 4712, "image_url": ""},
+        "direct_boot_ok": True,
+        "restricted_package_name": "v-restricted_package_name",
     }
-    assert samples.keys() == MESSAGE.keys()
+    assert samples.keys() == FIELDS.keys() - {"android", "apns", "webpush", "fcm_options"}
     push = parsed(samples)
     text = push.body.decode()
     marks = [f"v-{name}" for name in [*samples, *NOTIFICATION] if f"v-{name}" in str(samples)]
     assert [mark for mark in [*marks, TOKEN, "4711", "4712"] if mark not in text] == ["v-message_type"]
     assert '"validate_only":true' in text
     assert '"content-available":1,"mutable-content":1' in text
+    assert '"direct_boot_ok":true' in text
     assert push.left_out == ("message_type", "delivery_receipt_requested")
     assert (push.id, push.expires_ms, push.ttl_s) == ("the-id", 9_000_000_000_000, 4711)
 

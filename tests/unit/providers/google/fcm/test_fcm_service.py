@@ -18,7 +18,7 @@ from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser, FcmPush
 from pusher.providers.google.fcm.pace import Pace
-from pusher.providers.google.fcm.service import Account, FcmService, FcmSettings
+from pusher.providers.google.fcm.service import FcmService, FcmSettings, Project
 from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import BackOff, Policy
 from pusher.providers.http2.transport import Origin
@@ -88,7 +88,7 @@ class Bed:
         self.service = FcmService(
             self.lane,
             FcmSettings(origin, trust, **settings),
-            Account(found.project_id, self.token, self.pace),
+            Project(found.project_id, self.token, self.pace),
             self.stats,
         )
         self._loops = Group()

@@ -7,7 +7,7 @@ import string
 import pytest
 
 from pusher.errors import CredentialError
-from pusher.providers.google.xmpp.account import Account, account
+from pusher.providers.google.xmpp.account import XmppAccount, account
 from pusher.providers.google.xmpp.engine import Engine
 
 KEY = "AAAAabcdefg:APA91bFoi3lMMre9G3XzR1LrF4ZT82_15MsMdEICogXSLB8-MrdkRuRQFwNI5u8Dh0cI90ABD3BOKnxkEla"
@@ -16,7 +16,7 @@ KEY = "AAAAabcdefg:APA91bFoi3lMMre9G3XzR1LrF4ZT82_15MsMdEICogXSLB8-MrdkRuRQFwNI5
 @pytest.mark.parametrize("around", ["", " ", "\n", "\t \r\n", "\u00a0", "\u2003", "\x1f"])
 def test_white_space_around_is_cut_off(around: str) -> None:
     given = (f"{around}123456789012{around}", f"{around}{KEY}{around}")
-    assert account("game", *given) == Account("123456789012", KEY)
+    assert account("game", *given) == XmppAccount("123456789012", KEY)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gevent.pool import Group
 from lab.scripted_xmpp import Scripted, say
 from pusher.broker.interface import Done, Header, TopicRefused
 from pusher.errors import CredentialError
-from pusher.providers.google.xmpp.errors import Answer
+from pusher.providers.google.answer import Answer
 from pusher.providers.google.xmpp.link import CertificateError, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush, parse
 from pusher.providers.google.xmpp.service import GcmService, GcmSettings, log_in_once
