@@ -22,7 +22,7 @@ from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.pool import Pool
 from pusher.providers.judgement import Finish, Judgement, Proof, Resend, Retry, Verdict
 from pusher.push.lane import Lane
-from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, INTERNAL_ERROR, TIMEOUT
+from pusher.push.outcome import CONNECTION_ERROR, INTERNAL_ERROR, TIMEOUT, Kind
 from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy, parse_retry_after
 from pusher.telemetry.health import Health
@@ -231,7 +231,7 @@ class Dispatcher(Generic[P]):
     def _act(self, exchange: Exchange, verdict: Verdict) -> None:
         push: P = exchange.subject
         if isinstance(verdict, Finish):
-            if self._put_off >= _OUTAGE_AFTER and verdict.outcome is DELIVERED:
+            if self._put_off >= _OUTAGE_AFTER and verdict.outcome.kind is Kind.DELIVERED:
                 self.lane.outage_is_over()
             self._put_off = 0
             self.lane.finish(push, verdict.outcome)

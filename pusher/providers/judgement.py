@@ -62,5 +62,12 @@ class Judgement(NamedTuple):
 
 #: The provider has accepted the push.
 ACCEPTED = Judgement(Finish(DELIVERED), Proof.GOOD)
+
+
+def accepted_as(outcome: Outcome) -> Judgement:
+    """The provider has accepted the push, and the outcome says more of it than that."""
+    return Judgement(Finish(outcome), Proof.GOOD)
+
+
 #: The push is sent again at once; the answer shows nothing.
 AGAIN = Judgement(Resend())

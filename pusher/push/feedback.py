@@ -30,6 +30,8 @@ def apns_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *,
     """The outcome of a push to Apple: Sent, StatusCode, Reason, ApnsID, Err, DeviceToken, timestamp, metadata."""
     metadata = _metadata(origin, push, outcome, user_metadata)
     metadata["deviceToken"] = push.token
+    if outcome.provider_id:
+        metadata["apnsUniqueId"] = outcome.provider_id
     if outcome.unregistered_at_ms:
         metadata["unregisteredAt"] = outcome.unregistered_at_ms
     if outcome.kind is Kind.DELIVERED:
@@ -62,8 +64,11 @@ def google_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, 
         if outcome.description:
             answer["error_description"] = outcome.description
     answer["category"] = ""
+    metadata = _metadata(origin, push, outcome, user_metadata)
+    if outcome.provider_id:
+        metadata["fcmName"] = outcome.provider_id
     head = encode(answer)[:-1] + f',"timestamp":{now_s},"metadata":'.encode()
-    return head + _sorted(_metadata(origin, push, outcome, user_metadata)) + b"}"
+    return head + _sorted(metadata) + b"}"
 
 
 def upstream_feedback(origin: SentFrom, message: Mapping[str, Json], now_s: int) -> bytes:

@@ -39,6 +39,8 @@ class Outcome(NamedTuple):
     unregistered_at_ms: int = 0
     #: Further facts for the feedback, such as a canonical registration id.
     registration_id: str = ""
+    #: The provider's own id of the push.
+    provider_id: str = ""
 
 
 DELIVERED = Outcome(Kind.DELIVERED, status=200)

@@ -52,6 +52,7 @@ class ApnsSimulator(Http2Simulator):
         latency_ms: float = 0.0,
         max_streams: int = 1000,
         first_stream_alone: bool = True,
+        development: bool = False,
         initial_window: int | None = None,
         ledger_limit: int = 100_000,
         now: Callable[[], float] = time.time,
@@ -61,6 +62,7 @@ class ApnsSimulator(Http2Simulator):
         )
         self.rules = rules
         self._provider = SimulatedApple(rules)
+        self._development = development
         self._now = now
         self.server = Http2Server(
             self._serve,
@@ -100,9 +102,14 @@ class ApnsSimulator(Http2Simulator):
             request.link.announce(SettingCodes.MAX_CONCURRENT_STREAMS, self.server.max_streams)
         token = push.device_token.decode("latin-1")
         fault = self.faults.pick(token, apns_id.decode("latin-1"))
-        answer, reason = self._decide(reason, fault, ((b"apns-id", apns_id),))
+        answer, reason = self._decide(reason, fault, self._ids(apns_id))
         self._note(request, apns_id.decode("latin-1"), token, answer.status, reason, fault)
         self._answer(request, answer, fault)
+
+    def _ids(self, apns_id: bytes) -> Fields:
+        """Apple, "Handling notification responses from APNs": the second one in the development environment alone."""
+        unique = ((b"apns-unique-id", str(uuid.uuid4()).encode()),) if self._development else ()
+        return ((b"apns-id", apns_id), *unique)
 
     def _client(self, link: Link) -> ConnectionMemory:
         if link.memory is None:
@@ -169,6 +176,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     transport.add_argument(
         "--no-first-stream", action="store_true", help="no limit of 1 before the first valid request"
     )
+    transport.add_argument(
+        "--development", action="store_true", help="answers have an apns-unique-id, as in the sandbox"
+    )
     transport.add_argument("--initial-window", type=int, metavar="BYTES", help="receive window of a stream (65535)")
     transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
     command.add_record_arguments(parser)
@@ -208,6 +218,7 @@ def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
         latency_ms=args.latency_ms,
         max_streams=args.max_streams,
         first_stream_alone=not args.no_first_stream,
+        development=args.development,
         initial_window=args.initial_window,
         ledger_limit=args.ledger_limit,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import gevent
 from gevent.queue import SimpleQueue
@@ -19,11 +19,11 @@ from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
-from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Resend, Retry
+from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Resend, Retry, accepted_as
 from pusher.providers.proxy import Proxy
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
-from pusher.push.outcome import Outcome
+from pusher.push.outcome import DELIVERED, Outcome
 from pusher.push.retry import RetryPolicy, parse_date
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.log import Seldom, logger
@@ -36,6 +36,9 @@ SANDBOX_HOST = "api.sandbox.push.apple.com"
 #: More kinds of requests than an app has; a producer that invents topics must not fill the memory.
 _MAX_KINDS = 64
 _SHORTEST_HOLD_S, _LONGEST_HOLD_S = 10.0, 60.0
+#: Response header of the development environment (Apple, "Handling notification responses from APNs").
+_UNIQUE_ID = b"apns-unique-id"
+_MAX_UNIQUE_ID_CHARACTERS = 200
 #: A token that is dated so wrongly is refused by Apple sooner or later.
 _CLOCK_FAULT_S = 300.0
 
@@ -160,7 +163,7 @@ class ApnsService:
             max_in_flight=settings.max_in_flight,
             timeout_s=settings.request_timeout_s,
             name=name,
-            policy=settings.policy,
+            policy=replace(settings.policy, wanted=_UNIQUE_ID),
         )
 
     def _connect_once(self, credentials: Credentials) -> None:
@@ -230,9 +233,10 @@ class ApnsService:
             if self._rotation.on_trial or self._team_hold.wait_s:
                 self._prove(exchange)
                 self._team_hold.ended()
-            return ACCEPTED
+            return accepted_as(_with_unique_id(DELIVERED, exchange)) if exchange.headers else ACCEPTED
         push: ApnsPush = exchange.subject
         outcome, meaning = read_answer(exchange.status, exchange.body_in, own_topic=push.kind.own_topic)
+        outcome = _with_unique_id(outcome, exchange)
         if meaning.team:
             return self._put_off_for_team(exchange)
         if meaning.credentials:
@@ -317,6 +321,12 @@ def _fields(kind: SharedHeaders, token: str) -> Fields:
 
 def _bearer(token: str) -> bytes:
     return b"bearer " + token.encode() if token else b""
+
+
+def _with_unique_id(outcome: Outcome, exchange: Exchange) -> Outcome:
+    """Apple's sandbox gives each push an id, by which its delivery log is searched."""
+    value = (exchange.header(_UNIQUE_ID) or b"").decode("ascii", "replace")
+    return outcome._replace(provider_id=value[:_MAX_UNIQUE_ID_CHARACTERS]) if value else outcome
 
 
 def _clock_fault(exchange: Exchange) -> str:

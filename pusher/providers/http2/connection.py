@@ -72,10 +72,11 @@ class Connection:
     """The engine. Single owner; no method waits. `authority` goes into every request.
 
     `indexing` lets the peer index its answers' header fields: dearer, and needed only for a peer that does so
-    although it was told not to (`peer_indexes` says so after a failure).
+    although it was told not to (`peer_indexes` says so after a failure). `wanted` is the name of a header that is read
+    whatever the status, b"" for none; others may stay unread, as `Exchange` says.
     """
 
-    def __init__(self, authority: bytes, *, indexing: bool = False) -> None:
+    def __init__(self, authority: bytes, *, indexing: bool = False, wanted: bytes = b"") -> None:
         self.ready = False
         """The peer's first SETTINGS have come."""
         self.retiring = False
@@ -84,7 +85,7 @@ class Connection:
         self.goaway_reason = b""
         """The debug data of the peer's GOAWAY; Apple writes JSON with a `reason`."""
         self.peer_indexes = False
-        self._responses = ResponseBlocks(indexing=indexing)
+        self._responses = ResponseBlocks(indexing=indexing, wanted=wanted)
         self._stream_0 = Stream0(self._responses.table_octets)
         self._outbound = Outbound(authority)
         self._outbound.queue.append(self._stream_0.take())
@@ -273,7 +274,8 @@ class Connection:
         unpack = HEAD.unpack_from
         streams, ended, unsent, blocks = self._streams, self._ended, self._outbound.unsent, self._blocks
         responses = self._responses
-        fast = not responses.indexing
+        wanted = responses.wants(buffer)
+        fast = not (wanted or responses.indexing)
         while available - position >= HEAD_OCTETS:
             word, flags, stream_id = unpack(buffer, position)
             start = position + HEAD_OCTETS
@@ -297,7 +299,7 @@ class Connection:
                         position = stop
                         continue
             self._receive_frame(word & 0xFF, flags, stream_id & MAX_31_BITS, buffer[position:stop])
-            fast = not responses.indexing
+            fast = not (wanted or responses.indexing)
             position = stop
         return position
 

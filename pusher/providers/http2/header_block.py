@@ -209,10 +209,15 @@ class RequestBlocks:
 
 
 class ResponseBlocks:
-    """Reads the peer's header blocks. `indexing`: with a dynamic table, every block in order."""
+    """Reads the peer's header blocks. `indexing`: with a dynamic table, every block in order.
 
-    def __init__(self, *, indexing: bool) -> None:
+    `wanted` is the name of a field for which a block is decoded whatever its status; b"" for none.
+    """
+
+    def __init__(self, *, indexing: bool, wanted: bytes = b"") -> None:
         self.indexing = indexing
+        self._wanted = wanted
+        self._wanted_coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(wanted)
         #: What we announce.
         self.table_octets = TABLE_OCTETS if indexing else 0
         #: The peer has not shown yet that it obeys: blocks that are not decoded have to be kept.
@@ -251,9 +256,13 @@ class ResponseBlocks:
         if self.keeps and self._decoder.header_table.dynamic_entries:
             self.indexing, self.keeps = True, False
 
+    def wants(self, octets: bytes) -> bool:
+        """Whether the wanted name is in a block, or in several."""
+        return bool(self._wanted) and (self._wanted_coded in octets or self._wanted in octets)
+
     def status(self, block: bytes) -> int:
         """The status, where the rest of the block need not be decoded; otherwise 0."""
-        if self.indexing:
+        if self.indexing or self.wants(block):
             return 0
         if block[:1] == b"\x20":  # the size of the table, 0
             block = block[1:]

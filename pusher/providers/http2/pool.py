@@ -53,6 +53,8 @@ class Policy:
     """A link that takes no more requests before this age counts as a failure, unless it served and left in order."""
     back_off: BackOff = field(default_factory=BackOff)
     patience: Patience = field(default_factory=Patience)
+    wanted: bytes = b""
+    """Name of a response header that is read whatever the status; others may stay unread, as `Exchange` says."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ class Pool:
             raise ConnectFailed(describe(error)) from error
         link = Link(
             transport,
-            Connection(self._authority, indexing=self._peer_indexes),
+            Connection(self._authority, indexing=self._peer_indexes, wanted=self._policy.wanted),
             self._timeout_s,
             self._policy.patience,
             self._answers,

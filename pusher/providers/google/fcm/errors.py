@@ -24,6 +24,7 @@ UNKNOWN = "UNKNOWN"
 #: Google: after a 429 without Retry-After the first wait is at least a minute.
 QUOTA_WAIT_S = 60.0
 _MAX_DESCRIPTION_CHARACTERS = 500
+_MAX_NAME_CHARACTERS = 500
 _FCM_ERROR = "google.firebase.fcm.v1.FcmError"
 _BAD_REQUEST = "google.rpc.BadRequest"
 #: How Google names the token in an INVALID_ARGUMENT: as a field, or in words alone.
@@ -78,7 +79,7 @@ _BY_STATUS = {
 def read_answer(status: int, body: bytes) -> Answer:
     """Judges an answer: 200 is success and nothing else; a body that cannot be read leaves the status to decide."""
     if status == 200:
-        return Answer(DELIVERED, FINAL)
+        return Answer(_delivered(body), FINAL)
     error = _error(body)
     name = _code(error)
     code = CODES.get(name) or Code(UNKNOWN, _BY_STATUS.get(status, FINAL))
@@ -93,6 +94,16 @@ def read_answer(status: int, body: bytes) -> Answer:
         delete_token=code.meaning.delete_token,
     )
     return Answer(outcome, code.meaning)
+
+
+def _delivered(body: bytes) -> Outcome:
+    """With the name that FCM gave the message, where it is there."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return DELIVERED
+    name = answer.get("name") if isinstance(answer, dict) else None
+    return DELIVERED._replace(provider_id=name[:_MAX_NAME_CHARACTERS]) if isinstance(name, str) and name else DELIVERED
 
 
 def _error(body: bytes) -> dict[str, Json]:

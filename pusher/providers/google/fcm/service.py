@@ -18,7 +18,7 @@ from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
-from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Retry
+from pusher.providers.judgement import AGAIN, Finish, Judgement, Proof, Retry, accepted_as
 from pusher.providers.rotation import Rotation
 from pusher.providers.tls import TlsTrust
 from pusher.push.lane import Lane
@@ -199,7 +199,7 @@ class FcmService:
             self._pace.accepted(exchange.sent_at, now)
             if self._rotation.on_trial and exchange.fields is self._fields:
                 self._rotation.accepted()
-            return ACCEPTED
+            return accepted_as(read_answer(200, exchange.body_in).outcome)
         outcome, meaning = read_answer(exchange.status, exchange.body_in)
         if meaning.access_token and self._renewed_for(exchange):
             return AGAIN

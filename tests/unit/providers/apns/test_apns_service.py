@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +34,12 @@ MINUTE_S = 60
 class Bed:
     """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
 
-    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01) -> None:
+    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01, development: bool = False) -> None:
         self.ours, self.apples = Clock(time.time()), Clock(time.time())
         self.elapsed = Clock(0.0)
-        self.apple = ApnsSimulator(AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples)
+        self.apple = ApnsSimulator(
+            AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples, development=development
+        )
         self.apple.start()
         (directory / "key.p8").write_bytes(make_p8())
         self.publisher = ListPublisher()
@@ -77,8 +80,8 @@ class Bed:
 
 
 @contextmanager
-def opened(directory: Path, *faults: str, interval_s: float = 0.01) -> Iterator[Bed]:
-    bed = Bed(directory, *faults, interval_s=interval_s)
+def opened(directory: Path, *faults: str, interval_s: float = 0.01, development: bool = False) -> Iterator[Bed]:
+    bed = Bed(directory, *faults, interval_s=interval_s, development=development)
     loops = Group()
     try:
         for loop in bed.service.loops().values():
@@ -95,6 +98,19 @@ def opened(directory: Path, *faults: str, interval_s: float = 0.01) -> Iterator[
 def bed(tmp_path: Path) -> Iterator[Bed]:
     with opened(tmp_path) as bed:
         yield bed
+
+
+@pytest.mark.parametrize(("fault", "kind"), [((), Kind.DELIVERED), (("400 BadDeviceToken",), Kind.REJECTED)])
+@pytest.mark.parametrize("development", [True, False])
+def test_the_sandboxs_own_id_of_a_push_is_fed_back(
+    tmp_path: Path, fault: tuple[str, ...], kind: Kind, development: bool
+) -> None:
+    """Apple, "Handling notification responses from APNs": the header is there in the development environment alone."""
+    with opened(tmp_path, *fault, development=development) as bed:
+        assert bed.send(2) == {kind: 2}
+        found = [json.loads(value)["metadata"].get("apnsUniqueId", "") for _, value, *_ in bed.publisher.records]
+    assert [len(unique_id) for unique_id in found] == [36 * development] * 2
+    assert len(set(found)) == 1 + development
 
 
 def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed) -> None:

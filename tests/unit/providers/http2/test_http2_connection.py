@@ -804,6 +804,20 @@ def test_a_status_is_read_the_same_whether_the_block_is_decoded_or_not(
     assert told == {*range(100, 200), 200, *range(400, 500)} - {403, 429}
 
 
+@pytest.mark.parametrize("huffman", [False, True])
+@pytest.mark.parametrize("status", [200, 400, 410])
+def test_a_block_with_a_wanted_field_is_decoded_whatever_the_status(*, huffman: bool, status: int) -> None:
+    encoder = hpack.Encoder()
+    encoder.header_table_size = 0
+    told = {}
+    for name in (b"apns-unique-id", b"apns-unique"):
+        fields = [(b":status", str(status).encode()), (b"apns-id", b"x"), (name, b"y")]
+        told[name] = ResponseBlocks(indexing=False, wanted=b"apns-unique-id").status(
+            encoder.encode(fields, huffman=huffman)
+        )
+    assert told == {b"apns-unique-id": 0, b"apns-unique": status}
+
+
 @pytest.mark.parametrize("start", [b"", b"\x20", b"\x08", b"\x08\x03", b"\x08\x03\x34\x31", b"\x80", b"\xff"])
 def test_a_block_that_begins_otherwise_says_no_status(start: bytes) -> None:
     assert ResponseBlocks(indexing=False).status(start) == 0

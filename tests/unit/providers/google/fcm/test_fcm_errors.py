@@ -121,6 +121,27 @@ def test_success_is_200_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (
+            b'{"name":"projects/p/messages/0:1500415314455276%31bd1c9631bd1c96"}',
+            "projects/p/messages/0:1500415314455276%31bd1c9631bd1c96",
+        ),
+        # pushiko, "FCM responses": of a dry run
+        (b'{"name":"projects/foo/messages/fake_message_id"}', "projects/foo/messages/fake_message_id"),
+        (b'{"name":5}', ""),
+        (b'{"name":""}', ""),
+        (b'["name"]', ""),
+        (b"{}", ""),
+        (b'{"name":"%b"}' % (b"x" * 9_000), "x" * 500),
+    ],
+)
+def test_the_name_of_an_accepted_message(body: bytes, name: str) -> None:
+    outcome, _ = read_answer(200, body)
+    assert (outcome.kind, outcome.provider_id) == (Kind.DELIVERED, name)
+
+
+@pytest.mark.parametrize(
     ("rpc_status", "name"),
     [
         ("INVALID_ARGUMENT", "INVALID_JSON"),

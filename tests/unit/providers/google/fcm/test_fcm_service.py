@@ -160,7 +160,8 @@ def test_an_accepted_push_is_delivered(simulate: Simulate) -> None:
     with Bed(simulator) as bed:
         bed.submit(metadata={"jobId": "7"})
         bed.wait_until_done()
-    metadata = {"game": "game", "hostname": "pod-1", "jobId": "7", "platform": "gcm"}
+    name = "projects/my-project/messages/0:m0"
+    metadata = {"fcmName": name, "game": "game", "hostname": "pod-1", "jobId": "7", "platform": "gcm"}
     feedback = bed.feedback
     assert feedback.pop("timestamp") == pytest.approx(time.time(), abs=60)
     assert feedback == {
