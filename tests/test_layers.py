@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "pusher"
 
 #: From the bottom up: a row a room, or rooms side by side. The longest match decides.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("pusher", "errors"),
+    ("pusher", "errors", "backoff"),
     ("config",),
     ("telemetry",),
     ("broker",),

@@ -1,15 +1,19 @@
-"""Chooses a broker by its address: Kafka's bootstrap servers, or ``sqlite:///path`` for the embedded broker.
+"""Chooses a broker by the scheme of its address: Kafka's bootstrap servers, which have none, or ``sqlite:///path``.
 
-The implementations are imported where they are used, so that nobody loads the one that is not.
+Each is behind a door of ``pusher.brokers`` that is named by its scheme, and imported only where it is used. The object
+behind the door is ``open_broker(config, at, address) -> Broker``.
 """
 
 from __future__ import annotations
 
-from pusher.broker.interface import Broker
-from pusher.config import Config
-from pusher.config.kafka import BrokerSettings
+from collections.abc import Callable
 
-_EMBEDDED = "sqlite:"
+from pusher.broker.interface import Broker
+from pusher.config import Config, doors
+from pusher.config.kafka import BrokerSettings
+from pusher.config.schema import scheme
+
+OpenBroker = Callable[[Config, BrokerSettings, str], Broker]
 
 
 def broker(config: Config, at: BrokerSettings, address: str = "") -> Broker:
@@ -18,10 +22,5 @@ def broker(config: Config, at: BrokerSettings, address: str = "") -> Broker:
     Raises ``StartError`` where the settings of the access cannot be used.
     """
     address = address or config[at.brokers]
-    if address.startswith(_EMBEDDED):
-        from pusher.broker.sqlite.broker import SqliteBroker
-
-        return SqliteBroker(config, address)
-    from pusher.broker.kafka.broker import KafkaBroker
-
-    return KafkaBroker(config, at, address)
+    open_broker: OpenBroker = doors.door(doors.BROKERS, scheme(address)).load()
+    return open_broker(config, at, address)

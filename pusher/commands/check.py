@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Iterator
 
 from pusher.broker import connect
-from pusher.config import Config, SocketAddress, settings
-from pusher.daemon import statsd
+from pusher.broker.interface import log_failure
+from pusher.config import Config, doors, settings
+from pusher.daemon.publishers import Publishers
+from pusher.daemon.reporters import OpenStatsReporter
 from pusher.errors import StartError
 from pusher.listener.archive import Archive
 from pusher.listener.database import Address as DatabaseAddress
 from pusher.listener.database import Database, DatabaseError, let_others_run
 from pusher.providers.http2.transport import ConnectFailed
 from pusher.providers.provider import Check, provider
+from pusher.push.reporter import Around, OpenReporter
+from pusher.telemetry.stats import Stats
 
 OK, CANNOT_START = 0, 2
 
@@ -24,8 +27,22 @@ def check_sender(platform: str, config: Config) -> int:
     return run_checks([*_broker_checks(config), *_stats_checks(config), *provider(platform).checks(config)])
 
 
+def _doors() -> Iterator[str]:
+    """All that are installed, with package and version; whether what others have brought can be imported."""
+    for group in (*doors.GROUPS, doors.SETTINGS):
+        for door in doors.installed(group).values():
+            try:
+                if not door.is_shipped:
+                    door.load()
+                yield str(door)
+            except doors.Broken as error:
+                yield str(error)
+
+
 def run_checks(checks: list[Check]) -> int:
     """Runs all of them and prints one line each; 0 when all are good, else 2."""
+    for line in _doors():
+        sys.stdout.write(f"door    {line}\n")
     failed = 0
     for name, check in checks:
         try:
@@ -33,35 +50,42 @@ def run_checks(checks: list[Check]) -> int:
         except (StartError, ConnectFailed, OSError) as error:
             failed += 1
             line = f"failed  {name}: {error}"
-        except Exception as error:  # noqa: BLE001 - a fault in one check hides no other
+        except Exception as error:  # noqa: BLE001 - plugged in: it costs its own line
             failed += 1
-            line = f"failed  {name}: internal error: {error!r}"
+            line = f"failed  {name}: {type(error).__name__}: {error}"
         sys.stdout.write(f"{line}\n")
     return CANNOT_START if failed else OK
 
 
 def _broker_checks(config: Config) -> Iterator[Check]:
     yield settings.QUEUE.brokers.key, lambda: connect.broker(config, settings.QUEUE.at).check()
-    if config[settings.FEEDBACK_REPORTERS]:
-        yield settings.FEEDBACK_BROKERS.key, lambda: connect.broker(config, settings.FEEDBACK_AT).check()
-    else:
+    if not config[settings.FEEDBACK_REPORTERS]:
         yield (
             settings.FEEDBACK_REPORTERS.key,
             lambda: "none is named, so nothing is fed back and no dead token is deleted",
         )
+    for name in config[settings.FEEDBACK_REPORTERS]:
+        yield f"{settings.FEEDBACK_REPORTERS.key} {name}", lambda name=name: _check_feedback(config, name)  # type: ignore[misc]
+
+
+def _check_feedback(config: Config, name: str) -> str:
+    """Nothing is reported, so what it would run in greenlets is not started."""
+    publishers = Publishers(config, log_failure)
+    open_reporter: OpenReporter = doors.door(doors.FEEDBACK, name).load()
+    try:
+        return open_reporter(Around(config, Stats(""), publishers.at, lambda *_: None)).check()
+    finally:
+        publishers.close(0.0)
 
 
 def _stats_checks(config: Config) -> Iterator[Check]:
-    if "statsd" in config[settings.STATS_REPORTERS]:
-        yield statsd.HOST.key, lambda: _resolve(config[statsd.HOST])
+    for name in config[settings.STATS_REPORTERS]:
+        yield f"{settings.STATS_REPORTERS.key} {name}", lambda name=name: _check_stats(config, name)  # type: ignore[misc]
 
 
-def _resolve(address: SocketAddress) -> str:
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        raise StartError(f"{address.host} does not resolve ({error}): no metrics will reach it") from None
-    return f"{address.host} is {found[0][4][0]}"
+def _check_stats(config: Config, name: str) -> str:
+    open_reporter: OpenStatsReporter = doors.door(doors.STATS, name).load()
+    return open_reporter(config).check()
 
 
 def check_listener(config: Config) -> int:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 from gevent.event import Event
 
-from pusher.broker.interface import Done, Header
+from pusher.broker.interface import Done
 from pusher.broker.offsets import TopicPartition, Tracker
 from pusher.config import Config, settings
 from pusher.daemon.greenlets import Greenlets
@@ -25,7 +24,8 @@ from pusher.providers.provider import OpenLane, Shown, provider, words
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
-from pusher.telemetry.health import Health
+from pusher.push.reporter import Report
+from pusher.push.topics import TopicName
 from pusher.telemetry.stats import Stats
 
 DELIVERED, NOT_DELIVERED = 0, 1
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         raise StartError(f"--app {args.app}: {args.platform}.apps has {', '.join(apps) or 'no app'}")
     message = orjson.dumps(provider(args.platform).message(_pushed(args)))
     feedback = _Feedback()
-    open_lane = OpenLane(args.app, args.platform, _HOSTNAME, lambda: feedback, Stats(_HOSTNAME), config)
+    open_lane = OpenLane(args.app, args.platform, _HOSTNAME, [feedback], Stats(_HOSTNAME), config)
     service = provider(args.platform).build(config, args.app, open_lane)
     service.lane.settings = replace(service.lane.settings, feedback_successes=True)
     _put(service.lane, f"push-{args.app}_{args.platform}-single", message)
@@ -106,31 +106,26 @@ def _wait(service: Any, over: Event, timeout_s: float) -> str:
 
 
 class _Feedback:
-    """Takes the one feedback in a broker's place."""
+    """A ``FeedbackReporter`` that keeps the one feedback."""
 
     full = False
-    pending = 0
 
     def __init__(self) -> None:
         self.value = b""
         self.stored = Event()
 
-    def publish(self, _topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:  # noqa: ARG002
+    def for_app(self, _name: TopicName) -> Report:
         """Stores at once."""
+        return self._store
+
+    def _store(self, value: bytes, done: Done) -> None:
         self.value = value
         done(None)
         self.stored.set()
 
-    def flush(self, _timeout_s: float) -> int:
-        """Nothing waits."""
-        return 0
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def health(self) -> Health:
-        """Always ready."""
-        return Health(True)
+    def check(self) -> str:
+        """Nothing can be wrong."""
+        return ""
 
 
 def _data(args: argparse.Namespace) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The doors: what is plugged in, by group and name.
 
-A door is an entry point (Python packaging, "Entry points specification"). What pusher ships stands in ``doors.ini``,
-which also becomes the metadata of the installed package; other packages bring theirs in their own metadata. Finding a
+A door is an entry point (Python packaging, "Entry points specification"). What pusher ships stands in ``doors.ini``, so that
+it is found in a tree of sources as well; other packages bring theirs in their metadata. Finding a
 door imports nothing; ``Door.load`` does.
 """
 
@@ -24,7 +24,14 @@ BROKERS = "pusher.brokers"
 #: Modules that declare settings: every ``Setting`` in them is known to file, variables, flags and documents.
 SETTINGS = "pusher.settings"
 
+#: The package of what pusher ships.
+SHIPPED = "pusherd"
+
 GROUPS = (PROVIDERS, STATS, FEEDBACK, TOKENS, BROKERS)
+
+
+class Broken(StartError):
+    """What is behind a door cannot be imported."""
 
 
 class Door(NamedTuple):
@@ -38,11 +45,16 @@ class Door(NamedTuple):
     version: str
 
     def load(self) -> Any:
-        """The object behind the door. Raises ``StartError`` in one line where it cannot be imported."""
+        """The object behind the door. Raises ``Broken`` in one line where it cannot be imported."""
         try:
             return EntryPoint(self.name, self.target, self.group).load()
         except Exception as error:
-            raise StartError(f"{self}: cannot be imported: {_one_line(error)}") from error
+            raise Broken(f"{self}: cannot be imported: {_one_line(error)}") from error
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is one of pusher's own."""
+        return self.package == SHIPPED
 
     def __str__(self) -> str:
         return f"{self.group} {self.name} ({self.package} {self.version})"
@@ -51,7 +63,7 @@ class Door(NamedTuple):
 @cache
 def installed(group: str) -> dict[str, Door]:
     """All doors of a group by name; of one name that is brought twice, pusher's own wins, then the first."""
-    found = {name: Door(group, name, target, "pusher", __version__) for name, target in _shipped(group)}
+    found = {name: Door(group, name, target, SHIPPED, __version__) for name, target in _shipped(group)}
     for entry in entry_points(group=group):
         of = entry.dist
         package, version = (of.name, of.version) if of is not None else ("?", "?")
@@ -70,7 +82,7 @@ def door(group: str, name: str) -> Door:
 def _shipped(group: str) -> list[tuple[str, str]]:
     shipped = configparser.ConfigParser()
     shipped.read_string((resources.files(__package__) / "doors.ini").read_text())
-    return shipped.items(group)
+    return shipped.items(group) if shipped.has_section(group) else []
 
 
 def _one_line(error: Exception) -> str:

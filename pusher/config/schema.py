@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+from pusher.config import doors
 from pusher.errors import StartError
 
 T = TypeVar("T")
@@ -341,6 +342,28 @@ class List(ValueKind[tuple[str, ...]]):
         return ", ".join(value)
 
 
+class Doors(List):
+    """Names of what is plugged in, of one group of doors."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__()
+        self.group = group
+
+    @property
+    def label(self) -> str:
+        """The kind in a word or two, for tables."""
+        return f"a list of names, each a door of {self.group}"
+
+    def _value(self, text: str) -> tuple[str, ...]:
+        installed = doors.installed(self.group)
+        # Asked for here and not at the declaration: that imports nothing and looks for nothing.
+        self.expects = f"a list of {self.group} that are installed ({', '.join(installed) or 'none'})"
+        names = super()._value(text)
+        if not installed.keys() >= set(names):
+            raise ValueError
+        return names
+
+
 class SocketAddress(NamedTuple):
     """A host's name or address, and a port."""
 
@@ -371,15 +394,26 @@ class HostPort(ValueKind[SocketAddress]):
         return f"[{value.host}]:{value.port}" if ":" in value.host else f"{value.host}:{value.port}"
 
 
+#: The door of ``pusher.brokers`` for an address without a scheme.
+DEFAULT_SCHEME = "kafka"
+
+
+def scheme(address: str) -> str:
+    """The scheme of a broker's address, which names its door."""
+    found = re.match(r"([a-z][a-z0-9+-]*):/", address)
+    return found[1] if found else DEFAULT_SCHEME
+
+
 class Brokers(ValueKind[str]):
-    """Kafka's bootstrap servers, ``host:port`` separated by commas, or ``sqlite:///path`` of the embedded broker."""
+    """Kafka's bootstrap servers, ``host:port`` separated by commas, or another broker's address with its scheme."""
 
     expects = "host:port[,host:port...] or sqlite:///path"
 
     def _value(self, text: str) -> str:
         text = ",".join(text.split(ITEM_END)[:-1]) if ITEM_END in text else text.strip()
-        if text.startswith("sqlite:"):
-            if not re.fullmatch(r"sqlite:///.*[^/]", text):
+        text = text.removeprefix(f"{DEFAULT_SCHEME}://")
+        if (word := scheme(text)) != DEFAULT_SCHEME:
+            if word not in doors.installed(doors.BROKERS) or not re.fullmatch(r"[a-z0-9+-]+://.*[^/]", text):
                 raise ValueError
             return text
         servers = [server for server in re.split(r"[\s,]+", text) if server]

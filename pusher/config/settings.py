@@ -19,6 +19,7 @@ from pusher.config.schema import (
     Brokers,
     Choice,
     DatabaseHost,
+    Doors,
     Dsn,
     Duration,
     Host,
@@ -190,7 +191,12 @@ QUEUE_INVALID_TOPIC = Setting(
 
 # --- what is published
 
-FEEDBACK_REPORTERS = Setting("feedback.reporters", List("kafka"), (), "Where outcomes go: `kafka`, or nowhere.")
+FEEDBACK_REPORTERS = Setting(
+    "feedback.reporters",
+    Doors(doors.FEEDBACK),
+    (),
+    "Where outcomes go: `kafka`, other doors of `pusher.feedback`, or nowhere.",
+)
 FEEDBACK_SUCCESSES = Setting(
     "feedback.successes", Bool(), default=True, text="Feed back successes too, not only failures."
 )
@@ -219,7 +225,7 @@ FEEDBACK_AT = BrokerSettings(FEEDBACK_BROKERS, kafka_settings("feedback.kafka"))
 # --- stats
 
 STATS_REPORTERS = Setting(
-    "stats.reporters", List(), (), "Where metrics go: `statsd`, another door of `pusher.stats`, or nowhere."
+    "stats.reporters", Doors(doors.STATS), (), "Where metrics go: `statsd`, another door of `pusher.stats`, or nowhere."
 )
 STATS_REPORT_INTERVAL = Setting(
     "stats.statsd.flushIntervalMs",

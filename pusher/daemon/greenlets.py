@@ -12,14 +12,15 @@ from collections.abc import Callable
 import gevent
 from gevent.pool import Group
 
+from pusher.backoff import BackOff
 from pusher.daemon.troubles import internal_error
 from pusher.telemetry import sentry
 from pusher.telemetry.log import logger
 
 log = logger(__name__)
 
-#: Waits before an app's part begins again double up to this.
-_LONGEST_WAIT_S = 60.0
+#: Before an app's part begins again.
+_BACK_OFF = BackOff(min_s=1.0, max_s=60.0)
 #: One that ran so long has recovered.
 _RECOVERED_S = 600.0
 #: Failures in a row after which the process ends, so that its supervisor starts it anew: a quarter of an hour.
@@ -73,7 +74,7 @@ class Greenlets:
                     raise
             if self.may_end:
                 return
-            wait_s = min(_LONGEST_WAIT_S, 2.0 ** (failures - 1))
+            wait_s = _BACK_OFF.delay_s(max(1, failures))
             trouble(internal_error(name, reason))
             gevent.sleep(wait_s)
             trouble("")

@@ -18,6 +18,7 @@ from statsd.client.udp import Pipeline
 
 from pusher.config import Config, SocketAddress
 from pusher.config.schema import HostPort, Setting, Text
+from pusher.errors import StartError
 from pusher.telemetry.log import logger
 from pusher.telemetry.metrics import Metric
 from pusher.telemetry.stats import Reporter, Sample
@@ -78,6 +79,15 @@ class Statsd:
         for line in lines:
             batch._after((self._prefix + line).encode().decode("latin-1"))  # noqa: SLF001  # its way in for ready lines
         batch.send()
+
+    def check(self) -> str:
+        """Whether the host has an address; nobody can say whether it listens."""
+        host, port = self._address
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            raise StartError(f"{HOST.key}: {host} does not resolve ({error}): no metrics will reach it") from None
+        return f"{HOST.key}: {host} is {found[0][4][0]}"
 
     def _look_up(self) -> None:
         if self._clock() >= self._resolve_at and (self._resolver is None or self._resolver.dead):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pusher.broker.interface import Publisher
 from pusher.config import Config, doors, settings
 from pusher.errors import StartError
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback_topic import MakeFeedback
+from pusher.push.feedbacks import MakeFeedback
 from pusher.push.fields import Json
 from pusher.push.lane import Lane, LaneSettings, Parse
 from pusher.push.push import Push
+from pusher.push.reporter import FeedbackReporter
 from pusher.push.retry import RetryPolicy
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.stats import Stats
@@ -93,8 +93,8 @@ class OpenLane:
     app: str
     platform: str
     hostname: str
-    #: Opened when the first lane is; None: outcomes are not fed back.
-    feedbacks: Callable[[], Publisher | None]
+    #: Where outcomes are reported; none: nowhere.
+    reporters: Sequence[FeedbackReporter]
     stats: Stats
     config: Config
 
@@ -112,7 +112,7 @@ class OpenLane:
             patience=self.config[settings.QUEUE.max_uncommitted] // 2,
             feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
         )
-        return Lane(lane, parse, make_feedback, self.feedbacks(), self.stats)
+        return Lane(lane, parse, make_feedback, self.reporters, self.stats)
 
 
 @dataclass(frozen=True)

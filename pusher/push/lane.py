@@ -10,6 +10,7 @@ dropped unfinished.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +21,12 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
-from pusher.broker.interface import Publisher
 from pusher.broker.offsets import State
 from pusher.push.feedback import SentFrom
-from pusher.push.feedback_topic import FeedbackTopic, MakeFeedback
+from pusher.push.feedbacks import Feedbacks, MakeFeedback
 from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, Kind, Outcome
 from pusher.push.push import Push
+from pusher.push.reporter import FeedbackReporter
 from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.telemetry import metrics
 from pusher.telemetry.log import few, logger
@@ -44,6 +45,10 @@ _FREE_RESENDS_AT_ONCE = 3
 _AFTER_FAULT_S, _MOST_FAULTS = 60.0, 3
 #: Expired pushes that are finished before others get their turn: some 10 ms of work.
 _SLICE = 250
+
+
+#: Looked up for every outcome.
+_EXPIRED, _DELIVERED = Kind.EXPIRED, Kind.DELIVERED
 
 
 class Parse(Protocol[P_co]):
@@ -93,7 +98,7 @@ class Lane(Generic[P]):
         settings: LaneSettings,
         parse: Parse[P],
         make_feedback: MakeFeedback,
-        publisher: Publisher | None,
+        reporters: Sequence[FeedbackReporter],
         stats: Stats,
         *,
         clock: Clock = time.monotonic,
@@ -113,10 +118,8 @@ class Lane(Generic[P]):
         self.waiting = 0
         self._clock, self._wall_clock = clock, wall_clock
         origin = SentFrom(settings.app, settings.platform, settings.hostname)
-        #: Where outcomes go; nowhere without a publisher.
-        self._feedbacks = (
-            FeedbackTopic(origin, make_feedback, publisher, clock, wall_clock) if publisher is not None else None
-        )
+        #: Where outcomes go; nowhere without a reporter.
+        self._feedbacks = [Feedbacks(origin, make_feedback, reporter, clock, wall_clock) for reporter in reporters]
         self._inbox: SimpleQueue[Sequence[P]] = SimpleQueue()
         self._opened: deque[P] = deque()
         self._suspended: list[P] = []
@@ -135,7 +138,7 @@ class Lane(Generic[P]):
     @property
     def blocked(self) -> str:
         """Why the app cannot go on, one line; "" while it can."""
-        return self._feedbacks.blocked if self._feedbacks is not None else ""
+        return "; ".join(feedbacks.blocked for feedbacks in self._feedbacks if feedbacks.blocked)
 
     @property
     def full(self) -> bool:
@@ -287,12 +290,13 @@ class Lane(Generic[P]):
         """The end of a push. A second one, an answer after a time-out say, changes nothing."""
         if push.finished:
             return
-        wanted = outcome.kind is not Kind.EXPIRED and (
-            outcome.kind is not Kind.DELIVERED or self.settings.feedback_successes
-        )
-        if wanted and self._feedbacks is not None:
-            # Should making the feedback fail, the push has not ended and is not lost.
-            self._feedbacks.tell(push, outcome)
+        kind = outcome.kind
+        wanted = kind is not _EXPIRED and (kind is not _DELIVERED or self.settings.feedback_successes)
+        if wanted and self._feedbacks:
+            push.untold = len(self._feedbacks)
+            for feedbacks in self._feedbacks:
+                # Should making the feedback fail, the push has not ended and is not lost.
+                feedbacks.tell(push, outcome)
         else:
             push.tracker.finish(push.offset)
         push.finished = True
@@ -302,20 +306,21 @@ class Lane(Generic[P]):
     def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
         """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
 
-        ``stored`` is called when the broker has it, at once where nothing is fed back, and not at all where it cannot
-        be stored now: whoever sent it has to send it again. Never waits.
+        ``stored`` is called when every reporter has it, at once where nothing is fed back, and not at all where it
+        cannot be stored now: whoever sent it has to send it again. Never waits.
         """
-        if self._feedbacks is None:
+        if not self._feedbacks:
             stored()
-        else:
-            self._feedbacks.publish(make, stored)
+        missing = itertools.count(1 - len(self._feedbacks))
+        for feedbacks in self._feedbacks:
+            feedbacks.publish(make, lambda: None if next(missing) else stored())
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """About once a second: what expired, and feedbacks whose topic was missing. Others get their turn meanwhile."""
         self.expire()
-        if self._feedbacks is not None:
-            self._feedbacks.try_refused_again()
+        for feedbacks in self._feedbacks:
+            feedbacks.tell_refused_again()
 
     def leave_late_retries(self, due_after: float) -> None:
         """At a stop: retries that are due after ``due_after`` (monotonic s) are left uncommitted to the next owner."""
@@ -412,7 +417,7 @@ class Lane(Generic[P]):
     def _count(self, push: P, outcome: Outcome) -> None:
         kind = outcome.kind
         self.totals.outcomes[kind] += 1
-        if kind is Kind.EXPIRED:
+        if kind is _EXPIRED:
             self._expired.add()
             left_out = _few.turn((self.settings.app, "expired"), "push expired before it could be sent")
             if left_out is not None:
@@ -421,7 +426,7 @@ class Lane(Generic[P]):
         if push.first_sent_at:
             self.totals.responses += 1
             self._send_latency.observe((self._clock() - push.first_sent_at) * 1000)
-        if kind is Kind.DELIVERED:
+        if kind is _DELIVERED:
             self._acked.add()
         else:
             self._stats.counter(metrics.FAILED, *self._tags, outcome.key).add()

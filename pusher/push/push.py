@@ -31,6 +31,7 @@ class Push:
         "tracker",
         "ttl_s",
         "uncounted",
+        "untold",
     )
 
     #: Where it stands in its source. The pipeline sets these three: a parser knows no broker.
@@ -38,6 +39,8 @@ class Push:
     offset: int
     #: When the producer handed it to the broker, milliseconds since the epoch.
     timestamp_ms: int
+    #: Feedback reporters that have not stored its outcome. The lane sets it when the push ends.
+    untold: int
 
     def __init__(self) -> None:
         self.id = ""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 
+from pusher.backoff import doubled_s
+
 T = TypeVar("T")
 
 #: A provider that asks for more is not believed: a push would wait for ever, and hold up the commit of its partition.
 MAX_RETRY_AFTER_S = 3_600.0
-#: Far above any ``max_wait_s``, and small enough to be a float.
-_MAX_DOUBLINGS = 64
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class RetryPolicy:
         if self.counted and attempts >= self.max_attempts:
             return None
         if retry_after_s is None:
-            doubled_s = self.interval_s * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS)
-            wait = min(doubled_s * (1 + draw() / 2), self.max_wait_s)
+            wait = min(doubled_s(self.interval_s, attempts) * (1 + draw() / 2), self.max_wait_s)
         else:
             wait = min(retry_after_s, MAX_RETRY_AFTER_S)
         if self.max_elapsed_s is not None and elapsed_s + wait > self.max_elapsed_s:

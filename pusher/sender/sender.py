@@ -23,7 +23,7 @@ from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
 from pusher.daemon.publishers import Publishers
-from pusher.daemon.reporters import open_stats
+from pusher.daemon.reporters import FeedbackReporters, open_stats
 from pusher.daemon.troubles import Troubles, internal_error
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Service, provider
@@ -58,6 +58,7 @@ class Sender:
         self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
+        self._reporters = FeedbackReporters(config, self._stats, self._publishers, self._daemon.greenlets)
         self._broker = connect.broker(config, settings.QUEUE.at)
         self._pipeline = Pipeline(
             platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
@@ -102,11 +103,6 @@ class Sender:
 
     def _invalid_publisher(self) -> Publisher:
         return self._publishers.at(settings.QUEUE.at)
-
-    def _feedback_publisher(self) -> Publisher | None:
-        if not self._config[settings.FEEDBACK_REPORTERS]:
-            return None
-        return self._publishers.at(settings.FEEDBACK_AT)
 
     def _set_up_side_by_side(self, apps: Iterable[str]) -> None:
         """Each app in a greenlet of its own: none waits for another's provider. Does not wait."""
@@ -158,11 +154,11 @@ class Sender:
         self._troubles.note(app, part, reason)
 
     def _lane_opener(self, app: str) -> OpenLane:
-        return OpenLane(app, self.platform, self._hostname, self._feedback_publisher, self._stats, self._config)
+        return OpenLane(app, self.platform, self._hostname, self._reporters.all, self._stats, self._config)
 
     # --- running ------------------------------------------------------------------------------------------------------
     def _is_full(self, topic: str) -> bool:
-        return self._pipeline.is_full(topic) or self._publishers.full
+        return self._pipeline.is_full(topic) or self._publishers.full or self._reporters.full
 
     def _upkeep(self) -> None:
         self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
@@ -186,12 +182,21 @@ class Sender:
         blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
         stopping = ["the process stops"] if self._stopping else []
         waiting = [f"{app}: is being set up" for app in self._setting_up if app not in self._skipped]
-        return stopping + reasons(parts) + blocked + self._troubles.reasons() + waiting + list(self._skipped.values())
+        return (
+            stopping
+            + reasons(parts)
+            + self._reporters.unready()
+            + blocked
+            + self._troubles.reasons()
+            + waiting
+            + list(self._skipped.values())
+        )
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""
         yield from self._stats.snapshot()
         yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
+        yield from self._reporters.samples()
         yield from readings.of_unroutable(self._pipeline)
         for app, service in self.services.items():
             not_ready = [readings.of_not_ready((self.platform, app))]
@@ -274,7 +279,7 @@ class Sender:
     def _stop_order(self) -> Sequence[Step]:
         return (
             Step("drain", self._drain),
-            Step("feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
+            Step("feedbacks", self._flush_feedbacks, FLUSH_AT_LEAST_S),
             Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
             Step("links", self._close_links),
             Step("publishers", self._publishers.close),
@@ -304,6 +309,11 @@ class Sender:
     def _leave_all(self, lanes: Mapping[str, Lane[Any]]) -> None:
         for app, lane in lanes.items():
             self._troubles.contain(app, "stop", lane.leave_all, None)
+
+    def _flush_feedbacks(self, left_s: float) -> str:
+        deadline = time.monotonic() + left_s
+        left_over = (self._reporters.flush(left_s), self._publishers.flush(max(0.0, deadline - time.monotonic())))
+        return "; ".join(filter(None, left_over))
 
     def _close_links(self, left_s: float) -> str:
         closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]

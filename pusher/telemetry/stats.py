@@ -19,6 +19,7 @@ from pusher.telemetry import metrics
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.metrics import Metric
 from pusher.telemetry.runtime import sample_runtime
+from pusher.telemetry.watch import Watch
 
 _seldom = Seldom(logger(__name__), period_s=60)
 
@@ -55,13 +56,17 @@ class Sample(NamedTuple):
 
 
 class Reporter(Protocol):
-    """Takes the numbers somewhere else."""
+    """Takes the numbers somewhere else. The doors are in ``pusher.stats``."""
 
     def report(self, samples: Sequence[Sample]) -> None:
         """Gets each series that has changed since the last report.
 
         May wait, up to ``REPORT_TIMEOUT_S`` in all; what it raises is logged, and its samples are not given again.
         """
+        ...
+
+    def check(self) -> str:
+        """For ``--check``: says that it can be used. May wait some seconds; raises ``OSError`` with one line if not."""
         ...
 
 
@@ -223,12 +228,16 @@ class Stats:
         """A reporter's trouble is its own."""
         name = f"{type(reporter).__module__}.{type(reporter).__qualname__}"
         try:
-            with gevent.Timeout(REPORT_TIMEOUT_S):
+            with gevent.Timeout(REPORT_TIMEOUT_S), Watch() as watch:
                 reporter.report(samples)
         except gevent.Timeout:
             _seldom.error(name, "a stats reporter took too long, its report is cut", reporter=name)
         except Exception as error:  # noqa: BLE001 - plugged in: whatever it raises costs its own report
             _seldom.error(name, "a stats reporter failed", reporter=name, error=repr(error))
+        else:
+            if watch.too_long:
+                longest_s = round(watch.longest_s, 1)
+                _seldom.error(name, "a stats reporter lets nothing else run", reporter=name, longest_s=longest_s)
 
     def run(self) -> None:
         """Flushes, and measures the process, for ever."""

@@ -23,6 +23,7 @@ from pusher import config
 from pusher.broker.interface import Done, Header
 from pusher.providers.provider import OpenLane
 from pusher.providers.provider import provider as provider_of
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.pipeline import Pipeline
@@ -178,7 +179,7 @@ class Bed:
         found = config.parse(yaml.safe_dump(nested(settings | {"feedback.reporters": ["kafka"]})), {})
         self.publisher = StoringPublisher()
         stats = Stats("test")
-        open_lane = OpenLane("game", provider.platform, "pod-1", lambda: self.publisher, stats, found)
+        open_lane = OpenLane("game", provider.platform, "pod-1", [FeedbackTopics(self.publisher)], stats, found)
         self.service: Any = provider_of(provider.platform).build(found, "game", open_lane)
         self.lane: Lane[Any] = self.service.lane
         #: How often each push came to an end that counted.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from pusher.backoff import BackOff
 from pusher.broker.offsets import TopicPartition
 
-_FIRST_S, _LONGEST_S = 1.0, 30.0
+_BACK_OFF = BackOff(min_s=1.0, max_s=30.0)
 #: A partition that was tried again and has not failed for this long is healthy.
 _SETTLED_S = 5.0
 
@@ -18,7 +19,7 @@ _SETTLED_S = 5.0
 @dataclass
 class _Failure:
     reason: str
-    pause_s: float
+    times: int
     until: float
 
 
@@ -31,8 +32,8 @@ class Failing:
     def note(self, key: TopicPartition, reason: str, now: float) -> bool:
         """A partition failed: it waits, twice as long as the last time. Whether this is new."""
         known = self._failures.get(key)
-        pause_s = min(_LONGEST_S, 2 * known.pause_s) if known else _FIRST_S
-        self._failures[key] = _Failure(reason, pause_s, now + pause_s)
+        times = known.times + 1 if known else 1
+        self._failures[key] = _Failure(reason, times, now + _BACK_OFF.delay_s(times))
         return known is None
 
     def waiting(self, now: float) -> set[TopicPartition]:

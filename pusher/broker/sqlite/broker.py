@@ -12,13 +12,17 @@ from pusher.broker.sqlite.publisher import SqlitePublisher
 from pusher.broker.sqlite.reader import SqliteReader
 from pusher.broker.sqlite.source import SqliteSource
 from pusher.config import Config, settings
+from pusher.config.kafka import BrokerSettings
 from pusher.config.settings import QueueSettings
+from pusher.errors import StartError
 
 
 class SqliteBroker:
-    """A ``Broker`` in a file, whose rights are its access."""
+    """A ``Broker`` in a file, whose rights are its access. Raises ``StartError`` for what is no address of a file."""
 
-    def __init__(self, config: Config, address: str) -> None:
+    def __init__(self, config: Config, _at: BrokerSettings, address: str) -> None:
+        if not address.startswith("sqlite:///"):
+            raise StartError(f"{address}: the address of a file is sqlite:///path, or sqlite:////path from the root")
         self._config, self._address = config, address
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
+from pusher.backoff import BackOff
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
@@ -13,7 +14,7 @@ from pusher.providers.apns.credentials import ClientCertificate, Credentials, Pr
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
 from pusher.providers.apns.trial import ask_once
-from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told
 from pusher.providers.proxy import Proxy, always

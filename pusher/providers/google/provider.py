@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+from pusher.backoff import BackOff
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
@@ -24,7 +25,7 @@ from pusher.providers.google.fcm.token_source import token_source
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http1 import Client
-from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
 from pusher.providers.proxy import ProxyOf, always, of_environment

@@ -8,12 +8,11 @@ from pusher.providers.http2.connection import MAX_BODY, Connection, ConnectionFa
 from pusher.providers.http2.exchange import End, Exchange
 from pusher.providers.http2.header_block import Fields, literal_field
 from pusher.providers.http2.link import Patience
-from pusher.providers.http2.pool import BackOff, Policy, Pool, PoolFailed, PoolState
+from pusher.providers.http2.pool import Policy, Pool, PoolFailed, PoolState
 from pusher.providers.http2.transport import Origin
 
 __all__ = [
     "MAX_BODY",
-    "BackOff",
     "Connection",
     "ConnectionFailed",
     "End",

@@ -20,6 +20,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group
 
+from pusher.backoff import BackOff
 from pusher.errors import CredentialError
 from pusher.providers.http2.connection import Connection
 from pusher.providers.http2.exchange import End, Exchange
@@ -28,20 +29,6 @@ from pusher.providers.http2.transport import ConnectFailed, Origin, connect, des
 from pusher.telemetry.log import logger
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class BackOff:
-    """Exponential back-off with full jitter."""
-
-    min_s: float = 1.0
-    max_s: float = 60.0
-
-    def delay_s(self, failures: int, chance: float) -> float:
-        """How long to wait after so many failures in a row; `chance` is random in [0, 1)."""
-        if failures <= 0:
-            return 0.0
-        return chance * min(self.max_s, self.min_s * 2.0 ** min(failures - 1, 30))
 
 
 @dataclass(frozen=True)
@@ -326,4 +313,4 @@ def _authority(origin: Origin) -> str:
     return host if origin.port == 443 else f"{host}:{origin.port}"
 
 
-__all__ = ["BackOff", "Origin", "Patience", "Policy", "Pool", "PoolFailed", "PoolState"]
+__all__ = ["Origin", "Patience", "Policy", "Pool", "PoolFailed", "PoolState"]

@@ -16,9 +16,13 @@ def lines_of(text: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[s
 @pytest.mark.parametrize(
     ("host", "code", "finding"),
     [
-        ("127.0.0.1", 0, "ok      stats.statsd.host: 127.0.0.1 is 127.0.0.1"),
-        ("localhost", 0, "ok      stats.statsd.host: localhost is "),
-        ("no-such-host.invalid", 2, "failed  stats.statsd.host: no-such-host.invalid does not resolve ("),
+        ("127.0.0.1", 0, "ok      stats.reporters statsd: stats.statsd.host: 127.0.0.1 is 127.0.0.1"),
+        ("localhost", 0, "ok      stats.reporters statsd: stats.statsd.host: localhost is "),
+        (
+            "no-such-host.invalid",
+            2,
+            "failed  stats.reporters statsd: stats.statsd.host: no-such-host.invalid does not resolve (",
+        ),
         (f"{'x' * 64}.invalid", 2, "failed  "),
     ],
 )

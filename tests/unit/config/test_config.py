@@ -419,7 +419,11 @@ def test_words_with_other_spellings() -> None:
         ("apns.port: {x: 1}", 1, "apns.port expects a whole number from 1 to 65535; keys below it are not"),
         ("apns.connectionPoolSize: 0", 1, "apns.connectionPoolSize expects a whole number, at least 1; '0' is not"),
         ("admin.debug: maybe", 1, "admin.debug expects true or false; 'maybe' is not"),
-        ("feedback.reporters: [kafka, rabbit]", 1, "feedback.reporters expects a list of kafka; 'kafka rabbit' is not"),
+        (
+            "feedback.reporters: [kafka, rabbit]",
+            1,
+            "feedback.reporters expects a list of pusher.feedback that are installed (kafka); 'kafka rabbit' is not",
+        ),
         ("log.level: loud", 1, "log.level expects one of debug, info, warning, error, fatal, panic; 'loud' is not"),
         ("queue.group: ''", 1, "queue.group expects text that is not empty; '' is not"),
         (

@@ -6,6 +6,7 @@ import gevent
 import pytest
 
 from lab.processes import wait_until
+from pusher.backoff import BackOff
 from pusher.daemon.greenlets import Greenlets
 
 
@@ -23,7 +24,7 @@ class Ends:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
-    monkeypatch.setattr("pusher.daemon.greenlets._LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr("pusher.daemon.greenlets._BACK_OFF", BackOff(0.01, 0.01))
     return Ends()
 
 

@@ -17,6 +17,7 @@ from pusher.providers.http2 import Exchange, Origin, Pool
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.judgement import ACCEPTED, Finish, Judgement, Proof, Retry
 from pusher.push.feedback import apns_feedback
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.retry import RetryPolicy
@@ -44,7 +45,7 @@ class Bed:
             LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(interval_s=0.0, max_attempts=1_000)),
             ApnsParser("com.game"),
             apns_feedback,
-            ListPublisher(),
+            [FeedbackTopics(ListPublisher())],
             Stats("test"),
         )
         self._fields = Fields((b"apns-topic", b"com.game"))

@@ -11,6 +11,7 @@ from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, TopicPartition, Tracker
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.feedback import apns_feedback
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, TIMEOUT, Kind, Outcome
@@ -39,7 +40,7 @@ class World:
             settings,
             ApnsParser("com.game"),
             apns_feedback,
-            self.feedbacks,
+            [FeedbackTopics(self.feedbacks)],
             self.stats,
             clock=self.clock,
             wall_clock=self.wall,
@@ -214,7 +215,7 @@ def test_a_missing_feedback_topic_blocks_the_app_until_it_can_be_written() -> No
     world.submit(message())
     (push,) = world.take()
     world.lane.finish(push, DELIVERED)
-    world.feedbacks.settle(TopicRefused("not authorized"))
+    world.feedbacks.settle(TopicRefused("push-game-apns-feedbacks: not authorized"))
     assert world.lane.full
     assert "push-game-apns-feedbacks" in world.lane.blocked
     world.lane.tick()

@@ -43,9 +43,7 @@ class App:
         self.platform, self._message, self.settings = platform, message, settings
         found = self.config()
         stats = Stats("test")
-        self.service: Any = provider(platform).build(
-            found, "game", OpenLane("game", platform, "h", no_feedback, stats, found)
-        )
+        self.service: Any = provider(platform).build(found, "game", OpenLane("game", platform, "h", [], stats, found))
         self.lane: Lane[Any] = self.service.lane
         self.pipeline = Pipeline(platform, ("game",), pytest.fail, stats, "")
         self.pipeline.lanes["game"] = self.lane
@@ -79,10 +77,6 @@ class App:
     def close(self) -> None:
         self.service.close(0.0)
         self._loops.kill()
-
-
-def no_feedback() -> None:
-    """Outcomes are counted only."""
 
 
 @pytest.fixture

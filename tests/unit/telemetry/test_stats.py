@@ -273,7 +273,12 @@ def test_a_host_that_can_be_resolved_later_is_used_from_then_on(
 # --- reporters
 
 
-class Kept:
+class Unchecked:
+    def check(self) -> str:
+        return ""
+
+
+class Kept(Unchecked):
     """Keeps what it is given."""
 
     def __init__(self) -> None:
@@ -283,12 +288,12 @@ class Kept:
         self.samples += samples
 
 
-class Raising:
+class Raising(Unchecked):
     def report(self, samples: Sequence[Sample]) -> None:
         raise RuntimeError("no disk")
 
 
-class Waiting:
+class Waiting(Unchecked):
     def report(self, samples: Sequence[Sample]) -> None:
         gevent.sleep(60)
 
@@ -308,5 +313,6 @@ def test_the_trouble_of_a_reporter_is_its_own(
 
 
 def test_a_reporter_that_nobody_brought_is_named_with_those_that_are_installed() -> None:
-    with pytest.raises(StartError, match=r"pusher\.stats has no 'notAvailable'; installed: statsd"):
-        open_stats(config.parse("stats.reporters: notAvailable"), "h")
+    expected = r"stats\.reporters expects a list of pusher\.stats that are installed \(statsd\); 'notAvailable' is not"
+    with pytest.raises(StartError, match=expected):
+        config.parse("stats.reporters: notAvailable")

@@ -22,10 +22,10 @@ import gevent
 import orjson
 from gevent.event import Event
 
+from pusher.backoff import BackOff
 from pusher.errors import CredentialError
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.http1 import Client, ExchangeFailed, Request, Response, exchange
-from pusher.providers.http2.pool import BackOff
 from pusher.push.fields import Json
 from pusher.push.retry import parse_retry_after
 from pusher.telemetry.log import Seldom, logger

@@ -17,6 +17,7 @@ from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.providers.apns.service import ApnsService, ApnsSettings, TeamHold
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
@@ -48,7 +49,7 @@ class Bed:
             LaneSettings("game", "apns", "apns", "pod-1", RetryPolicy(0.01, 3)),
             ApnsParser("com.game"),
             apns_feedback,
-            self.publisher,
+            [FeedbackTopics(self.publisher)],
             stats,
         )
         self.pipeline = Pipeline("apns", ("game",), lambda: self.publisher, stats, "")

@@ -18,8 +18,9 @@ from h2.settings import SettingCodes
 
 from lab.http2_server import Files, Peer, Request, Server, answer_200, make_files
 from lab.http2_wire import an_exchange
+from pusher.backoff import BackOff
 from pusher.errors import CredentialError
-from pusher.providers.http2 import BackOff, End, Exchange, Origin, Patience, Policy, Pool, PoolFailed
+from pusher.providers.http2 import End, Exchange, Origin, Patience, Policy, Pool, PoolFailed
 
 QUICK = Policy(
     connect_timeout_s=5,

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from gevent.server import StreamServer
 
+from pusher.backoff import BackOff
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.http1 import Client
-from pusher.providers.http2.pool import BackOff
 from pusher.providers.tls import TlsTrust
 from pusher.sim.certificate import TlsFiles, make_ca, server_context, tls_files
 from pusher.sim.fcm_oauth import OAuth

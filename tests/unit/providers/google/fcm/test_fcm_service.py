@@ -13,6 +13,7 @@ import pytest
 from gevent.pool import Group
 
 from lab.processes import wait_until
+from pusher.backoff import BackOff
 from pusher.broker.interface import Done
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
@@ -20,10 +21,11 @@ from pusher.providers.google.fcm.message import FcmParser, FcmPush
 from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import FcmService, FcmSettings, Project
 from pusher.providers.http1 import Client
-from pusher.providers.http2.pool import BackOff, Policy
+from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import google_feedback
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
@@ -70,7 +72,7 @@ class Bed:
             LaneSettings(app, "gcm", "fcm", "pod-1", retry or RetryPolicy(0.01, 5)),
             FcmParser(app),
             google_feedback,
-            self.publisher,
+            [FeedbackTopics(self.publisher)],
             self.stats,
         )
         self.pipeline = Pipeline("gcm", (app,), lambda: self.publisher, Stats("test"), "")

@@ -15,6 +15,7 @@ import pytest
 from gevent.pool import Group
 
 from lab.scripted_xmpp import Scripted, say
+from pusher.backoff import BackOff
 from pusher.broker.interface import Done, Header, TopicRefused
 from pusher.errors import CredentialError
 from pusher.providers.google.answer import Answer
@@ -22,9 +23,9 @@ from pusher.providers.google.xmpp.link import CertificateError, LinkError, LinkS
 from pusher.providers.google.xmpp.message import GcmPush, parse
 from pusher.providers.google.xmpp.service import GcmService, GcmSettings, log_in_once
 from pusher.providers.google.xmpp.window import Unanswered, Window
-from pusher.providers.http2.pool import BackOff
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import google_feedback
+from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
@@ -74,7 +75,7 @@ class Bed:
             LaneSettings("game", "gcm", "gcm", "pod-1", retry or RetryPolicy(0.01, 5, max_wait_s=0.05)),
             self._parse,
             google_feedback,
-            self.publisher if feedbacks else None,
+            [FeedbackTopics(self.publisher)] if feedbacks else [],
             Stats("test"),
         )
         self.pipeline = Pipeline("gcm", ("game",), lambda: self.publisher, Stats("test"), "")
