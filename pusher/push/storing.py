@@ -21,7 +21,7 @@ _seldom = Seldom(logger(__name__), period_s=60)
 _MOST_WAITING = 10_000
 
 
-class Feedback(NamedTuple):
+class Reported(NamedTuple):
     """The outcome of one push."""
 
     game: str
@@ -41,12 +41,12 @@ class Storing:
         self,
         around: Around,
         name: str,
-        store: Callable[[Sequence[Feedback]], object],
+        store: Callable[[Sequence[Reported]], object],
         check: Callable[[], str],
         most: int = 500,
     ) -> None:
         self._name, self._store, self._check, self._most = name, store, check, most
-        self._waiting: deque[tuple[Feedback, Done]] = deque()
+        self._waiting: deque[tuple[Reported, Done]] = deque()
         self._work = Event()
         around.spawn(name, self._run)
 
@@ -64,7 +64,7 @@ class Storing:
         return self._check()
 
     def _add(self, name: TopicName, value: bytes, done: Done) -> None:
-        self._waiting.append((Feedback(*name, value), done))
+        self._waiting.append((Reported(*name, value), done))
         self._work.set()
 
     def _run(self) -> None:
@@ -81,7 +81,7 @@ class Storing:
                 for _, done in batch:
                     done(refusal)
 
-    def _try(self, feedbacks: Sequence[Feedback]) -> PublishError | None:
+    def _try(self, feedbacks: Sequence[Reported]) -> PublishError | None:
         try:
             with Watch() as watch:
                 self._store(feedbacks)

@@ -28,7 +28,7 @@ from pusher.push.outcome import DELIVERED
 from pusher.push.pipeline import Pipeline
 from pusher.push.reporter import Around, FeedbackReporter, Report
 from pusher.push.retry import RetryPolicy
-from pusher.push.storing import Feedback, Storing
+from pusher.push.storing import Reported, Storing
 from pusher.push.topics import TopicName
 from pusher.telemetry.stats import Stats
 from tests.publisher import Clock, ListPublisher
@@ -214,11 +214,11 @@ class Store:
     """A function of a plug-in."""
 
     def __init__(self) -> None:
-        self.stored: list[Feedback] = []
+        self.stored: list[Reported] = []
         self.error: Exception | None = None
         self.blocks_s = 0.0
 
-    def __call__(self, feedbacks: Sequence[Feedback]) -> None:
+    def __call__(self, feedbacks: Sequence[Reported]) -> None:
         if self.blocks_s:
             end = time.monotonic() + self.blocks_s
             while time.monotonic() < end:
@@ -261,7 +261,7 @@ def running() -> Iterator[Running]:
 
 def test_a_function_gets_all_outcomes_and_what_it_raises_is_the_answer_to_its_part(running: Running) -> None:
     running.report(5)
-    assert running.store.stored == [Feedback("game", "apns", b"{}")] * 5
+    assert running.store.stored == [Reported("game", "apns", b"{}")] * 5
     running.store.error = OSError("no route")
     running.report(1)
     running.store.error = None
