@@ -123,6 +123,12 @@ COMMANDS = (
         "pusher.commands.topics:add_tail_arguments",
     ),
     Command(
+        "channels",
+        "create, list or delete Apple's broadcast channels of an app",
+        "pusher.providers.apns.channels:run",
+        "pusher.providers.apns.channels:add_arguments",
+    ),
+    Command(
         "replay",
         "send a range of messages again",
         "pusher.commands.replay.command:run_replay",

@@ -18,6 +18,8 @@ from h2.settings import SettingCodes
 from pusher.sim import command
 from pusher.sim import faults as fault_script
 from pusher.sim.admin import Order
+from pusher.sim.apns_channels import BROADCAST_PATH, CHANNELS_PATH, BroadcastChannels, Managed
+from pusher.sim.apns_channels import STATUS as CHANNELS_STATUS
 from pusher.sim.apns_rules import STATUS, USUAL_REASON, AppleRules, ConnectionMemory, PushRequest, SimulatedApple
 from pusher.sim.certificate import load_verification_key, make_p8, write_private
 from pusher.sim.faults import Fault, replacement
@@ -26,6 +28,7 @@ from pusher.sim.http2_server import Http2Server
 from pusher.sim.simulator import Http2Simulator
 
 Fields = tuple[tuple[bytes, bytes], ...]
+STATUSES = STATUS | CHANNELS_STATUS
 RENEWAL_SCOPES = ("connection", "team", "off")
 ORDERS = """Orders at the admin port, as POST /ORDER
     faults                the body replaces the script of faults; an empty one ends them
@@ -53,6 +56,8 @@ class ApnsSimulator(Http2Simulator):
         max_streams: int = 1000,
         first_stream_alone: bool = True,
         development: bool = False,
+        channels_port: int | None = None,
+        broadcast_apps: Sequence[str] = (),
         initial_window: int | None = None,
         ledger_limit: int = 100_000,
         now: Callable[[], float] = time.time,
@@ -63,6 +68,7 @@ class ApnsSimulator(Http2Simulator):
         self.rules = rules
         self._provider = SimulatedApple(rules)
         self._development = development
+        self.channels = BroadcastChannels(frozenset(broadcast_apps))
         self._now = now
         self.server = Http2Server(
             self._serve,
@@ -73,14 +79,22 @@ class ApnsSimulator(Http2Simulator):
             first_streams=1 if first_stream_alone else None,
             initial_window=initial_window,
         )
+        #: The host for channels; None where none is asked for.
+        self.channels_server: Http2Server | None = None
+        if channels_port is not None:
+            self.channels_server = Http2Server(self._manage, self._context(client_ca), host, channels_port)
 
     def start(self) -> None:
-        """Listens; may follow stop(), on the same port. Raises OSError when the port is taken."""
+        """Listens; may follow stop(), on the same ports. Raises OSError when a port is taken."""
         self.server.start()
+        if self.channels_server is not None:
+            self.channels_server.start()
 
     def stop(self) -> None:
         """Drops all connections and stops listening; waits some milliseconds."""
         self.server.stop()
+        if self.channels_server is not None:
+            self.channels_server.stop()
 
     def orders(self) -> Mapping[str, Order]:
         """What it can be told to do while it runs."""
@@ -91,20 +105,67 @@ class ApnsSimulator(Http2Simulator):
         return super().counts() | {"provider_tokens": self._provider.tokens_seen}
 
     def _serve(self, request: Request) -> None:
+        broadcast = BROADCAST_PATH.match(request.path)
+        if broadcast is not None:
+            self._serve_broadcast(request, broadcast[1].decode())
+            return
         push = PushRequest(request.method, request.path, request.headers, request.repeated, request.body)
         client = self._client(request.link)
         reason = self._provider.refusal(push, client, self._now())
         apns_id = request.headers.get(b"apns-id", b"")
         if not apns_id or reason == "BadMessageId":
             apns_id = str(uuid.uuid4()).upper().encode()
-        if not reason and not client.trusted:
-            client.trusted = True
-            request.link.announce(SettingCodes.MAX_CONCURRENT_STREAMS, self.server.max_streams)
+        if not reason:
+            self._trust(request.link)
         token = push.device_token.decode("latin-1")
         fault = self.faults.pick(token, apns_id.decode("latin-1"))
         answer, reason = self._decide(reason, fault, self._ids(apns_id))
         self._note(request, apns_id.decode("latin-1"), token, answer.status, reason, fault)
         self._answer(request, answer, fault)
+
+    def _serve_broadcast(self, request: Request, bundle_id: str) -> None:
+        reason = "" if request.method == b"POST" else "MethodNotAllowed"
+        reason = reason or self._of_app(request, bundle_id)
+        reason = reason or self.channels.refusal(bundle_id, request.headers, request.body)
+        if not reason:
+            self._trust(request.link)
+        request_id, channel_id = _request_id(request), request.headers.get(b"apns-channel-id", b"").decode("latin-1")
+        fault = self.faults.pick(channel_id, request_id.decode("latin-1"))
+        unique = () if reason else ((b"apns-unique-id", str(uuid.uuid4()).encode()),)
+        answer, reason = self._decide(reason, fault, ((b"apns-request-id", request_id), *unique))
+        self._note(request, request_id.decode("latin-1"), channel_id, answer.status, reason, fault)
+        self._answer(request, answer, fault)
+
+    def _manage(self, request: Request) -> None:
+        """A request to the host for channels, which plays no faults."""
+        match = CHANNELS_PATH.match(request.path)
+        if match is None:
+            managed = Managed("BadPath")
+        else:
+            bundle_id, what = match[1].decode(), match[2].decode()
+            managed = Managed(self._of_app(request, bundle_id))
+            if not managed.reason:
+                managed = self.channels.manage(request.method, bundle_id, what, request.headers, request.body)
+        headers: Fields = ((b"apns-request-id", _request_id(request)),)
+        if managed.reason:
+            answer = self._refuse(STATUSES[managed.reason], managed.reason, headers)
+        else:
+            made = ((b"apns-channel-id", managed.channel_id.encode()),) if managed.channel_id else ()
+            body = b"" if managed.body is None else json.dumps(managed.body).encode()
+            answer = Reply(managed.status, (*headers, *made), body)
+        self._later(request.link.respond, request.stream_id, answer)
+
+    def _of_app(self, request: Request, bundle_id: str) -> str:
+        """The reason to refuse what names an app in its path, or ""."""
+        push = PushRequest(request.method, request.path, request.headers, request.repeated, request.body)
+        return self._provider.refusal_for_app(push, bundle_id, self._client(request.link), self._now())
+
+    def _trust(self, link: Link) -> None:
+        """A valid request was seen."""
+        client = self._client(link)
+        if not client.trusted:
+            client.trusted = True
+            link.announce(SettingCodes.MAX_CONCURRENT_STREAMS, self.server.max_streams)
 
     def _ids(self, apns_id: bytes) -> Fields:
         """Apple, "Handling notification responses from APNs": the second one in the development environment alone."""
@@ -120,7 +181,7 @@ class ApnsSimulator(Http2Simulator):
     def _decide(self, reason: str, fault: Fault | None, headers: Fields) -> tuple[Reply, str]:
         """The answer and its reason: the rules' own refusal, else the fault's status, else success."""
         if reason:
-            return self._refuse(STATUS[reason], reason, headers), reason
+            return self._refuse(STATUSES[reason], reason, headers), reason
         if fault is None or not fault.status:
             return Reply(200, headers), ""
         reason = fault.reason or USUAL_REASON.get(fault.status, "")
@@ -138,6 +199,10 @@ class ApnsSimulator(Http2Simulator):
         return json.dumps(body).encode()
 
 
+def _request_id(request: Request) -> bytes:
+    return request.headers.get(b"apns-request-id") or str(uuid.uuid4()).encode()
+
+
 def certificate_topic(link: Link) -> bytes | None:
     """The topic of the client's certificate, its subject's user id; None without a certificate."""
     subject: Any = (link.peer_certificate or {}).get("subject", ())
@@ -153,6 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
     listen.add_argument("--port", type=int, default=2197, help="0 chooses a free one (%(default)s)")
+    listen.add_argument("--channels-port", type=int, metavar="PORT", help="host for channels of broadcasts (none)")
     listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
     listen.add_argument(
         "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
@@ -164,6 +230,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules.add_argument("--key-id", action="append", default=[], metavar="ID", help="known key id (any)")
     rules.add_argument("--team-id", action="append", default=[], metavar="ID", help="known team id (any)")
     rules.add_argument("--topic", action="append", default=[], metavar="BUNDLE", help="known app (any)")
+    rules.add_argument(
+        "--broadcast-app", action="append", default=[], metavar="BUNDLE", help="app that may broadcast (any)"
+    )
     rules.add_argument("--any-token", action="store_true", help="device tokens need not be hexadecimal")
     rules.add_argument("--require-push-type", action="store_true", help="apns-push-type must be there")
     rules.add_argument("--token-lifetime", type=float, default=3600, metavar="S", help="of provider tokens (3600 s)")
@@ -219,6 +288,8 @@ def from_arguments(args: argparse.Namespace) -> ApnsSimulator:
         max_streams=args.max_streams,
         first_stream_alone=not args.no_first_stream,
         development=args.development,
+        channels_port=args.channels_port,
+        broadcast_apps=args.broadcast_app,
         initial_window=args.initial_window,
         ledger_limit=args.ledger_limit,
     )

@@ -173,6 +173,15 @@ class SimulatedApple:
                 return reason
         return self._push_type(push) or self._topic(push, client) or _payload(push) or self._device(push)
 
+    def refusal_for_app(self, request: PushRequest, bundle_id: str, client: ConnectionMemory, now: float) -> str:
+        """The reason to refuse what is about an app and names it in its path, or ""."""
+        reason = _duplicates(request) or self._authorization(request, client, now)
+        if reason:
+            return reason
+        app = bundle_id.encode()
+        known = client.certificate_topic in {None, app} and app in (self._topics or {app})
+        return "" if known else "TopicMismatch"
+
     @property
     def tokens_seen(self) -> int:
         """Different provider tokens, the last REMEMBERED_TOKENS at most."""

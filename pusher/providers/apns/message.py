@@ -2,7 +2,9 @@
 
 Fields: ``DeviceToken``, ``Payload``, ``metadata``, ``push_expiry`` (ms), ``collapse_id``, and ``push_type``,
 ``priority``, ``topic``, ``expiration`` (s) for the headers of the same names. An optional field of a wrong kind refuses
-no push: it is left out, with a warning. Headers: Apple, "Sending notification requests to APNs".
+no push: it is left out, with a warning. ``channel_id`` in place of ``DeviceToken`` makes it a broadcast to all who
+follow a Live Activity. Headers: Apple, "Sending notification requests to APNs" and "Sending broadcast push notification
+requests to APNs".
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ _FIELDS = (
     "priority",
     "topic",
     "expiration",
+    "channel_id",
 )
 _METADATA = _FIELDS.index("metadata")
 #: By the usual spelling and in lower case.
@@ -63,6 +66,10 @@ _MAX_COLLAPSE_ID_BYTES = 1_024
 _PUSH_TYPE = re.compile(r"[A-Za-z]{1,64}")
 _TOPIC_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._")
 _MAX_TOPIC_CHARACTERS = 255
+#: Base64, of either alphabet; Apple: "don't make assumptions on the channel ID size".
+CHANNEL_ID = re.compile(r"[A-Za-z0-9+/_-]{1,1024}={0,2}")
+#: The only type of a broadcast.
+_BROADCAST_TYPE = "liveactivity"
 #: Far above any moment that Apple knows.
 _MAX_EXPIRATION_S = 2**40
 
@@ -77,10 +84,12 @@ class SharedHeaders(NamedTuple):
     #: The topic is the app's own, not one that the message chose; and so is the push type.
     own_topic: bool = True
     own_type: bool = True
+    #: The topic stands in the path, not in a header.
+    broadcast: bool = False
 
 
 class ApnsPush(Push):
-    """A push for Apple, with the parts of its request."""
+    """A push for Apple, with the parts of its request. ``token`` is its target: a device token or a channel's id."""
 
     __slots__ = ("body", "kind", "literals", "path")
 
@@ -98,21 +107,46 @@ class ApnsParser:
 
     def __call__(self, value: bytes | None, origin: str) -> ApnsPush:
         """Raises ``InvalidMessage``."""
-        token, payload, metadata, expiry, collapse_id, push_type, priority, topic, expiration = _fields(value)
+        token, payload, metadata, expiry, collapse_id, push_type, priority, topic, expiration, channel = _fields(value)
         push = ApnsPush()
-        push.token = decode_token(token, "DeviceToken")
+        if channel is not None and token:
+            self._left_out("channel_id", "stands beside DeviceToken")
+            channel = None
+        push.token = decode_token(token, "DeviceToken") if channel is None else _channel_id(channel)
         push.metadata = decode_metadata(metadata)
         push.expires_ms = decode_expiry(expiry)
-        push.kind = self._kind(payload, push_type, priority, topic)
+        if channel is None:
+            push.kind = self._kind(payload, push_type, priority, topic)
+        else:
+            push.kind = self._broadcast(push_type, priority, topic)
         if push.metadata is not None and push.kind.push_type != b"mdm":
             payload = _merged(payload, push.metadata)
         push.body = encode(payload)
         if len(push.body) > MAX_BODY_BYTES:
             raise InvalidMessage("payload-too-large", f"the payload has {len(push.body)} bytes")
         push.id = derived_id(origin)
-        push.path = b"/3/device/" + push.token.encode()
-        push.literals = self._literals(push, collapse_id, expiration)
+        expiration_s = self._expiration_s(push, expiration)
+        if channel is None:
+            push.path = b"/3/device/" + push.token.encode()
+            push.literals = self._literals(push, collapse_id, expiration_s)
+        else:
+            push.path = b"/4/broadcasts/apps/" + push.kind.topic
+            push.literals = _broadcast_literals(push, expiration_s)
+            if collapse_id:
+                self._left_out("collapse_id", "is not for broadcasts")
         return push
+
+    def _broadcast(self, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
+        """Raises ``InvalidMessage`` where it is not known for which app."""
+        if push_type and str(push_type).lower() != _BROADCAST_TYPE:
+            self._left_out("push_type", "is not that of a broadcast")
+        topic, own_topic = self._chosen_topic(topic)
+        topic = topic.removesuffix(TOPIC_SUFFIX[_BROADCAST_TYPE])
+        if not topic:
+            raise InvalidMessage("missing-topic", "a broadcast needs the bundle id of its app")
+        # Apple wants a priority, and takes it for 10 where a push to a device has none
+        given = self._priority(priority, _BROADCAST_TYPE) or b"10"
+        return SharedHeaders(topic.encode(), _BROADCAST_TYPE.encode(), given, own_topic, own_type=False, broadcast=True)
 
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         topic, own_topic = self._chosen_topic(topic)
@@ -147,15 +181,16 @@ class ApnsParser:
             self._left_out("priority", "is none of 1, 5, 10, normal and high")
         return b"5" if push_type == "background" else b""
 
-    def _literals(self, push: ApnsPush, collapse_id: Json, expiration: Json) -> bytes:
-        """The header fields that differ from push to push."""
-        literals = _APNS_ID + push.id.encode()
-        expiration_s = push.expires_ms // 1000 if push.expires_ms else None
+    def _expiration_s(self, push: ApnsPush, expiration: Json) -> int | None:
         if expiration is not None:
             if type(expiration) is int and 0 <= expiration <= _MAX_EXPIRATION_S:
-                expiration_s = expiration
-            else:
-                self._left_out("expiration", "is not a number of seconds")
+                return expiration
+            self._left_out("expiration", "is not a number of seconds")
+        return push.expires_ms // 1000 if push.expires_ms else None
+
+    def _literals(self, push: ApnsPush, collapse_id: Json, expiration_s: int | None) -> bytes:
+        """The header fields that differ from push to push."""
+        literals = _APNS_ID + push.id.encode()
         if expiration_s is not None:
             literals += literal_field(b"apns-expiration", b"%d" % expiration_s)
         if collapse_id is None or collapse_id == "":
@@ -173,6 +208,22 @@ class ApnsParser:
 
     def _left_out(self, field: str, why: str) -> None:
         _seldom.warning((self._app, field), f"{field} {why}; the push is sent without it", game=self._app, field=field)
+
+
+def _channel_id(value: Json) -> str:
+    """Raises ``InvalidMessage``."""
+    if not isinstance(value, str) or CHANNEL_ID.fullmatch(value) is None:
+        raise InvalidMessage("bad-channel-id", "channel_id is not base64")
+    return value
+
+
+def _broadcast_literals(push: ApnsPush, expiration_s: int | None) -> bytes:
+    """Apple wants an expiration; 0 is what every channel takes: one try, nothing stored."""
+    return (
+        literal_field(b"apns-request-id", push.id.encode())
+        + literal_field(b"apns-channel-id", push.token.encode())
+        + literal_field(b"apns-expiration", b"%d" % (expiration_s or 0))
+    )
 
 
 def _fields(value: bytes | None) -> list[Json]:

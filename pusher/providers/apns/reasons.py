@@ -1,6 +1,7 @@
 """What Apple's answers mean: one row a reason.
 
-Source: Apple, "Handling notification responses from APNs". The key is the reason in kebab case; a reason that is not
+Sources: Apple, "Handling notification responses from APNs" and, for broadcasts and their channels, "Handling error
+responses from Apple Push Notification service". The key is the reason in kebab case; a reason that is not
 in the table is ``unexpected``.
 """
 
@@ -53,6 +54,7 @@ REASONS: dict[str, Reason] = {
     "BadEnvironmentKeyIdInToken": _CREDENTIALS,
     # How the wire spells the one above.
     "BadEnvironmentKeyInToken": _CREDENTIALS,
+    "TopicMismatch": _CREDENTIALS,
     "TooManyRequests": _RETRY,
     "TooManyProviderTokenUpdates": Reason(team=True),
     "InternalServerError": _RETRY,
@@ -73,9 +75,13 @@ REASONS: dict[str, Reason] = {
     "PayloadEmpty": _FINAL,
     "PayloadTooLarge": _FINAL,
     "BadChannelId": _FINAL,
+    "BadRequestParams": _FINAL,
+    "BadRequestPayload": _FINAL,
+    "CannotCreateChannelConfig": _FINAL,
     "ChannelNotRegistered": _FINAL,
     "FeatureNotEnabled": _FINAL,
     "MissingChannelId": _FINAL,
+    "MissingPushType": _FINAL,
 }
 #: The reason of an answer whose body names none.
 _BY_STATUS = {

@@ -312,7 +312,7 @@ def _fields(kind: SharedHeaders, token: str) -> Fields:
     fields = (
         (b"authorization", _bearer(token)),
         (b"content-type", b"application/json; charset=utf-8"),
-        (b"apns-topic", kind.topic),
+        (b"apns-topic", b"" if kind.broadcast else kind.topic),
         (b"apns-push-type", kind.push_type),
         (b"apns-priority", kind.priority),
     )

@@ -41,6 +41,14 @@ HOST = Setting(
     'Host of APNs; "" = `api.push.apple.com` with `--production`, else `api.sandbox.push.apple.com`.',
 )
 PORT = Setting("apns.port", Int(1, 65_535), 443, "Port of APNs (Apple also answers at 2197).")
+CHANNELS_HOST = Setting(
+    "apns.channels.host",
+    Host(),
+    "",
+    'Host that `pusher channels` asks; "" = `api-manage-broadcast.push.apple.com` with `--production`, else '
+    "`api-manage-broadcast.sandbox.push.apple.com`.",
+)
+CHANNELS_PORT = Setting("apns.channels.port", Int(0, 65_535), 0, "Its port; 0 = 2196 with `--production`, else 2195.")
 PROXY = Setting("apns.proxy", ProxyUrl(), "", "Proxy (HTTP CONNECT) to Apple; empty: none.")
 CA_FILE = Setting("apns.caFile", Path(), "", "PEM certificates trusted besides the system's.")
 CRL_FILE = Setting("apns.crlFile", Path(), "", "PEM revocation lists; with `apns.caFile` only.")

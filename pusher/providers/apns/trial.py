@@ -1,4 +1,4 @@
-"""A push that cannot arrive, to hear what Apple thinks of an app's credentials."""
+"""One request to Apple and its answer: a push that cannot arrive, to hear what Apple thinks of an app's credentials."""
 
 from __future__ import annotations
 
@@ -26,20 +26,7 @@ def ask_once(credentials: Credentials, origin: Origin, topic: str, timeout_s: fl
 
     Raises ``StartError`` where it refuses the credentials or does not answer.
     """
-    answers: SimpleQueue[list[Exchange]] = SimpleQueue()
-    pool = Pool(origin, credentials.tls_context, answers, name="check", timeout_s=timeout_s)
-    pool.start()
-    try:
-        if not pool.wait_for_room(timeout_s):
-            raise StartError(f"{origin}: {pool.state().reason}")
-        pool.send([_exchange(credentials, topic)])
-        (exchange,) = answers.get(timeout=2 * timeout_s)
-    except Empty:
-        raise StartError(f"{origin}: no answer") from None
-    finally:
-        pool.close(0.0)
-    if not exchange.status:
-        raise StartError(f"{origin}: {pool.state().reason or 'the request was not answered'}")
+    exchange = answered(_exchange(credentials, topic), credentials, origin, timeout_s)
     outcome, meaning = read_answer(exchange.status, exchange.body_in)
     if meaning.credentials:
         raise StartError(f"{origin} refuses the credentials for {topic}: {outcome.reason}")
@@ -47,16 +34,40 @@ def ask_once(credentials: Credentials, origin: Origin, topic: str, timeout_s: fl
     return f"{origin} takes the credentials for {topic} ({said}){_ends(credentials)}"
 
 
+def answered(exchange: Exchange, credentials: Credentials, origin: Origin, timeout_s: float) -> Exchange:
+    """The one exchange of a connection, with its answer. Waits as ``ask_once``; raises ``StartError`` without one."""
+    answers: SimpleQueue[list[Exchange]] = SimpleQueue()
+    pool = Pool(origin, credentials.tls_context, answers, name="check", timeout_s=timeout_s)
+    pool.start()
+    try:
+        if not pool.wait_for_room(timeout_s):
+            raise StartError(f"{origin}: {pool.state().reason}")
+        pool.send([exchange])
+        answers.get(timeout=2 * timeout_s)
+    except Empty:
+        raise StartError(f"{origin}: no answer") from None
+    finally:
+        pool.close(0.0)
+    if not exchange.status:
+        raise StartError(f"{origin}: {pool.state().reason or 'the request was not answered'}")
+    return exchange
+
+
 def _exchange(credentials: Credentials, topic: str) -> Exchange:
     push = ApnsParser(topic)(b'{"DeviceToken":"%s","Payload":{"aps":{"alert":""}}}' % _TOKEN.encode(), "check")
-    token = credentials.token
     fields = [
-        (b"authorization", b"bearer " + token.current().encode() if token is not None else b""),
+        (b"authorization", bearer(credentials)),
         (b"apns-topic", push.kind.topic),
         (b"apns-push-type", push.kind.push_type),
     ]
     given = Fields(*[(name, value) for name, value in fields if value])
     return Exchange(push, given, push.path, push.literals, push.body)
+
+
+def bearer(credentials: Credentials) -> bytes:
+    """The value of ``authorization``; b"" with a certificate."""
+    token = credentials.token
+    return b"bearer " + token.current().encode() if token is not None else b""
 
 
 def _ends(credentials: Credentials) -> str:

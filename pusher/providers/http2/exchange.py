@@ -29,7 +29,7 @@ class End(enum.IntEnum):
 
 
 class Exchange:
-    """A POST and its end. `path` and the header section in `literals` (made by `literal_field`) go before `body`.
+    """A request and its end. `path` and the header section in `literals` (made by `literal_field`) go before `body`.
 
     `subject` is whatever the sender attached. The engine sets the rest: `sent_at` (monotonic seconds) is when the
     request was queued, then when its HEADERS were handed to TLS; `headers` is filled whenever the header block was

@@ -126,12 +126,13 @@ class Fields:
     Immutable and compared by identity: make one for each kind and use it again. Raises ValueError as `literal_field`.
     """
 
-    __slots__ = ("pairs",)
+    __slots__ = ("method", "pairs")
 
-    def __init__(self, *pairs: tuple[bytes, bytes]) -> None:
+    def __init__(self, *pairs: tuple[bytes, bytes], method: bytes = b"POST") -> None:
         for name, value in pairs:
             _checked(name, value)
         self.pairs = pairs
+        self.method = method
 
     def value(self, name: bytes) -> bytes | None:
         """The value of the first field of that name."""
@@ -143,7 +144,7 @@ class RequestBlocks:
 
     def __init__(self, authority: bytes) -> None:
         refuse_line_breaks(authority)
-        self._pseudo = ((b":method", b"POST"), (b":scheme", b"https"), (b":authority", authority))
+        self._origin = ((b":scheme", b"https"), (b":authority", authority))
         self._encoder = hpack.Encoder()
         self._limit = self._lowest_limit = TABLE_OCTETS
         self._remembered: dict[Fields, tuple[bytes, bytes]] = {}
@@ -164,7 +165,8 @@ class RequestBlocks:
             return known
         self._changed = False
         # 0x04: literal without indexing, the name is entry 4 (:path) of the static table.
-        head = self._resized() + b"".join([self._field(name, value) for name, value in self._pseudo]) + b"\x04"
+        pseudo = ((b":method", fields.method), *self._origin)
+        head = self._resized() + b"".join([self._field(name, value) for name, value in pseudo]) + b"\x04"
         tail = b"".join([self._field(name, value) for name, value in fields.pairs])
         if self._changed or len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()

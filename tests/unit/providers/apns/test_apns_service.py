@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent.pool import Group
@@ -35,11 +36,11 @@ MINUTE_S = 60
 class Bed:
     """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
 
-    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01, development: bool = False) -> None:
+    def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01, **options: Any) -> None:
         self.ours, self.apples = Clock(time.time()), Clock(time.time())
         self.elapsed = Clock(0.0)
         self.apple = ApnsSimulator(
-            AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples, development=development
+            AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples, **options
         )
         self.apple.start()
         (directory / "key.p8").write_bytes(make_p8())
@@ -66,7 +67,7 @@ class Bed:
         token = ProviderToken.load(str(key), "ABC123DEFG", "DEF123GHIJ", clock=self.ours, elapsed=self.elapsed)
         return Credentials(TlsTrust(self.apple.ca_file, ""), token=token)
 
-    def send(self, count: int, **fields: str) -> dict[Kind, int]:
+    def send(self, count: int, **fields: object) -> dict[Kind, int]:
         """So many pushes; waits for their ends. All outcomes so far."""
         numbers = range(self._submitted, self._submitted + count)
         self._submitted += count
@@ -81,8 +82,8 @@ class Bed:
 
 
 @contextmanager
-def opened(directory: Path, *faults: str, interval_s: float = 0.01, development: bool = False) -> Iterator[Bed]:
-    bed = Bed(directory, *faults, interval_s=interval_s, development=development)
+def opened(directory: Path, *faults: str, interval_s: float = 0.01, **options: Any) -> Iterator[Bed]:
+    bed = Bed(directory, *faults, interval_s=interval_s, **options)
     loops = Group()
     try:
         for loop in bed.service.loops().values():
