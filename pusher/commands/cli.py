@@ -103,6 +103,13 @@ COMMANDS = (
     ),
     Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check, stays=True),
     Command("version", "print the version", _print_version, configured=False),
+    Command(
+        "init",
+        "write a first configuration for one app",
+        "pusher.commands.init:run",
+        "pusher.commands.init:add_arguments",
+        configured=False,
+    ),
     Command("settings", "print the settings in force and where each comes from", _print_settings),
     Command(
         "send",

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
         sys.stderr.write(f"pusher: no outcome: {trouble}\n")
     else:
         sys.stdout.write(f"{feedback.value.decode()}\n")
+        _explain(args.platform, feedback.value)
     return DELIVERED if service.lane.totals.outcomes[Kind.DELIVERED] else NOT_DELIVERED
 
 
@@ -86,6 +87,16 @@ def _put(lane: Lane[Any], topic: str, message: bytes) -> None:
     push.tracker, push.offset, push.timestamp_ms = Tracker(TopicPartition(topic, 0), 0), 0, now_ms
     lane.in_hand += 1
     lane.put([push])
+
+
+def _explain(platform: str, feedback: bytes) -> None:
+    """What to do about a refusal, on stderr, where that is known."""
+    told = provider(platform).told(orjson.loads(feedback))
+    hints = provider(platform).hints
+    for reason in told.reasons if told is not None else ():
+        if isinstance(reason, str) and reason in hints:
+            sys.stderr.write(f"pusher: {reason}: {hints[reason]}\n")
+            return
 
 
 def _wait(service: Any, over: Event, timeout_s: float) -> str:

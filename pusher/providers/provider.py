@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from pusher.config import Config, doors, settings
+from pusher.config.schema import AppSetting
 from pusher.errors import StartError
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.tls import TlsTrust
@@ -62,6 +63,31 @@ class Shown(NamedTuple):
     words: dict[str, str]
     data: dict[str, str]
     dry_run: bool
+
+
+class Question(NamedTuple):
+    """Something that ``pusher init`` must know of an app."""
+
+    setting: AppSetting[str]
+    #: Its flag, without the dashes.
+    flag: str
+    #: What is asked for; help text of the flag as well.
+    text: str
+    #: A relative path is made absolute: a daemon runs in another directory.
+    is_path: bool = False
+
+
+class Guide(NamedTuple):
+    """One way of setting an app up, for ``pusher init``."""
+
+    #: The word after ``init``.
+    name: str
+    text: str
+    questions: tuple[Question, ...]
+    #: What to know before the first push, in a sentence.
+    note: str
+    #: Reads the app's credentials. Raises ``StartError`` where they cannot be used.
+    check: Callable[[Config, str], object]
 
 
 class Rules(NamedTuple):
@@ -132,6 +158,10 @@ class Provider:
     rules: Rules
     #: None for what is no feedback of this platform.
     told: Callable[[Mapping[str, Json]], Told | None]
+    #: Ways of setting an app up.
+    guides: tuple[Guide, ...] = ()
+    #: What to do about a reason, in a line, by reason; for people who try a push.
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 def provider(word: str) -> Provider:

@@ -9,14 +9,14 @@ from pusher.backoff import BackOff
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
-from pusher.providers.apns import settings
+from pusher.providers.apns import guide, settings
 from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken, refuse_dates, shared
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
 from pusher.providers.apns.trial import ask_once
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told
+from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told
 from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import apns_feedback
@@ -141,4 +141,6 @@ PROVIDER = Provider(
         marked=frozenset({"DeviceTokenNotForTopic"}),
     ),
     _told,
+    (Guide("apns", "an app that Apple's push service serves", guide.QUESTIONS, guide.NOTE, apns_credentials),),
+    guide.HINTS,
 )

@@ -16,7 +16,7 @@ from pusher.backoff import BackOff
 from pusher.config import Config
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
-from pusher.providers.google import settings
+from pusher.providers.google import guide, settings
 from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenSource
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.pace import Pace
@@ -27,7 +27,7 @@ from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, check_connection
 from pusher.providers.proxy import ProxyOf, always, of_environment
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import google_feedback
@@ -127,6 +127,11 @@ def fcm_token_source(config: Config, app: str) -> TokenSource:
     """What an app's credentials are. May wait for Google's metadata server; raises ``CredentialError``."""
     value, project_id = config.of(settings.FIREBASE_CREDENTIALS, app), config.of(settings.FCM_PROJECT_ID, app)
     return token_source(value, project_id.strip(), Client(fcm_trust(config).context, google_proxy(config)))
+
+
+def _read_account(config: Config, app: str) -> None:
+    """Raises ``CredentialError`` where an app's credentials cannot be used; asks Google for nothing."""
+    fcm_token_source(config, app)
 
 
 def fcm_account(config: Config, app: str, timeout_s: float) -> Project:
@@ -280,4 +285,6 @@ PROVIDER = Provider(
         {"DEVICE_UNREGISTERED": False, "BAD_REGISTRATION": True, "INVALID_REGISTRATION": True},
     ),
     _told,
+    (Guide("fcm", "an app that Google's FCM serves", guide.FCM_QUESTIONS, guide.NOTE, _read_account),),
+    guide.HINTS,
 )

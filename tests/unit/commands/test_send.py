@@ -85,6 +85,17 @@ def test_a_refused_push(
     assert printed(capsys)[member] == value
 
 
+@pytest.mark.parametrize(
+    ("provider", "fault", "words"),
+    [(APNS, "400 BadDeviceToken", "--production"), (FCM, "404 UNREGISTERED", "take its new token")],
+)
+def test_what_to_do_about_a_refusal_is_said(
+    provide: Provide, provider: Provider, fault: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provide(provider, fault).send("--title", "Hello")
+    assert words in capsys.readouterr().err
+
+
 def test_it_is_tried_again_as_the_daemon_does(provide: Provide, capsys: pytest.CaptureFixture[str]) -> None:
     assert provide(FCM, "503,once").send("--title", "Hello") == 0
     assert printed(capsys)["message_type"] == "ack"

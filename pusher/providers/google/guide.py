@@ -1,0 +1,24 @@
+"""What helps somebody who sets an app up for Google: the questions of ``pusher init fcm``, and what refusals mean."""
+
+from __future__ import annotations
+
+from pusher.providers.google import settings
+from pusher.providers.provider import Question
+
+FCM_QUESTIONS = (
+    Question(
+        settings.FIREBASE_CREDENTIALS,
+        "credentials",
+        "path of the service account's JSON (Firebase console, Project settings, Service accounts)",
+        is_path=True,
+    ),
+)
+
+NOTE = "Google has no sandbox: --production changes nothing for FCM."
+
+HINTS = {
+    "DEVICE_UNREGISTERED": "the app was removed from the device, or its token was replaced: take its new token",
+    "INVALID_REGISTRATION": "this is no registration token: take it from the app as it is, without spaces or line ends",
+    "SENDER_ID_MISMATCH": "the registration token was made for another Firebase project than the service account's",
+    "THIRD_PARTY_AUTH_ERROR": "the device is Apple's: the Firebase project has no valid APNs key for it",
+}
