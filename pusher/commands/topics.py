@@ -17,7 +17,7 @@ from gevent.os import tp_read
 from tqdm import tqdm
 
 from pusher.broker import connect
-from pusher.broker.interface import Broker, Reader, Record
+from pusher.broker.interface import Broker, NoSuchTopic, Reader, Record
 from pusher.commands.load import Load, Stuck
 from pusher.config import Config, settings
 from pusher.errors import StartError
@@ -42,6 +42,7 @@ def add_tail_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
     parser.add_argument("--from-start", action="store_true", help="begin at the first message, not at the next one")
     parser.add_argument("-n", "--number", type=_count, metavar="N", help="end after N messages")
+    parser.add_argument("--wait", action="store_true", help="wait for a topic that does not exist yet")
 
 
 def run_enqueue(args: argparse.Namespace, config: Config) -> int:
@@ -65,8 +66,7 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
 
 def run_tail(args: argparse.Namespace, config: Config) -> int:
     """Prints the messages of a topic, one a line, as they come; 0 at Ctrl-C too."""
-    reader = _broker(args, config).reader(args.topic, "earliest" if args.from_start else "latest")
-    with closing(reader), suppress(KeyboardInterrupt), quiet_interrupt():
+    with suppress(KeyboardInterrupt), quiet_interrupt(), closing(_open_reader(args, config)) as reader:
         left: int | None = args.number
         while left is None or left > 0:
             records = list(_read(reader))[:left]
@@ -74,6 +74,30 @@ def run_tail(args: argparse.Namespace, config: Config) -> int:
             sys.stdout.buffer.flush()
             left = None if left is None else left - len(records)
     return _OK
+
+
+def _open_reader(args: argparse.Namespace, config: Config) -> Reader:
+    """Of the topic; with ``--wait`` once that exists, and from its beginning, since all of it is new then."""
+    broker = _broker(args, config)
+    start = "earliest" if args.from_start else "latest"
+    told = False
+    while True:
+        reader = broker.reader(args.topic, start)
+        try:
+            if args.wait:
+                reader.offsets("earliest")
+        except NoSuchTopic as error:
+            reader.close()
+            start = "earliest"
+            if not told:
+                sys.stderr.write(f"pusher: {error}; waiting for it\n")
+            told = True
+            gevent.sleep(_POLL_S)
+        except OSError as error:
+            reader.close()
+            raise StartError(str(error)) from None
+        else:
+            return reader
 
 
 def _put(load: Load, topic: str, lines: Iterable[bytes], bar: tqdm[NoReturn]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.processes import PUSHER, ROOT, Process, wait_until
+from lab.processes import PUSHER, ROOT, Process
 
 README = (ROOT / "README.md").read_text()
 INSTALL = "pip install pusherd"
@@ -44,7 +44,7 @@ def simulators(tmp_path: Path) -> Iterator[dict[str, str]]:
     try:
         for simulator in started:
             simulator.start()
-            wait_until(lambda one=simulator: "listening" in one.log(), simulator.name)
+            simulator.wait_for("listening")
         yield {
             "PUSHER_APNS_HOST": "localhost",
             "PUSHER_APNS_PORT": port(apns),

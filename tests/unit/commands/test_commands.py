@@ -195,6 +195,16 @@ def test_tail_ends_after_a_number_of_messages(broker: SqliteBroker) -> None:
     assert pusher("tail", TOPIC, "-n", "0") == (0, b"", "")
 
 
+def test_tail_waits_for_a_topic_and_leaves_none_of_it_out(broker: SqliteBroker) -> None:
+    enqueue("push-other_apns-single", feed=b"another\n")
+    with subprocess.Popen([*PUSHER, "tail", TOPIC, "--wait", "-n", "1"], stdout=-1, stderr=-1) as process:
+        assert process.stderr is not None
+        assert b"waiting for it" in process.stderr.readline()
+        enqueue(TOPIC, feed=b"first\n")
+        assert process.communicate(timeout=60) == (b"first\n", b"")
+        assert process.returncode == 0
+
+
 def test_tail_begins_at_the_next_message(broker: SqliteBroker) -> None:
     enqueue(TOPIC, feed=b"old\n")
     with subprocess.Popen([*PUSHER, "tail", TOPIC, "-n", "1"], stdout=-1) as process:
