@@ -215,21 +215,8 @@ Connect = Callable[..., Client]
 Simulate = Callable[..., ApnsSimulator]
 
 
-@contextmanager
-def simulators() -> Iterator[Simulate]:
-    """Starts simulators; at the end no client may have broken the protocol unnoticed."""
-    started: list[ApnsSimulator] = []
-
-    def start(rules: AppleRules = AppleRules(), *faults: str, **options: Any) -> ApnsSimulator:  # noqa: B008  # frozen
-        sim = ApnsSimulator(rules, faults, **options)
-        sim.start()
-        started.append(sim)
-        return sim
-
-    yield start
-    for sim in started:
-        sim.close()
-    assert [error for sim in started for error in sim.server.protocol_errors] == []
+def apns_simulator(rules: AppleRules = AppleRules(), *faults: str, **options: Any) -> ApnsSimulator:  # noqa: B008  # frozen
+    return ApnsSimulator(rules, faults, **options)
 
 
 @contextmanager

@@ -33,6 +33,10 @@ class Request:
 Script = Callable[["Peer", Request], None]
 
 
+def silent(peer: Peer, request: Request) -> None:
+    """Never answer."""
+
+
 def answer_200(peer: Peer, request: Request) -> None:
     peer.respond(request.stream_id, 200)
 

@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PUSHER = (sys.executable, str(ROOT / "pusher.py"))
 
 
-def wait_until(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 30) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str | Callable[[], str] = "it did not come to that", timeout_s: float = 30
+) -> None:
     """Polls until the condition holds. AssertionError that says what was waited for."""
     deadline = time.monotonic() + timeout_s
     while not condition():

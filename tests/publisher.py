@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from pusher.broker.interface import Done, Header, PublishError
 from pusher.telemetry.health import Health
@@ -37,6 +39,21 @@ class ListPublisher:
         records, self.records = self.records, []
         for _, _, done, _ in records:
             done(error)
+
+
+class StoringPublisher(ListPublisher):
+    """Stores at once, unless it is told to hold; keeps what it has stored, as read from JSON."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feedbacks: list[dict[str, Any]] = []
+        self.holds = False
+
+    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
+        super().publish(topic, value, done, headers)
+        self.feedbacks.append(json.loads(value))
+        if not self.holds:
+            self.settle(None)
 
 
 class Clock:

@@ -6,7 +6,6 @@ its simulator plays each case.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from gevent.pool import Group
 
 from lab.processes import wait_until
 from pusher import config
-from pusher.broker.interface import Done, Header
 from pusher.providers.provider import OpenLane
 from pusher.providers.provider import provider as provider_of
 from pusher.push.feedback_topics import FeedbackTopics
@@ -34,7 +32,7 @@ from pusher.sim.fcm import FcmSimulator
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
 from tests.faults.driver import nested
-from tests.publisher import ListPublisher
+from tests.publisher import StoringPublisher
 from tests.records import record, tracker
 
 PUSHES = 200
@@ -158,18 +156,6 @@ PROVIDERS = (
     ),
 )
 CASES = ("answer", "reject", "429", "503", "reset", "goaway", "cut link", "silence", "late answer")
-
-
-class StoringPublisher(ListPublisher):
-    """Stores at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.feedbacks: list[dict[str, Any]] = []
-
-    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
-        self.feedbacks.append(json.loads(value))
-        done(None)
 
 
 class Bed:

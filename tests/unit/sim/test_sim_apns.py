@@ -32,13 +32,14 @@ from lab.apns_client import (
     Reply,
     Simulate,
     announced,
+    apns_simulator,
     client_context,
     connections,
     poll,
     provider_token,
-    simulators,
 )
 from lab.processes import ROOT
+from lab.simulators import simulators
 from pusher.sim.apns import add_arguments, from_arguments
 from pusher.sim.apns_rules import STATUS, AppleRules
 from pusher.sim.certificate import (
@@ -53,7 +54,7 @@ from pusher.sim.certificate import (
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
-    with simulators() as start:
+    with simulators(apns_simulator) as start:
         yield start
 
 

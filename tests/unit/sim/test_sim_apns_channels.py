@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lab.apns_client import Client, Connect, Reply, Simulate, connections, simulators
+from lab.apns_client import Client, Connect, Reply, Simulate, apns_simulator, connections
+from lab.simulators import simulators
 from pusher.sim.apns import STATUSES
 from pusher.sim.apns_channels import BroadcastChannels
 from pusher.sim.apns_rules import AppleRules
@@ -22,7 +23,7 @@ PAYLOAD = b'{"aps":{"event":"update","content-state":{}}}'
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
-    with simulators() as start:
+    with simulators(apns_simulator) as start:
         yield lambda *args, **options: start(*args, channels_port=0, **options)
 
 

@@ -10,14 +10,15 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
 from h2.settings import SettingCodes
 
-from lab.apns_client import Connect, Reply, Simulate, announced, connections, poll, provider_token, simulators
+from lab.apns_client import Connect, Reply, Simulate, announced, apns_simulator, connections, poll, provider_token
+from lab.simulators import simulators
 from pusher.sim.apns_rules import AppleRules
 from pusher.sim.faults import Faults, FaultSyntaxError, parse
 
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
-    with simulators() as start:
+    with simulators(apns_simulator) as start:
         yield start
 
 

@@ -20,6 +20,7 @@ from h2.events import ConnectionTerminated
 
 from lab.apns_client import Client, Reply, client_context, connections, poll
 from lab.processes import ROOT
+from lab.simulators import simulators
 from pusher.sim.certificate import make_ca, make_p8, make_server_certificate
 from pusher.sim.faults import FaultSyntaxError
 from pusher.sim.fcm import FcmSimulator, add_arguments, from_arguments
@@ -38,19 +39,8 @@ Asked = dict[str, Any]
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
-    """Starts simulators; at the end no client may have broken the protocol unnoticed."""
-    started: list[FcmSimulator] = []
-
-    def start(*faults: str, **options: Any) -> FcmSimulator:
-        sim = FcmSimulator(faults, **options)
-        sim.start()
-        started.append(sim)
-        return sim
-
-    yield start
-    for sim in started:
-        sim.close()
-    assert [error for sim in started for error in sim.server.protocol_errors] == []
+    with simulators(lambda *faults, **options: FcmSimulator(faults, **options)) as start:
+        yield start
 
 
 class Sender:

@@ -8,9 +8,8 @@ import ssl
 import struct
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -19,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 
-from lab.processes import ROOT
+from lab.processes import ROOT, wait_until
 from pusher.sim.certificate import make_ca, make_server_certificate
 from pusher.sim.faults import FaultSyntaxError
 from pusher.sim.gcm import GcmSimulator
@@ -102,13 +101,6 @@ class Client:
         decoded = json.loads(self.next().findtext(GCM) or "")
         assert isinstance(decoded, dict)
         return decoded
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.005)
 
 
 @pytest.fixture

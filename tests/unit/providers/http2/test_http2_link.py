@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -12,32 +12,14 @@ from gevent import socket
 from gevent.queue import SimpleQueue
 from h2.settings import SettingCodes
 
-from lab.http2_server import Files, Peer, Request, Server, make_files
+from lab.http2_server import Files, Peer, Request, Server, make_files, silent
 from lab.http2_wire import an_exchange, settings
+from lab.processes import wait_until
 from pusher.providers.http2 import Connection, End, Exchange, Origin, Patience
 from pusher.providers.http2.link import Link
 from pusher.providers.http2.transport import ConnectFailed, connect
 
 WIDE = {SettingCodes.INITIAL_WINDOW_SIZE: 2**30}
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def server(files: Files) -> Iterator[Server]:
-    with Server(files) as server:
-        yield server
-    assert server.protocol_errors == []
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        gevent.sleep(0.005)
 
 
 def pinged(owner: Owner) -> bool:
@@ -47,10 +29,6 @@ def pinged(owner: Owner) -> bool:
 def ticked(owner: Owner) -> bool:
     owner.link.tick(time.monotonic())
     return pinged(owner)
-
-
-def silent(peer: Peer, request: Request) -> None:
-    """Never answer."""
 
 
 class Owner:
@@ -97,7 +75,7 @@ def test_requests_and_answers(server: Server) -> None:
     assert [request.body for request in server.received] == [b"%d" % n for n in range(50)]
     owner.link.retire("enough")
     assert owner.link.ended.wait(5)
-    until(lambda: owner.peer.goaway_code == 0)
+    wait_until(lambda: owner.peer.goaway_code == 0)
 
 
 def test_answers_of_one_read_come_in_one_list(server: Server) -> None:
@@ -131,7 +109,7 @@ def test_the_peer_closes(server: Server) -> None:
     server.script = silent
     owner = Owner(server)
     owner.link.send([an_exchange(), an_exchange()])
-    until(lambda: len(server.received) == 2)
+    wait_until(lambda: len(server.received) == 2)
     owner.peer.cut()
     assert [exchange.end for exchange in owner.ended(2)] == [End.LOST, End.LOST]
     assert owner.link.ended.is_set()
@@ -146,7 +124,7 @@ def test_the_peer_breaks_the_protocol(server: Server) -> None:
     assert owner.ended(1)[0].end is End.LOST
     assert owner.link.ended.wait(5)
     assert "the peer broke the protocol" in owner.link.reason
-    until(lambda: owner.peer.goaway_code == 1)
+    wait_until(lambda: owner.peer.goaway_code == 1)
     assert owner.deaths == []
 
 
@@ -154,13 +132,13 @@ def test_an_answer_that_does_not_come_times_out(server: Server) -> None:
     server.script = silent
     owner = Owner(server, timeout_s=30)
     owner.link.send([an_exchange()])
-    until(lambda: len(server.received) == 1)
+    wait_until(lambda: len(server.received) == 1)
     now = time.monotonic()
     owner.link.tick(now + 29)
     assert owner.link.in_flight == 1
     owner.link.tick(now + 31)
     assert owner.ended(1)[0].end is End.TIMEOUT
-    until(lambda: owner.peer.resets == [1])
+    wait_until(lambda: owner.peer.resets == [1])
     assert owner.link.room() > 0
     owner.link.end("enough")
 
@@ -171,7 +149,7 @@ def test_a_frozen_peer_is_found_out_by_its_silence(server: Server) -> None:
     server.reading = False
     exchange = an_exchange()
     owner.link.send([exchange])
-    until(lambda: exchange.stream_id)
+    wait_until(lambda: exchange.stream_id)
     owner.link.tick(time.monotonic() + 9)
     assert not pinged(owner)
     owner.link.tick(time.monotonic() + 11)
@@ -187,10 +165,10 @@ def test_a_peer_that_answers_pings_is_left_alone(server: Server) -> None:
     server.script = silent
     owner = Owner(server, Patience(ping_after_s=0.01, ping_timeout_s=5.0))
     owner.link.send([an_exchange()])
-    until(lambda: len(server.received) == 1)
+    wait_until(lambda: len(server.received) == 1)
     for _ in range(3):
-        until(lambda: ticked(owner))
-        until(lambda: not pinged(owner))
+        wait_until(lambda: ticked(owner))
+        wait_until(lambda: not pinged(owner))
     assert not owner.link.ended.is_set()
     owner.link.end("enough")
 
@@ -219,7 +197,7 @@ def test_a_stalled_write_hangs_nothing(server: Server) -> None:
     owner = Owner(server)
     owner.peer.h2.increment_flow_control_window(2**30)
     owner.peer.flush()
-    until(lambda: owner.link.connection._outbound.window > 2**29)
+    wait_until(lambda: owner.link.connection._outbound.window > 2**29)
     server.reading = False
     written = [an_exchange(b"x" * 16_000) for _ in range(2000)]  # 32 MB, more than any socket buffer
     never = [an_exchange() for _ in range(3)]
@@ -241,7 +219,7 @@ def test_the_last_words_do_not_wait_for_ever(server: Server) -> None:
     owner = Owner(server)
     owner.peer.h2.increment_flow_control_window(2**30)
     owner.peer.flush()
-    until(lambda: owner.link.connection._outbound.window > 2**29)
+    wait_until(lambda: owner.link.connection._outbound.window > 2**29)
     server.reading = False
     owner.link.send([an_exchange(b"x" * 16_000) for _ in range(2000)])
     gevent.sleep(0.05)
@@ -269,7 +247,7 @@ def test_a_bug_in_a_greenlet_ends_the_exchanges_and_is_seen(
     assert owner.ended(1) == [exchange]
     assert exchange.end in (End.LOST, End.UNPROCESSED)
     assert owner.link.ended.is_set()
-    until(lambda: owner.deaths)
+    wait_until(lambda: owner.deaths)
     assert isinstance(owner.deaths[0], RuntimeError)
     assert "a bug" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import gc
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from gevent import socket
 from gevent.queue import SimpleQueue
 from h2.settings import SettingCodes
 
-from lab.http2_server import Files, Peer, Request, Server, answer_200, make_files
+from lab.http2_server import Peer, Request, Server, answer_200, make_files, silent
 from lab.http2_wire import an_exchange
+from lab.processes import wait_until
 from pusher.backoff import BackOff
 from pusher.errors import CredentialError
 from pusher.providers.http2 import End, Exchange, Origin, Patience, Policy, Pool, PoolFailed
@@ -28,29 +29,6 @@ QUICK = Policy(
     back_off=BackOff(0.01, 0.05),
     patience=Patience(ping_after_s=5, ping_timeout_s=5),
 )
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def server(files: Files) -> Iterator[Server]:
-    with Server(files) as server:
-        yield server
-    assert server.protocol_errors == []
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        gevent.sleep(0.005)
-
-
-def silent(peer: Peer, request: Request) -> None:
-    """Never answer."""
 
 
 class Service:
@@ -104,7 +82,7 @@ def test_many_requests(server: Server, service: Service) -> None:
 def test_in_flight_is_limited_over_all_links(server: Server) -> None:
     server.script = silent
     service = Service(server, size=2, max_in_flight=5)
-    until(lambda: service.pool.state().links == 2)
+    wait_until(lambda: service.pool.state().links == 2)
     assert service.pool.wait_for_room(5) == 5
     exchanges = [an_exchange() for _ in range(8)]
     service.pool.send(exchanges)
@@ -112,7 +90,7 @@ def test_in_flight_is_limited_over_all_links(server: Server) -> None:
     assert {exchange.end for exchange in exchanges[5:]} == {End.UNPROCESSED}
     assert service.pool.in_flight == 5
     assert service.pool.wait_for_room(0.01) == 0
-    until(lambda: len(server.received) == 5)
+    wait_until(lambda: len(server.received) == 5)
     assert {len(peer.requests) for peer in server.peers} == {2, 3}
     assert service.pool.close(0) == 5
     assert {exchange.end for exchange in service.ended(5)} == {End.LOST}
@@ -132,14 +110,14 @@ def test_a_dead_link_keeps_no_tls_context_until_garbage_is_collected(server: Ser
     serving = Service(server, tls=tls)
 
     def connected(times: int) -> None:
-        until(lambda: serving.ready() and len(server.peers) == times)
+        wait_until(lambda: serving.ready() and len(server.peers) == times)
 
     try:
         for number in range(1, 4):
             connected(number)
             server.peers[-1].cut()
         connected(4)
-        until(lambda: sum(context() is not None for context in contexts) == 1)
+        wait_until(lambda: sum(context() is not None for context in contexts) == 1)
     finally:
         gc.enable()
         serving.pool.close(0)
@@ -149,11 +127,11 @@ def test_a_link_with_little_room_gets_little(server: Server) -> None:
     server.script = silent
     server.settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 2}
     service = Service(server, size=2)
-    until(lambda: service.pool.room() == 4)
+    wait_until(lambda: service.pool.room() == 4)
     server.peers[0].announce({SettingCodes.MAX_CONCURRENT_STREAMS: 9})
-    until(lambda: service.pool.room() == 11)
+    wait_until(lambda: service.pool.room() == 11)
     service.pool.send([an_exchange() for _ in range(11)])
-    until(lambda: len(server.received) == 11)
+    wait_until(lambda: len(server.received) == 11)
     assert service.pool.room() == 0
     service.pool.close(0)
 
@@ -165,7 +143,7 @@ def test_whoever_waits_for_room_is_woken(server: Server, service: Service) -> No
     waiters = [gevent.spawn(service.pool.wait_for_room, 30) for _ in range(3)]
     gevent.sleep(0.02)
     assert not any(waiter.ready() for waiter in waiters)
-    until(lambda: server.received)
+    wait_until(lambda: server.received)
     server.peers[0].respond(1, 200)
     gevent.joinall(waiters, timeout=5)
     assert [waiter.value for waiter in waiters] == [1, 1, 1]
@@ -175,7 +153,7 @@ def test_no_stream_at_all_for_a_while(server: Server, service: Service) -> None:
     service.send(1)
     service.ended(1)
     server.peers[0].announce({SettingCodes.MAX_CONCURRENT_STREAMS: 0})
-    until(lambda: service.pool.room() == 0)
+    wait_until(lambda: service.pool.room() == 0)
     assert service.pool.wait_for_room(0.01) == 0
     server.peers[0].announce({SettingCodes.MAX_CONCURRENT_STREAMS: 3})
     assert service.pool.wait_for_room(5) == 3
@@ -184,9 +162,9 @@ def test_no_stream_at_all_for_a_while(server: Server, service: Service) -> None:
 def test_goaway_opens_the_next_link_while_the_old_one_finishes(server: Server, service: Service) -> None:
     server.script = silent
     (old,) = service.send(1)
-    until(lambda: server.received)
+    wait_until(lambda: server.received)
     server.peers[0].raw(b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0")
-    until(lambda: len(server.peers) == 2)
+    wait_until(lambda: len(server.peers) == 2)
     server.script = answer_200
     (new,) = service.send(1)
     assert service.ended(1) == [new]
@@ -194,14 +172,14 @@ def test_goaway_opens_the_next_link_while_the_old_one_finishes(server: Server, s
     server.peers[0].respond(1, 200)
     assert service.ended(1) == [old]
     assert old.end is End.RESPONSE
-    until(lambda: server.peers[0].goaway_code == 0)
-    until(lambda: not service.pool._leaving or service.pool._leaving[0].ended.is_set())
+    wait_until(lambda: server.peers[0].goaway_code == 0)
+    wait_until(lambda: not service.pool._leaving or service.pool._leaving[0].ended.is_set())
 
 
 def test_goaway_returns_what_was_not_processed(server: Server, service: Service) -> None:
     server.script = silent
     exchanges = service.send(3)
-    until(lambda: len(server.received) == 3)
+    wait_until(lambda: len(server.received) == 3)
     server.peers[0].raw(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\1\0\0\0\0")
     assert {exchange.stream_id for exchange in service.ended(2)} == {3, 5}
     assert [exchange.end for exchange in exchanges] == [End.OPEN, End.UNPROCESSED, End.UNPROCESSED]
@@ -210,7 +188,7 @@ def test_goaway_returns_what_was_not_processed(server: Server, service: Service)
 def test_a_lost_link_is_opened_again(server: Server, service: Service) -> None:
     server.script = silent
     service.send(2)
-    until(lambda: len(server.received) == 2)
+    wait_until(lambda: len(server.received) == 2)
     server.peers[0].cut()
     assert {exchange.end for exchange in service.ended(2)} == {End.LOST}
     server.script = answer_200
@@ -224,7 +202,7 @@ def test_the_server_is_away_for_a_while(server: Server, service: Service) -> Non
     service.ended(1)
     port = server.port
     server.stop()
-    until(lambda: not service.ready() and "refused" in service.pool.state().reason)
+    wait_until(lambda: not service.ready() and "refused" in service.pool.state().reason)
     assert service.pool.wait_for_room(0.01) == 0
     server.start(port)
     service.send(1)
@@ -237,7 +215,7 @@ def test_a_time_out_is_the_exchanges_own(server: Server) -> None:
     service = Service(server, timeout_s=0.05)
     service.send(3)
     assert {exchange.end for exchange in service.ended(3)} == {End.TIMEOUT}
-    until(lambda: len(server.peers[0].resets) == 3)
+    wait_until(lambda: len(server.peers[0].resets) == 3)
     server.script = answer_200
     service.send(1)
     assert service.ended(1)[0].end is End.RESPONSE
@@ -248,7 +226,7 @@ def test_a_time_out_is_the_exchanges_own(server: Server) -> None:
 def test_replace_opens_new_links_and_lets_the_old_finish(server: Server, service: Service) -> None:
     server.script = silent
     (old,) = service.send(1)
-    until(lambda: server.received)
+    wait_until(lambda: server.received)
     service.pool.replace("new credentials")
     assert service.pool.room() == 0
     server.script = answer_200
@@ -272,8 +250,8 @@ def test_each_connection_asks_for_its_context(server: Server) -> None:
         return contexts[-1]
 
     service = Service(server, Policy(back_off=BackOff(0.2, 0.2)), tls=tls)
-    until(lambda: service.pool.state().reason == "cannot read the key")
-    until(service.ready)
+    wait_until(lambda: service.pool.state().reason == "cannot read the key")
+    wait_until(service.ready)
     service.pool.close(0)
     assert len(contexts) == 2
 
@@ -284,7 +262,7 @@ def test_each_connection_asks_for_its_context(server: Server) -> None:
 def test_a_bad_certificate_is_named_and_tried_again(tmp_path: Path, name: str, days: int, reason: str) -> None:
     with Server(make_files(tmp_path, name, days)) as server:
         service = Service(server)
-        until(lambda: reason in service.pool.state().reason and server.handshake_errors >= 2)
+        wait_until(lambda: reason in service.pool.state().reason and server.handshake_errors >= 2)
         assert not service.ready()
         service.pool.close(0)
 
@@ -307,7 +285,7 @@ def test_a_peer_that_indexes_gets_what_it_wants_next_time(server: Server, servic
 def test_close_waits_for_open_streams(server: Server, service: Service) -> None:
     server.script = silent
     service.send(2)
-    until(lambda: len(server.received) == 2)
+    wait_until(lambda: len(server.received) == 2)
     closing = gevent.spawn(service.pool.close, 10)
     gevent.sleep(0.01)
     assert service.pool.wait_for_room(0.01) == 0
@@ -358,7 +336,7 @@ def test_links_that_served_and_were_sent_away_are_followed_at_once(server: Serve
     for links in range(2, 7):
         service.send(1)
         assert service.ended(1)[0].status == 200
-        until(lambda: len(server.peers) == links)  # noqa: B023  # polled here and now
+        wait_until(lambda: len(server.peers) == links)  # noqa: B023  # polled here and now
     service.pool.close(0)
 
 
@@ -370,9 +348,9 @@ def test_links_sent_away_with_an_error_are_not_opened_in_a_row(server: Server) -
     server.script = answer_and_accuse
     service = Service(server, Policy(young_s=60, back_off=BackOff(3600, 3600)))
     service.send(1)
-    until(lambda: len(server.peers) == 2)  # the first may be followed at once
+    wait_until(lambda: len(server.peers) == 2)  # the first may be followed at once
     service.send(1)
-    until(lambda: not service.pool.state().ready)
+    wait_until(lambda: not service.pool.state().ready)
     assert service.pool.wait_for_room(0.3) == 0
     service.pool.close(0)
 
@@ -394,9 +372,9 @@ def test_dns_is_asked_at_each_connection(server: Server, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "getaddrinfo", counting)
     service = Service(server)
-    until(service.ready)
+    wait_until(service.ready)
     service.pool.replace("once more")
-    until(lambda: len(server.peers) == 2)
+    wait_until(lambda: len(server.peers) == 2)
     assert asked == ["localhost", "localhost"]
     service.pool.close(0)
 
@@ -431,15 +409,15 @@ def test_a_live_link_that_lets_nothing_go_is_told_and_replaced(
     with Server(make_files(tmp_path), settings=settings) as server:
         service = Service(server, max_in_flight=2, timeout_s=1.0)
         service.pool.demand = lambda: True
-        until(service.ready)
+        wait_until(service.ready)
         service.pool.send([an_exchange(), an_exchange()][: service.pool.room()])
-        until(lambda: not service.ready())
+        wait_until(lambda: not service.ready())
         assert "lets no request go" in service.pool.state().reason
-        until(lambda: len(server.peers) >= 2)
+        wait_until(lambda: len(server.peers) >= 2)
         assert not service.ready()
         assert [line.message for line in caplog.records].count(service.pool.state().reason) == 1
         server.settings = {}
-        until(service.ready)
+        wait_until(service.ready)
         service.send(5)
         service.pool.close(0)
 
@@ -448,7 +426,7 @@ def test_a_link_without_demand_is_left_alone(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("pusher.providers.http2.pool._STALLED_AFTER_S", 0.1)
     with Server(make_files(tmp_path), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}) as server:
         service = Service(server, timeout_s=0.1)
-        until(service.ready)
+        wait_until(service.ready)
         gevent.sleep(0.5)
         assert service.ready()
         assert len(server.peers) == 1

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from gevent.server import StreamServer
 
+from lab.processes import wait_until
 from pusher.backoff import BackOff
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.http1 import Client
 from pusher.providers.tls import TlsTrust
-from pusher.sim.certificate import TlsFiles, make_ca, server_context, tls_files
+from pusher.sim.certificate import TlsFiles, make_ca, server_context
 from pusher.sim.fcm_oauth import OAuth
 from tests.faults.altered import HostsFile
 from tests.faults.surroundings import MUTE, mute
@@ -37,18 +38,11 @@ ACCOUNT = {
 QUICK = BackOff(min_s=0.01, max_s=0.02)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    return tls_files(tmp_path_factory.mktemp("tls"))
-
-
 @pytest.fixture
-def oauth(files: TlsFiles) -> Iterator[OAuth]:
-    server = OAuth(server_context(files))
-    server.start()
-    server.add_account(ACCOUNT)
-    yield server
-    server.stop()
+def oauth(oauth: OAuth) -> OAuth:
+    """With the account."""
+    oauth.add_account(ACCOUNT)
+    return oauth
 
 
 def endpoint(token_uri: str, files: TlsFiles, **changes: Any) -> TokenEndpoint:
@@ -71,13 +65,6 @@ def running(token: AccessToken) -> Iterator[AccessToken]:
     yield token
     assert not greenlet.dead
     greenlet.kill()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        gevent.sleep(0.005)
 
 
 class Clock:
@@ -261,7 +248,7 @@ def test_it_is_renewed_before_its_end(oauth: OAuth, files: TlsFiles) -> None:
             seen.add(token.current())
             return len(seen) == 3
 
-        until(look)
+        wait_until(look)
     assert "" not in seen
 
 
@@ -319,7 +306,7 @@ def test_apps_that_share_it_ask_once(oauth: OAuth, files: TlsFiles) -> None:
     assert oauth.project_of(token.current()) == PROJECT
     with running(token), running(token):
         assert token.refused(token.current())
-        until(token.current)
+        wait_until(token.current)
     assert oauth.counts["200 OK"] == 2
     assert oauth.most_at_once == 1
 
@@ -328,7 +315,7 @@ def test_it_is_kept_fresh_when_the_app_that_asks_goes_away(oauth: OAuth, files: 
     oauth.set_faults(["silence,times=1"])
     token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
     asking = gevent.spawn(token.run)
-    until(lambda: oauth.most_at_once == 1)
+    wait_until(lambda: oauth.most_at_once == 1)
     with running(token):
         asking.kill()
         assert token.wait(20)
@@ -338,7 +325,7 @@ def test_who_does_not_want_it_any_more_stops_asking(oauth: OAuth, files: TlsFile
     token = AccessToken("account", endpoint(oauth.token_uri, files).fetch)
     wanted = [True]
     asking = gevent.spawn(token.run, lambda: wanted[0])
-    until(token.current)
+    wait_until(token.current)
     wanted[0] = False
     token.wake()
     asking.join(20)
@@ -363,7 +350,7 @@ def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth
         oauth.set_faults(["503"])
         clock.now += 3599 - 300
         token.wake()
-        until(lambda: "503" in token.reason)
+        wait_until(lambda: "503" in token.reason)
         assert token.current() is first
         clock.now += 299
         assert token.current() is first
@@ -377,7 +364,7 @@ def test_it_lasts_to_its_end_while_the_endpoint_fails_and_comes_back_after(oauth
             token.wake()
             return token.wait(0.01)
 
-        until(advance)
+        wait_until(advance)
         assert token.reason == ""
         assert token.current() != first
 
@@ -423,7 +410,7 @@ def test_an_account_that_is_deleted_while_we_run_is_asked_for_again(oauth: OAuth
     oauth.remove_account(EMAIL)
     asked = endpoint(oauth.token_uri, files)
     with running(AccessToken("deleted-app", asked.fetch, back_off=QUICK)) as token:
-        until(lambda: oauth.counts["400 Bad Request"] > 2)
+        wait_until(lambda: oauth.counts["400 Bad Request"] > 2)
         assert "account not found" in token.reason
         oauth.add_account(ACCOUNT)
         assert oauth.project_of(token.wait(20)) == PROJECT

@@ -20,22 +20,9 @@ from pusher.providers.google.fcm.access_token import AccessToken, TokenFailed, T
 from pusher.providers.google.fcm.token_source import APPLICATION_DEFAULT, token_source
 from pusher.providers.http1 import Client
 from pusher.providers.tls import TlsTrust
-from pusher.sim.certificate import TlsFiles, server_context, tls_files
+from pusher.sim.certificate import TlsFiles, server_context
 from pusher.sim.fcm_oauth import OAuth
 from tests.faults.altered import HostsFile
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    return tls_files(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def oauth(files: TlsFiles) -> Iterator[OAuth]:
-    server = OAuth(server_context(files))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,8 +12,8 @@ import pytest
 from gevent.pool import Group
 
 from lab.processes import wait_until
+from lab.simulators import simulators
 from pusher.backoff import BackOff
-from pusher.broker.interface import Done
 from pusher.providers.google.fcm.access_token import AccessToken, TokenEndpoint
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser, FcmPush
@@ -33,23 +32,11 @@ from pusher.push.retry import RetryPolicy
 from pusher.sim.fcm import FcmSimulator
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import Stats
-from tests.publisher import Clock, ListPublisher
+from tests.publisher import Clock, StoringPublisher
 from tests.records import record, tracker
 
 PROJECT = "my-project"
 HTML = "<html><title>502 Bad Gateway</title></html>"
-
-
-class StoringPublisher(ListPublisher):
-    """Stores at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.feedbacks: list[dict[str, Any]] = []
-
-    def publish(self, topic: str, value: bytes, done: Done, headers: Any = ()) -> None:
-        self.feedbacks.append(json.loads(value))
-        done(None)
 
 
 class Bed:
@@ -134,24 +121,13 @@ class Bed:
         return (self.lane.retries.next_due or 0.0) - time.monotonic()
 
 
-@pytest.fixture
-def simulate() -> Iterator[Callable[..., FcmSimulator]]:
-    """Starts simulators; no client may have broken the protocol."""
-    started: list[FcmSimulator] = []
-
-    def start(*faults: str, **options: Any) -> FcmSimulator:
-        simulator = FcmSimulator(faults, **options)
-        simulator.start()
-        started.append(simulator)
-        return simulator
-
-    yield start
-    for simulator in started:
-        simulator.close()
-    assert [error for simulator in started for error in simulator.server.protocol_errors] == []
-
-
 Simulate = Callable[..., FcmSimulator]
+
+
+@pytest.fixture
+def simulate() -> Iterator[Simulate]:
+    with simulators(lambda *faults, **options: FcmSimulator(faults, **options)) as start:
+        yield start
 
 
 # --- answers

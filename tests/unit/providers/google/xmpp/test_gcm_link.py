@@ -8,7 +8,7 @@ import socket as socket_module
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from lab.endless_xmpp import FLOODS, stanza
+from lab.processes import wait_until
 from lab.scripted_xmpp import Scripted, say
 from pusher.providers.budget import Budget
 from pusher.providers.google.xmpp.engine import MAX_STANZA_BYTES, Engine, Inflow, iterparse, message_stanza
@@ -37,13 +38,6 @@ from tests.faults.altered import HostsFile
 from tests.faults.surroundings import MUTE, mute
 
 Json = dict[str, Any]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        gevent.sleep(0.005)
 
 
 class Owner:

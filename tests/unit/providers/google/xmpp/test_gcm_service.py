@@ -14,6 +14,7 @@ import gevent
 import pytest
 from gevent.pool import Group
 
+from lab.processes import wait_until
 from lab.scripted_xmpp import Scripted, say
 from pusher.backoff import BackOff
 from pusher.broker.interface import Done, Header, TopicRefused
@@ -32,27 +33,11 @@ from pusher.push.pipeline import Pipeline
 from pusher.push.retry import RetryPolicy
 from pusher.sim.gcm import GcmSimulator
 from pusher.telemetry.stats import Stats
-from tests.publisher import ListPublisher
+from tests.publisher import StoringPublisher
 from tests.records import record, request, tracker
-from tests.unit.providers.google.xmpp.test_gcm_link import wait_until
 
 TOPIC = "push-game_gcm-single"
 TOKEN = "token"
-
-
-class StoringPublisher(ListPublisher):
-    """Stores at once, unless it is told to hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.feedbacks: list[dict[str, Any]] = []
-        self.holds = False
-
-    def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
-        super().publish(topic, value, done, headers)
-        self.feedbacks.append(json.loads(value))
-        if not self.holds:
-            self.settle(None)
 
 
 class Bed:
