@@ -83,7 +83,7 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, Redis."""
+    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
     if not (STATE / "kafka-jars").is_dir() and not shutil.which("mvn"):
         packages.append("maven")
@@ -91,14 +91,12 @@ def install() -> None:
         as_root("mkdir", "-p", str(NO_MAIN_CLUSTER.parent))
         as_root("sh", "-c", f"echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}")
         packages.append("postgresql")
-    needs_redis = shutil.which("redis-server") is None
-    if needs_redis:
-        packages.append("redis-server")
-    if packages:
-        install_packages(*packages)
-    if needs_redis and Path("/run/systemd/system").exists():
-        # tests start servers of their own; the one that the package has started is nobody's
-        as_root("systemctl", "disable", "--now", "redis-server")
+    # tests start servers of their own; those that the packages have started are nobody's
+    of_tests = [name for name in ("redis-server", "pgbouncer") if shutil.which(name) is None]
+    if packages or of_tests:
+        install_packages(*packages, *of_tests)
+    if of_tests and Path("/run/systemd/system").exists():
+        as_root("systemctl", "disable", "--now", *of_tests)
     fetch_jars()
 
 

@@ -11,9 +11,8 @@ from pusher.config import Config, doors, settings
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import OpenStatsReporter
 from pusher.errors import StartError
-from pusher.listener.archive import Archive
-from pusher.listener.database import Address as DatabaseAddress
-from pusher.listener.database import Database, DatabaseError, let_others_run
+from pusher.listener import settings as listener_settings
+from pusher.listener.opening import open_stores
 from pusher.providers.http2.transport import ConnectFailed
 from pusher.providers.provider import Check, provider
 from pusher.push.reporter import Around, OpenReporter
@@ -90,42 +89,26 @@ def _check_stats(config: Config, name: str) -> str:
 
 def check_listener(config: Config) -> int:
     """One line a check, exit code 0 or 2. May wait some seconds."""
-    let_others_run()
-    return run_checks(
-        [
-            (settings.LISTENER_QUEUE.brokers.key, lambda: connect.broker(config, settings.LISTENER_QUEUE.at).check()),
-            ("PostgreSQL", lambda: _check_database(config)),
-            *_stats_checks(config),
-            *_safety_checks(config),
-        ]
-    )
+    at = listener_settings.QUEUE
+    stores = open_stores(config)
+    try:
+        return run_checks(
+            [
+                (at.brokers.key, lambda: connect.broker(config, at.at).check()),
+                *(check for store in stores.values() for check in store.checks()),
+                *_stats_checks(config),
+                *_guard_checks(config),
+            ]
+        )
+    finally:
+        for store in stores.values():
+            store.close()
 
 
-def _safety_checks(config: Config) -> Iterator[Check]:
+def _guard_checks(config: Config) -> Iterator[Check]:
     """What stands between a mistake and the tokens, where it is off."""
-    if not config[settings.GUARD_ENABLED]:
+    if not config[listener_settings.GUARD_ENABLED]:
         yield (
-            settings.GUARD_ENABLED.key,
+            listener_settings.GUARD_ENABLED.key,
             lambda: "the guard is off: a wrong topic may delete the tokens of a whole game",
         )
-    if not config[settings.ARCHIVE_TABLE]:
-        yield settings.ARCHIVE_TABLE.key, lambda: "no archive: deleted tokens cannot be restored"
-
-
-def _check_database(config: Config) -> str:
-    address = DatabaseAddress.from_config(config)
-    database = Database(address, 1)
-    database.probe(config[settings.PG_CONNECTION_TIMEOUT])
-    found = f"{address} answers"
-    if config[settings.ARCHIVE_TABLE]:
-        found += f", {_check_archive(database, config[settings.ARCHIVE_TABLE])}"
-    database.close()
-    return found
-
-
-def _check_archive(database: Database, name: str) -> str:
-    try:
-        present = database.execute(Archive(name).presence())
-    except DatabaseError as error:
-        raise StartError(f"{settings.ARCHIVE_TABLE.key}: {error}") from None
-    return f"the archive {name} is there" if present else f"the archive {name} will be made at the start"

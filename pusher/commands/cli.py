@@ -101,7 +101,7 @@ COMMANDS = (
         Command(word, f"send pushes of the platform {word}", _send, _add_check, stays=True)
         for word in doors.installed(doors.PROVIDERS)
     ),
-    Command("start-feedback-listener", "delete dead tokens from PostgreSQL", _listen, _add_check, stays=True),
+    Command("start-feedback-listener", "delete dead tokens from their stores", _listen, _add_check, stays=True),
     Command("version", "print the version", _print_version, configured=False),
     Command(
         "init",
@@ -140,6 +140,12 @@ COMMANDS = (
         "send a range of messages again",
         "pusher.commands.replay.command:run_replay",
         "pusher.commands.replay.command:add_arguments",
+    ),
+    Command(
+        "restore",
+        "bring back what start-feedback-listener has deleted",
+        "pusher.commands.restore:run",
+        "pusher.commands.restore:add_arguments",
     ),
     Command(
         "simulate",

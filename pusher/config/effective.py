@@ -8,9 +8,8 @@ from pusher.config import settings
 from pusher.config.loader import Config, RefusedValue, Value
 from pusher.config.schema import masked
 
-#: Groups that only the one or the other kind of command reads.
+#: Groups that only senders read.
 _OF_SENDERS = frozenset({"queue", "feedback", "dedup", "rateLimiter"})
-_OF_THE_LISTENER = frozenset({"feedbackListeners", "invalidToken"})
 
 
 def effective(config: Config) -> Iterator[str]:
@@ -25,7 +24,9 @@ def effective(config: Config) -> Iterator[str]:
 def without_effect(config: Config, command: str) -> Iterator[str]:
     """One warning for each key that is given, that the daemon ``command`` would have read, and that does nothing."""
     senders = settings.apps().keys()
-    others = (senders - {command}) | (_OF_THE_LISTENER if command in senders else _OF_SENDERS)
+    others = (senders - {command}) | {group for group, reader in settings.readers().items() if reader != command}
+    if command not in senders:
+        others |= _OF_SENDERS
     for value in config.values():
         setting = value.setting
         if value.where != "default" and not setting.has_effect and setting.key.partition(".")[0] not in others:

@@ -18,15 +18,12 @@ from pusher.config.schema import (
     Bool,
     Brokers,
     Choice,
-    DatabaseHost,
     Doors,
     Dsn,
     Duration,
     Host,
     Int,
     List,
-    Number,
-    Path,
     Secret,
     Setting,
     Text,
@@ -129,7 +126,8 @@ class QueueSettings:
         return BrokerSettings(self.brokers, self.kafka)
 
 
-def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
+def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
+    """Of a consumer below ``prefix``; ``topics`` is what it consumes by default."""
     reset_words = {"largest": "latest", "end": "latest", "smallest": "earliest", "beginning": "earliest"}
     return QueueSettings(
         topics=Setting(
@@ -177,11 +175,9 @@ def _queue(prefix: str, topics: str, topics_text: str) -> QueueSettings:
 
 
 #: What the senders consume.
-QUEUE = _queue(
+QUEUE = queue_settings(
     "queue", f"^push-.+_({PLATFORMS})[_-](single|massive)", "Consumed topics; others' platforms are left out."
 )
-#: What the feedback listener consumes.
-LISTENER_QUEUE = _queue("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Consumed feedback topics.")
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
     TopicName(),
@@ -236,119 +232,6 @@ STATS_REPORT_INTERVAL = Setting(
 )
 STATS_FLUSH = Setting("stats.flush.s", Duration("s", minimum_s=0.001), 5.0, "Listener: period of its gauges.")
 
-# --- the feedback listener
-
-LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT = Setting(
-    "feedbackListeners.gracefulShutdownTimeout", Duration("s"), 1.0, "Longest time that the listener takes to stop."
-)
-LISTENER_INBOX_SIZE = Setting(
-    "feedbackListeners.broker.invalidTokenChan.size",
-    Int(1, unit="tokens"),
-    1_000,
-    "Dead tokens that wait for the deleter before consuming pauses.",
-)
-LISTENER_DELETES = Setting(
-    "feedbackListeners.broker.invalidTokenEnabled", Bool(), default=True, text="false: read and confirm, never delete."
-)
-LISTENER_FLUSH_INTERVAL = Setting(
-    "feedbackListeners.invalidToken.flush.time.ms",
-    Duration("ms", minimum_s=0.001),
-    5.0,
-    "Longest time that a dead token waits for others to be deleted with.",
-)
-LISTENER_BUFFER_SIZE = Setting(
-    "feedbackListeners.invalidToken.buffer.size", Int(1, unit="tokens"), 1_000, "Tokens that are deleted together."
-)
-_PG = "feedbackListeners.invalidToken.pg"
-PG_HOST = Setting(f"{_PG}.host", DatabaseHost(), "localhost", "Host of PostgreSQL.", aliases=("invalidToken.pg.host",))
-PG_PORT = Setting(f"{_PG}.port", _PORT, 5432, "Port of PostgreSQL.", aliases=("invalidToken.pg.port",))
-PG_USER = Setting(f"{_PG}.user", Text(), "", "User.", aliases=("invalidToken.pg.user",))
-PG_PASSWORD = Setting(f"{_PG}.pass", Secret(), "", "Password.", aliases=("invalidToken.pg.pass",))
-PG_DATABASE = Setting(f"{_PG}.database", Text(), "", "Database.", aliases=("invalidToken.pg.database",))
-PG_POOL_SIZE = Setting(
-    f"{_PG}.poolSize", Int(1, unit="connections"), 20, "Most connections.", aliases=("invalidToken.pg.poolSize",)
-)
-PG_CONNECTION_TIMEOUT = Setting(
-    f"{_PG}.connectionTimeout",
-    Duration("ms", minimum_s=0.001),
-    5.0,
-    "How long the database may take to answer at the start.",
-    aliases=("invalidToken.pg.connectionTimeout",),
-)
-PG_STATEMENT_TIMEOUT = Setting(
-    f"{_PG}.statementTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest time that a DELETE may take."
-)
-PG_SSL_MODE = Setting(
-    f"{_PG}.sslmode",
-    Choice(
-        "disable",
-        "allow",
-        "prefer",
-        "require",
-        "verify-ca",
-        "verify-full",
-        also={"true": "require", "false": "disable"},
-    ),
-    "prefer",
-    "TLS as libpq names it; only the last two verify the certificate.",
-    aliases=("invalidToken.pg.sslmode",),
-)
-PG_SSL_ROOT_CERT = Setting(
-    f"{_PG}.sslrootcert", Path(), "", "PEM certificates that `verify-ca` and `verify-full` trust."
-)
-GUARD_ENABLED = Setting(
-    "feedbackListeners.guard.enabled",
-    Bool(),
-    default=True,
-    text="Stop deleting when the reasons for it become too frequent.",
-)
-GUARD_ACTION = Setting(
-    "feedbackListeners.guard.action",
-    Choice("hold", "drop"),
-    "hold",
-    "What becomes of feedbacks that the guard stops: published to `push-<game>-<platform>-held`, or dropped.",
-)
-GUARD_WINDOW = Setting("feedbackListeners.guard.window", Duration("s", minimum_s=1.0), 600.0, "Time that is looked at.")
-GUARD_SHARE = Setting(
-    "feedbackListeners.guard.share",
-    Number(0, 1),
-    0.2,
-    "Share, in all outcomes, of refusals that a wrong set-up also causes that is too much.",
-)
-GUARD_MINIMUM = Setting(
-    "feedbackListeners.guard.minimum", Int(1, unit="feedbacks"), 20, "Fewer of these refusals never stop deletion."
-)
-GUARD_PROVEN_SHARE = Setting(
-    "feedbackListeners.guard.provenShare",
-    Number(0, 1),
-    0.8,
-    "Share, in all outcomes, of refusals that speak of the token alone that is too much.",
-)
-GUARD_PROVEN_MINIMUM = Setting(
-    "feedbackListeners.guard.provenMinimum",
-    Int(1, unit="feedbacks"),
-    50,
-    "Fewer of these refusals never stop deletion.",
-)
-GUARD_SUCCESSES_EXPECTED = Setting(
-    "feedbackListeners.guard.successesExpected",
-    Bool(),
-    default=True,
-    text="Senders feed back successes too; false: without successes `guard.maximum` decides instead of the share.",
-)
-GUARD_MAXIMUM = Setting(
-    "feedbackListeners.guard.maximum",
-    Int(1, unit="feedbacks"),
-    1_000,
-    "Refusals in the window that are too many where the share cannot be taken.",
-)
-ARCHIVE_TABLE = Setting(
-    "feedbackListeners.archive.table",
-    Text(),
-    "",
-    'Table that keeps deleted rows, so that they can be restored; "" = none.',
-)
-
 
 @cache
 def declared() -> tuple[Setting[Any], ...]:
@@ -363,6 +246,17 @@ def declared() -> tuple[Setting[Any], ...]:
         module = vars(door.load())
         found += [*_settings_in(module), *module.get("UNUSED", ())]
     return (*found, *UNUSED)
+
+
+@cache
+def readers() -> Mapping[str, str]:
+    """The only command that reads a group, by the group: the first word of the keys of a module with ``READ_BY``."""
+    found: dict[str, str] = {}
+    for door in doors.installed(doors.SETTINGS).values():
+        module = vars(door.load())
+        if "READ_BY" in module:
+            found |= {setting.key.partition(".")[0]: module["READ_BY"] for setting in _settings_in(module)}
+    return found
 
 
 def apps() -> Mapping[str, Setting[tuple[str, ...]]]:

@@ -11,13 +11,6 @@ UNUSED: tuple[Setting[str], ...] = (
     unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
     unused("feedback.cache.cleaningInterval"),
     unused("stats.statsd.buflen", text="Accepted, no effect: metrics share datagrams of at most 1432 bytes."),
-    unused(
-        "feedbackListeners.invalidToken.pg.maxRetries",
-        "invalidToken.pg.maxRetries",
-        text="Accepted, no effect: deleting is retried for ever.",
-    ),
-    unused("invalidToken.pg.table", text="Accepted, no effect: tables are named `<game>_<platform>`."),
-    unused("invalidToken.handlers", "feedbackListeners.invalidToken.handlers"),
     unused("pprof.enabled", text="Accepted, no effect: see `admin.debug`."),
     unused("pprof.host", text="Accepted, no effect: see `admin.host`."),
     unused("pprof.port", text="Accepted, no effect: see `admin.port`."),

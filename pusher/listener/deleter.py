@@ -1,33 +1,43 @@
-"""Dead tokens of one game and platform, from the buffer to the DELETE that has succeeded.
+"""Dead tokens of one game and platform, from the buffer to the stores that have dealt with them.
 
-The buffer is flushed when it is big enough or old enough. Whatever is taken out of it stays in ``_parts`` until it is
-deleted, held by the guard, or refused for good; each of these finishes the feedback, nothing else does. A failure that
-is not a token's own is tried again for ever, with back-off, while the partitions of this game, and only these, are
-paused. Games share nothing but the connections.
+The buffer is flushed when it is big enough or old enough. Whatever is taken out of it stays in ``_parts`` until every
+store has deleted it or given it up, or the guard holds it; each of these finishes the feedback, nothing else does. A
+failure that is not a token's own is tried again for ever, with back-off, while the partitions of this game, and only
+these, are paused. Games share nothing but the stores.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
 
+from pusher.backoff import BackOff
 from pusher.broker.offsets import State
-from pusher.listener.database import DatabaseError, wait_s
 from pusher.listener.guard import Guard, Seen, Stopped
 from pusher.listener.held import Held
+from pusher.listener.opening import fault
 from pusher.listener.sorter import Dead
-from pusher.listener.statement import Statement
-from pusher.listener.tokens import Table, batches
+from pusher.listener.store import DeadToken, NotDeleted, TokenStore
+from pusher.push.topics import TopicName
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Stats
 
 log = logger(__name__)
 _seldom = Seldom(log, period_s=60)
+
+_BACK_OFF = BackOff(min_s=0.25, max_s=10.0)
+#: Characters of tokens that a store gets at once; a token alone may have more.
+_MAX_CHARACTERS = 1 << 20
+#: A store that has not answered for so long is named.
+_SLOW_S = 90.0
+#: How long a missing table is a reason not to be ready: a stray topic must not keep the process out of service.
+MISSING_UNREADY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,34 +51,46 @@ class FlushPolicy:
     inbox: int
 
 
+@dataclass
+class _Part:
+    """Tokens that are deleted together, and the stores that have not dealt with them yet."""
+
+    dead: list[Dead]
+    stores: set[str]
+
+
 class Deleter:
     """The way of one game's tokens. ``run`` is to run in a greenlet of its own; nothing else waits."""
 
     def __init__(
         self,
-        table: Table,
+        name: TopicName,
         hostname: str,
         policy: FlushPolicy,
-        execute: Callable[[Statement], int],
+        stores: Mapping[str, TokenStore],
         guard: Guard | None,
         held: Held,
         stats: Stats,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name, self.table = table.owner, table.name
-        self.guard, self.held = guard, held
-        self._table, self._policy, self._execute, self._clock = table, policy, execute, clock
+        self.name, self.guard, self.held = name, guard, held
+        self._policy, self._stores, self._clock = policy, stores, clock
+        #: The store whose rows are counted.
+        self._counted = next(iter(stores), "")
         self._buffer: list[Dead] = []
         self._oldest_at = 0.0
         #: What was taken from the buffer and is not deleted yet; the last one comes first.
-        self._parts: list[list[Dead]] = []
+        self._parts: list[_Part] = []
         self._due = Event()
         self._hurried = False
-        self._failure = ""
+        #: Why a store cannot delete now.
+        self._failures: dict[str, str] = {}
+        #: Since when nothing but a missing table stands in the way.
+        self._missing_since: float | None = None
         #: For which reasons the guard has stopped deletion.
         self.stopped = Stopped()
-        tags = (hostname, *table.owner)
+        tags = (hostname, *name)
         self._success = stats.counter(metrics.TOKENS_DELETE_SUCCESS, *tags)
         self._nonexistent = stats.counter(metrics.TOKENS_DELETE_NONEXISTENT, *tags)
         self._error = stats.counter(metrics.TOKENS_DELETE_ERROR, *tags)
@@ -83,7 +105,7 @@ class Deleter:
     @property
     def deleting(self) -> int:
         """Tokens whose DELETE is under way or is tried again."""
-        return sum(map(len, self._parts))
+        return sum(len(part.dead) for part in self._parts)
 
     @property
     def in_hand(self) -> int:
@@ -93,7 +115,15 @@ class Deleter:
     @property
     def blocked(self) -> str:
         """Why this game's tokens cannot be deleted now, one line; "" while they can."""
-        return self._failure or self.held.blocked
+        return "; ".join(self._failures.values()) or self.held.blocked
+
+    @property
+    def unready(self) -> str:
+        """The same, as far as it is a reason not to be ready."""
+        since = self._missing_since
+        if since is not None and self._clock() - since > MISSING_UNREADY_S:
+            return self.held.blocked
+        return self.blocked
 
     @property
     def full(self) -> bool:
@@ -124,8 +154,8 @@ class Deleter:
                 if self._delete_next():
                     failures = 0
                 else:
-                    gevent.sleep(wait_s(failures))
                     failures += 1
+                    gevent.sleep(_BACK_OFF.delay_s(failures, random.uniform(1.0, 1.5)))
 
     def _wait(self) -> None:
         """Until the buffer is due."""
@@ -140,66 +170,95 @@ class Deleter:
 
     def _take(self) -> None:
         self._hurried = False
-        possible = [one for one in self._buffer if self._table.can_hold(one.token)]
-        impossible = [one for one in self._buffer if not self._table.can_hold(one.token)]
-        self._parts = list(batches(possible, self._policy.size))[::-1]
+        self._parts = [_Part(dead, set(self._stores)) for dead in batches(self._buffer, self._policy.size)][::-1]
         self._buffer = []
-        # No table holds them.
-        self._nonexistent.add(len(impossible))
-        for one in impossible:
-            one.finish()
 
     def _delete_next(self) -> bool:
-        """Deletes a part, or splits it where a token is to blame; false when it has to be tried again."""
-        part = self._parts[-1] = self._permitted(self._parts[-1])
-        try:
-            rows = self._execute(self._table.delete({one.token: one.reason for one in part})) if part else 0
-        except DatabaseError as error:
-            if not error.row:
-                self._fail(error)
-                return False
-            self._parts.pop()
-            self._split(part, error)
-        else:
-            self._parts.pop()
-            self._end_deleted(part, rows)
-        self._recover()
+        """Deals with a part, or splits it where a token is to blame; false when it has to be tried again."""
+        part = self._parts[-1]
+        part.dead = self._permitted(part.dead)
+        failures = self._ask_stores(part) if part.dead else {}
+        self._note(failures, len(part.dead))
+        blaming = {name: error for name, error in failures.items() if error.of_token}
+        if blaming and len(part.dead) > 1:
+            self._split()
+            return True
+        for name, error in blaming.items():
+            self._give_up(name, error)
+        part.stores = failures.keys() - blaming.keys()
+        if part.stores:
+            return False
+        self._parts.pop()
+        for one in part.dead:
+            one.finish()
         return True
 
-    def _end_deleted(self, part: Sequence[Dead], rows: int) -> None:
-        if not part:
-            return
-        self._success.add(rows)
-        self._nonexistent.add(max(0, len(part) - rows))
-        for one in part:
-            one.finish()
+    def _split(self) -> None:
+        """Halves, until the token that is to blame stands alone."""
+        part = self._parts.pop()
+        middle = len(part.dead) // 2
+        self._parts += [_Part(half, set(part.stores)) for half in (part.dead[middle:], part.dead[:middle])]
 
-    def _split(self, part: list[Dead], error: DatabaseError) -> None:
-        """Halves until the token that is to blame stands alone."""
-        if len(part) > 1:
-            middle = len(part) // 2
-            self._parts += [part[middle:], part[:middle]]
-            return
+    # --- stores -------------------------------------------------------------------------------------------------------
+    def _ask_stores(self, part: _Part) -> dict[str, NotDeleted]:
+        """Asks the stores of a part, side by side: why some of them could not delete. Waits for all of them."""
+        tokens = list({one.token: DeadToken(one.token, one.reason, one.told_ms) for one in part.dead}.values())
+        asked = {name: gevent.spawn(self._delete_from, name, tokens, len(part.dead)) for name in sorted(part.stores)}
+        try:
+            while late := [name for name, one in asked.items() if not one.ready()]:
+                gevent.joinall([asked[name] for name in late], timeout=_SLOW_S)
+                for name in late:
+                    if not asked[name].ready():
+                        self._tell_failure(name, NotDeleted(f"has not answered for {_SLOW_S:g} s"))
+        finally:
+            gevent.killall(list(asked.values()))
+        return {name: one.value for name, one in asked.items() if one.value is not None}
+
+    def _delete_from(self, name: str, tokens: list[DeadToken], feedbacks: int) -> NotDeleted | None:
+        try:
+            rows = self._stores[name].delete(self.name, tokens)
+        except NotDeleted as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # a fault in a plug-in costs another try
+            return NotDeleted(f"raised {fault(error)}")
+        if name == self._counted:
+            self._success.add(rows)
+            self._nonexistent.add(max(0, feedbacks - rows))
+        return None
+
+    def _give_up(self, name: str, error: NotDeleted) -> None:
+        """A token that a store refuses, whatever stands beside it."""
         self._error.add()
-        left_out = _seldom.turn(self.table)
+        left_out = _seldom.turn((self.name, name))
         if left_out is not None:
-            log.error("a token cannot be deleted", table=self.table, error=str(error), **left_out)
-            sentry.report(f"a token cannot be deleted: {error}", handler="invalidToken", table=self.table)
-        part[0].finish()
+            log.error("a token cannot be deleted", store=name, **self._where, error=str(error), **left_out)
+            sentry.report(f"a token cannot be deleted: {error}", handler="invalidToken", store=name, **self._where)
 
     # --- trouble ------------------------------------------------------------------------------------------------------
-    def _fail(self, error: DatabaseError) -> None:
-        if not self._failure:
-            sentry.report(f"deleting tokens failed: {error}", handler="invalidToken", table=self.table)
-        self._failure = f"deleting from {self.table} fails: {error}"
-        _seldom.error(
-            (self.table, str(error)), "deleting tokens failed, is tried again", table=self.table, error=str(error)
-        )
+    @property
+    def _where(self) -> dict[str, str]:
+        return {"game": self.name.game, "platform": self.name.platform}
 
-    def _recover(self) -> None:
-        if self._failure:
-            self._failure = ""
-            log.info("deleting tokens works again", table=self.table)
+    def _note(self, failures: Mapping[str, NotDeleted], feedbacks: int) -> None:
+        """What the last try has shown: each that fails counts, and is told when it is new."""
+        lasting = {name: error for name, error in failures.items() if not error.of_token}
+        for name, error in lasting.items():
+            self._error.add(feedbacks)
+            self._tell_failure(name, error)
+        for name in self._failures.keys() - lasting.keys():
+            del self._failures[name]
+            log.info("deleting tokens works again", store=name, **self._where)
+        if not lasting or not all(error.missing for error in lasting.values()):
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = self._clock()
+
+    def _tell_failure(self, name: str, error: NotDeleted) -> None:
+        if name not in self._failures:
+            sentry.report(f"deleting tokens failed: {error}", handler="invalidToken", store=name, **self._where)
+        self._failures[name] = f"deleting tokens of {self.name.game} {self.name.platform}: {name}: {error}"
+        text = "deleting tokens failed, is tried again"
+        _seldom.error((self.name, name, str(error)), text, store=name, **self._where, error=str(error))
 
     # --- what must not be deleted -------------------------------------------------------------------------------------
     def _permitted(self, part: list[Dead]) -> list[Dead]:
@@ -207,7 +266,7 @@ class Deleter:
         part = [one for one in part if one.tracker.state is not State.GONE]
         if self.guard is None or all(one.released for one in part):
             return part
-        self._ask(self.guard)
+        self._ask_guard(self.guard)
         stopped = [one for one in part if self._is_stopped(one)]
         if stopped:
             self.held.take(stopped)
@@ -217,7 +276,7 @@ class Deleter:
     def _is_stopped(self, one: Dead) -> bool:
         return not one.released and (self.stopped.doubtful if one.doubtful else self.stopped.proven)
 
-    def _ask(self, guard: Guard) -> None:
+    def _ask_guard(self, guard: Guard) -> None:
         now = self._clock()
         before, self.stopped = self.stopped, guard.stops(now)
         seen = guard.seen(now)
@@ -227,12 +286,25 @@ class Deleter:
     def _tell(self, how: str, before: bool, now: bool, refusals: int, seen: Seen) -> None:
         if before is now:
             return
-        where = {"game": self.name.game, "platform": self.name.platform}
         counts = {"refusals": refusals, "outcomes": seen.outcomes, "successes": seen.successes}
         if not now:
-            log.warning("the guard lets tokens be deleted again", **where, **counts)
+            log.warning("the guard lets tokens be deleted again", **self._where, **counts)
             return
         self._stops.add()
         text = f"too many tokens are refused {how}: the guard has stopped their deletion"
-        log.error(text, **where, **counts)
-        sentry.report(text, handler="invalidToken", **where)
+        log.error(text, **self._where, **counts)
+        sentry.report(text, handler="invalidToken", **self._where)
+
+
+def batches(dead: Sequence[Dead], size: int) -> Iterator[list[Dead]]:
+    """Cuts into parts of at most ``size`` tokens that are not too much for a statement."""
+    part: list[Dead] = []
+    characters = 0
+    for one in dead:
+        if part and (len(part) >= size or characters + len(one.token) > _MAX_CHARACTERS):
+            yield part
+            part, characters = [], 0
+        part.append(one)
+        characters += len(one.token)
+    if part:
+        yield part

@@ -1,9 +1,9 @@
-"""The command ``start-feedback-listener``: feedbacks in, dead tokens out of PostgreSQL, offsets committed after that.
+"""The command ``start-feedback-listener``: feedbacks in, dead tokens out of the stores, offsets committed after that.
 
 ::
 
     source -> sort -> nothing to do: finished at once
-                   -> dead: buffer of its game and platform -> DELETE has succeeded: finished
+                   -> dead: buffer of its game and platform -> every store has deleted it: finished
                                                             -> the guard stops it -> held topic has it: finished
 
 One deleter greenlet for each game and platform, so that a table that is missing or locked holds up nobody else's.
@@ -22,7 +22,8 @@ import gevent
 from pusher.broker import connect
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
-from pusher.config import Config, settings
+from pusher.config import Config
+from pusher.config import settings as process_settings
 from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
@@ -31,13 +32,12 @@ from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import open_stats
 from pusher.daemon.troubles import Troubles
 from pusher.errors import StartError
-from pusher.listener.archive import Archive
-from pusher.listener.database import Address, Database, DatabaseError, let_others_run
+from pusher.listener import settings
 from pusher.listener.deleter import Deleter, FlushPolicy
 from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen
 from pusher.listener.held import Held
+from pusher.listener.opening import fault, open_stores, prepare_stores
 from pusher.listener.sorter import Sorter, topic_name
-from pusher.listener.tokens import Table
 from pusher.providers.provider import words
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
@@ -59,12 +59,11 @@ class Listener:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._hostname = socket.gethostname()
-        self._daemon = Daemon(COMMAND, config[settings.LISTENER_GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
+        self._daemon = Daemon(COMMAND, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
         self._stats = open_stats(config, self._hostname)
         self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
-        self._broker = connect.broker(config, settings.LISTENER_QUEUE.at)
-        self._database = Database(Address.from_config(config), config[settings.PG_POOL_SIZE])
-        self._archive = archive_of(config)
+        self._broker = connect.broker(config, settings.QUEUE.at)
+        self._stores = open_stores(config) if config[settings.DELETES] else {}
         self._names: dict[str, TopicName | None] = {}
         self._sorters = {platform: Sorter(platform) for platform in words()}
         self._deleters: dict[TopicName, Deleter] = {}
@@ -74,16 +73,13 @@ class Listener:
         self._readiness = Readiness(self.unready)
         self.admin = AdminPort(config, Watched(COMMAND, self.samples, self.unready, self._daemon.failure))
         #: Offsets that a partition may be ahead of a token that waits for others.
-        self._patience = config[settings.LISTENER_QUEUE.max_uncommitted] // 2
+        self._patience = config[settings.QUEUE.max_uncommitted] // 2
 
     def run(self) -> int:
-        """Listens until it is stopped; returns the exit code. Raises ``StartError`` without the database."""
-        if self._config[settings.LISTENER_DELETES]:
-            prepare(self._database, self._config, self._archive)
-        source = self._broker.source(settings.LISTENER_QUEUE, self._wanted)
-        self._consuming = Consuming(
-            source, self.submit, self._is_full, self._config[settings.LISTENER_QUEUE.commit_interval]
-        )
+        """Listens until it is stopped; returns the exit code. Raises ``StartError`` where a store cannot be used."""
+        prepare_stores(self._stores)
+        source = self._broker.source(settings.QUEUE, self._wanted)
+        self._consuming = Consuming(source, self.submit, self._is_full, self._config[settings.QUEUE.commit_interval])
         self._stats.counter(metrics.FEEDBACK_LISTENER_RESTART, self._hostname).add()
         spawn = self._daemon.greenlets.spawn
         spawn("stats", self._stats.run)
@@ -93,21 +89,30 @@ class Listener:
         self.admin.start(spawn)
         log.info(
             "feedback listener started",
-            deletes=self._config[settings.LISTENER_DELETES],
+            deletes=self._config[settings.DELETES],
             guard=self._config[settings.GUARD_ENABLED],
-            archive=self._config[settings.ARCHIVE_TABLE] or "none",
+            stores=",".join(self._stores) or "none",
         )
         return self._daemon.run(self._stop_order())
 
     def reload(self) -> None:
-        """Reads the configuration again; new connections to the brokers use their present credentials."""
+        """Reads the configuration again; new connections to brokers and stores use their present credentials."""
         try:
             newest = self._config.again()
             changed = [self._broker.reload(newest), self._publishers.reload(newest)]
         except StartError as error:
             log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
-        else:
-            log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
+            return
+        log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
+        for name, store in self._stores.items():
+            try:
+                log.info(
+                    "store: new access in use" if store.reload(newest) else "store: the access is the same", store=name
+                )
+            except StartError as error:
+                log.error("the new access to a store cannot be used, the old one stays", store=name, error=str(error))
+            except Exception as error:  # noqa: BLE001  # a fault in a plug-in
+                log.error("the new access to a store cannot be used", store=name, error=fault(error))
 
     # --- feedbacks ----------------------------------------------------------------------------------------------------
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
@@ -120,7 +125,7 @@ class Listener:
         tracker.finish_many(found.others)
         for record, error in found.invalid:
             self._end_invalid(name, tracker, record, error)
-        if not self._config[settings.LISTENER_DELETES]:
+        if not self._config[settings.DELETES]:
             tracker.finish_many([one.record.offset for one in found.dead])
             return
         deleter = self._deleter(name)
@@ -171,26 +176,25 @@ class Listener:
     def _open_deleter(self, name: TopicName) -> Deleter:
         config = self._config
         policy = FlushPolicy(
-            config[settings.LISTENER_BUFFER_SIZE],
-            config[settings.LISTENER_FLUSH_INTERVAL],
-            config[settings.LISTENER_INBOX_SIZE],
+            config[settings.BUFFER_SIZE],
+            config[settings.FLUSH_INTERVAL],
+            config[settings.INBOX_SIZE],
         )
         held = Held(name, self._hostname, self._held_publisher(), self._stats)
         guard = _guard_of(config)
-        table = Table(name, self._archive)
-        return Deleter(table, self._hostname, policy, self._database.execute, guard, held, self._stats)
+        return Deleter(name, self._hostname, policy, self._stores, guard, held, self._stats)
 
     def _held_publisher(self) -> Publisher | None:
         if self._config[settings.GUARD_ACTION] == "drop":
             return None
-        return self._publishers.at(settings.LISTENER_QUEUE.at)
+        return self._publishers.at(settings.QUEUE.at)
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
         stopping = ["the process stops"] if self._stopping else []
-        blocked = [deleter.blocked for deleter in self._deleters.values() if deleter.blocked]
+        blocked = [deleter.unready for deleter in self._deleters.values() if deleter.unready]
         return stopping + reasons(parts) + blocked + self._troubles.reasons()
 
     def samples(self) -> Iterator[Sample]:
@@ -221,7 +225,7 @@ class Listener:
     def _measure(self) -> None:
         while True:
             self._set_gauges()
-            gevent.sleep(self._config[settings.STATS_FLUSH])
+            gevent.sleep(self._config[process_settings.STATS_FLUSH])
 
     def _set_gauges(self) -> None:
         deleters = list(self._deleters.values())
@@ -243,7 +247,7 @@ class Listener:
             Step("publishers", self._publishers.close),
             Step("admin port", self.admin.stop),
             Step("greenlets", self._daemon.end_greenlets, 1.0),
-            Step("database", self._close_database),
+            Step("stores", self._close_stores),
             Step("stats", self._flush_stats),
         )
 
@@ -252,7 +256,7 @@ class Listener:
         self._stopping = self._consuming.draining = True
         deleters = self._deleters.values()
         deadline = time.monotonic() + left_s
-        if self._config[settings.LISTENER_QUEUE.handle_all_messages_before_exiting]:
+        if self._config[settings.QUEUE.handle_all_messages_before_exiting]:
             while any(deleter.in_hand for deleter in deleters) and time.monotonic() < deadline:
                 for deleter in deleters:
                     deleter.hurry()
@@ -260,8 +264,9 @@ class Listener:
         left = sum(deleter.in_hand for deleter in deleters)
         return f"{left} dead tokens are left to the next start" if left else ""
 
-    def _close_database(self, _: float) -> str:
-        self._database.close()
+    def _close_stores(self, _: float) -> str:
+        for store in self._stores.values():
+            store.close()
         return ""
 
     def _flush_stats(self, _: float) -> str:
@@ -269,24 +274,6 @@ class Listener:
         self._set_gauges()
         self._stats.flush()
         return ""
-
-
-def archive_of(config: Config) -> Archive | None:
-    """The table for deleted rows, if there is to be one."""
-    return Archive(config[settings.ARCHIVE_TABLE]) if config[settings.ARCHIVE_TABLE] else None
-
-
-def prepare(database: Database, config: Config, archive: Archive | None) -> None:
-    """Waits until the database answers, and makes the archive's table. Raises ``StartError``."""
-    database.probe(config[settings.PG_CONNECTION_TIMEOUT])
-    if archive is None:
-        return
-    try:
-        if not database.execute(archive.presence()):
-            database.execute(archive.creation())
-    except DatabaseError as error:
-        key = settings.ARCHIVE_TABLE.key
-        raise StartError(f"{key}: the table {archive.table} cannot be made: {error}; make it yourself") from None
 
 
 def _guard_of(config: Config) -> Guard | None:
@@ -305,8 +292,7 @@ def _guard_of(config: Config) -> Guard | None:
 
 def run_listener(config: Config) -> int:
     """The command; returns the exit code. Raises ``StartError``."""
-    let_others_run()
-    sentry.setup(config[settings.SENTRY_URL], command=COMMAND)
+    sentry.setup(config[process_settings.SENTRY_URL], command=COMMAND)
     try:
         return Listener(config).run()
     except StartError as error:

@@ -71,7 +71,9 @@ INVALID_TOKEN_HANDLER_BUFFER = Metric(
     "invalid_token_handler_buffer", "gauge", ("hostname",), "Dead tokens that wait for the next DELETE."
 )
 TOKENS_DELETE_SUCCESS = Metric("tokens_delete_success", "count", _TOKENS, "Rows that were deleted.")
-TOKENS_DELETE_ERROR = Metric("tokens_delete_error", "count", _TOKENS, "Tokens that could not be deleted.")
+TOKENS_DELETE_ERROR = Metric(
+    "tokens_delete_error", "count", _TOKENS, "Tokens that could not be deleted, counted with each try that failed."
+)
 TOKENS_DELETE_NONEXISTENT = Metric("tokens_delete_nonexistent", "count", _TOKENS, "Tokens that had no row.")
 GUARD_STOPPED = Metric("guard_stopped", "count", _TOKENS, "Times that the guard stopped deletion.")
 GUARD_HELD = Metric("guard_held", "count", _TOKENS, "Feedbacks that the guard put into the held topic.")

@@ -47,11 +47,11 @@ class Database:
     def admin(self, *statements: str) -> None:
         """As superuser, in the shared database."""
         for statement in statements:
-            _run(self._admin_dsn, statement)
+            run(self._admin_dsn, statement)
 
     def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """As superuser, in this database; its rows."""
-        return _run(self.dsn, statement, values)
+        return run(self.dsn, statement, values)
 
     def disconnect_all(self) -> None:
         self.admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.name}'")
@@ -71,7 +71,8 @@ class Database:
         return [token for (token,) in self.run(f"SELECT token::text FROM {quoted} ORDER BY 1")]
 
 
-def _run(dsn: str, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+def run(dsn: str, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    """One statement on a connection of its own; its rows."""
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     try:

@@ -25,6 +25,7 @@ from pusher.commands.replay.places import Range
 from pusher.config import Config, settings
 from pusher.config.settings import QueueSettings
 from pusher.errors import StartError
+from pusher.listener import settings as listener_settings
 from pusher.push import topics
 from pusher.push.topics import TopicName
 
@@ -174,4 +175,4 @@ def source_of(config: Config, topic: str) -> TopicKind:
 
 def queue_of(source: TopicKind) -> QueueSettings:
     """Who reads the targets."""
-    return settings.LISTENER_QUEUE if source is TopicKind.HELD else settings.QUEUE
+    return listener_settings.QUEUE if source is TopicKind.HELD else settings.QUEUE

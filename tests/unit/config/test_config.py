@@ -13,6 +13,8 @@ from pusher.config.effective import effective, without_effect
 from pusher.config.loader import Value
 from pusher.config.schema import Duration, List, Number, Setting, ValueKind, variable
 from pusher.daemon import statsd
+from pusher.listener import settings as listener_settings
+from pusher.listener.stores.postgres import settings as pg
 from pusher.providers.apns import settings as apns_settings
 from pusher.providers.google import settings as google_settings
 
@@ -133,6 +135,7 @@ VALID = {
     "queue.offsetResetStrategy": "latest",
     "feedbackListeners.queue.offsetResetStrategy": "smallest",
     "feedback.reporters": "kafka",
+    "invalidToken.handlers": "pg",
     "stats.reporters": "statsd",
     "feedbackListeners.invalidToken.pg.sslmode": "true",
     "apns.apps": "game",
@@ -154,12 +157,12 @@ def test_keys_of_old_files_are_known_in_file_and_variable(key: str) -> None:
     ("name", "value", "setting", "expected"),
     [
         ("GRACEFULLSHUTDOWNTIMEOUT", "7", settings.GRACEFUL_SHUTDOWN_TIMEOUT, 7.0),
-        ("INVALIDTOKEN_PG_HOST", "db", settings.PG_HOST, "db"),
-        ("INVALIDTOKEN_PG_PORT", "8585", settings.PG_PORT, 8585),
-        ("INVALIDTOKEN_PG_USER", "u", settings.PG_USER, "u"),
-        ("INVALIDTOKEN_PG_PASS", "p", settings.PG_PASSWORD, "p"),
-        ("INVALIDTOKEN_PG_DATABASE", "d", settings.PG_DATABASE, "d"),
-        ("INVALIDTOKEN_PG_POOLSIZE", "3", settings.PG_POOL_SIZE, 3),
+        ("INVALIDTOKEN_PG_HOST", "db", pg.HOST, "db"),
+        ("INVALIDTOKEN_PG_PORT", "8585", pg.PORT, 8585),
+        ("INVALIDTOKEN_PG_USER", "u", pg.USER, "u"),
+        ("INVALIDTOKEN_PG_PASS", "p", pg.PASSWORD, "p"),
+        ("INVALIDTOKEN_PG_DATABASE", "d", pg.DATABASE, "d"),
+        ("INVALIDTOKEN_PG_POOLSIZE", "3", pg.POOL_SIZE, 3),
         ("STATS_STATSD_FLUSHINTERVALINMS", "250", settings.STATS_REPORT_INTERVAL, 0.25),
         ("APNS_RETRY_MAXRETRYATTEMPTS", "9", apns_settings.RETRY_MAX_ATTEMPTS, 9),
     ],
@@ -173,9 +176,9 @@ def test_further_spellings(name: str, value: str, setting: Setting[object], expe
 
 def test_a_further_spelling_gives_way_to_the_key_itself_in_the_same_source() -> None:
     found = parse("invalidToken.pg.host: old\nfeedbackListeners.invalidToken.pg.host: new")
-    assert found[settings.PG_HOST] == "new"
+    assert found[pg.HOST] == "new"
     found = parse("feedbackListeners.invalidToken.pg.host: file", INVALIDTOKEN_PG_HOST="variable")
-    assert found[settings.PG_HOST] == "variable"
+    assert found[pg.HOST] == "variable"
 
 
 # --- apps
@@ -340,13 +343,13 @@ def test_brokers_are_kept_as_they_are_written() -> None:
 
 @pytest.mark.parametrize("word", ["1", "t", "T", "true", "TRUE", "True", "yes", "on"])
 def test_true(word: str) -> None:
-    assert parse(f"feedbackListeners.guard.enabled: {word}")[settings.GUARD_ENABLED] is True
+    assert parse(f"feedbackListeners.guard.enabled: {word}")[listener_settings.GUARD_ENABLED] is True
     assert parse(ADMIN_DEBUG=word)[settings.ADMIN_DEBUG] is True
 
 
 @pytest.mark.parametrize("word", ["0", "f", "F", "false", "FALSE", "False", "no", "off"])
 def test_false(word: str) -> None:
-    assert parse(f"feedbackListeners.guard.enabled: {word}")[settings.GUARD_ENABLED] is False
+    assert parse(f"feedbackListeners.guard.enabled: {word}")[listener_settings.GUARD_ENABLED] is False
 
 
 @pytest.mark.parametrize(
@@ -402,7 +405,7 @@ def test_addresses() -> None:
 def test_words_with_other_spellings() -> None:
     assert parse(LOG_LEVEL="WARN")[settings.LOG_LEVEL] == "warning"
     assert parse("queue.offsetResetStrategy: smallest")[settings.QUEUE.offset_reset_strategy] == "earliest"
-    assert parse("feedbackListeners.invalidToken.pg.sslmode: true")[settings.PG_SSL_MODE] == "require"
+    assert parse("feedbackListeners.invalidToken.pg.sslmode: true")[pg.SSL_MODE] == "require"
 
 
 # --- what is wrong, in one line
@@ -522,7 +525,7 @@ def test_merged_mappings() -> None:
     found = parse(text)
     assert found[settings.QUEUE.group] == "b"
     assert found[settings.QUEUE.brokers] == "h:1"
-    assert found[settings.LISTENER_QUEUE.group] == "a"
+    assert found[listener_settings.QUEUE.group] == "a"
 
 
 def test_production_is_a_flag_of_the_command() -> None:
@@ -692,7 +695,7 @@ def test_the_last_of_two_spellings_holds(text: str, lines: tuple[int, int]) -> N
 
 
 def test_each_daemon_names_the_keys_without_effect_that_it_would_have_read() -> None:
-    keys = ("queue.channelSize", "apns.dedup.ttl", "gcm.dedup.ttl", "pprof.port", "invalidToken.handlers")
+    keys = ("queue.channelSize", "apns.dedup.ttl", "gcm.dedup.ttl", "pprof.port", "invalidToken.pg.maxRetries")
     found = parse("\n".join(f"{key}: 1" for key in keys))
     assert sorted(without_effect(found, "apns")) == [
         "config.yaml:1: queue.channelSize has no effect",
@@ -700,5 +703,5 @@ def test_each_daemon_names_the_keys_without_effect_that_it_would_have_read() -> 
         "config.yaml:4: pprof.port has no effect: see `admin.port`",
     ]
     listener = " ".join(without_effect(found, "start-feedback-listener"))
-    assert [key for key in keys if key in listener] == ["pprof.port", "invalidToken.handlers"]
+    assert [key for key in keys if key in listener] == ["pprof.port", "invalidToken.pg.maxRetries"]
     assert not list(without_effect(parse(""), "gcm"))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import gevent
 import pytest
 
 from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
-from pusher.listener.database import DatabaseError
-from pusher.listener.deleter import Deleter, FlushPolicy
+from pusher.listener.deleter import MISSING_UNREADY_S, Deleter, FlushPolicy, batches
 from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen, Stopped
 from pusher.listener.held import Held
 from pusher.listener.sorter import Dead
-from pusher.listener.statement import Statement
-from pusher.listener.tokens import Table
+from pusher.listener.store import DeadToken, NotDeleted, TokenStore
 from pusher.push.topics import TopicName
 from pusher.telemetry import metrics
 from pusher.telemetry.stats import Stats
@@ -27,23 +25,24 @@ NAME = TopicName("game", "apns")
 TAGS = ("pod-1", "game", "apns")
 
 
-class Rows:
-    """A table as PostgreSQL would have it: ``bad`` tokens break a statement, ``trouble`` breaks all."""
+class Rows(TokenStore):
+    """A store of tokens: ``bad`` ones cannot be deleted, ``trouble`` is met by all."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = set(tokens)
         self.bad: set[str] = set()
-        self.trouble = ""
+        self.trouble: Exception | None = None
         self.statements: list[list[str]] = []
 
-    def execute(self, statement: Statement) -> int:
+    def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
         gevent.sleep(0)
-        tokens = statement.values[0].strip("{}").replace('"', "").split(",")
+        assert owner == NAME
+        tokens = [one.token for one in dead]
         self.statements.append(tokens)
         if self.trouble:
-            raise DatabaseError(self.trouble)
+            raise self.trouble
         if self.bad.intersection(tokens):
-            raise DatabaseError("InvalidTextRepresentation, SQLSTATE 22P02", row=True)
+            raise NotDeleted("InvalidTextRepresentation, SQLSTATE 22P02", of_token=True)
         gone = self.tokens.intersection(tokens)
         self.tokens -= gone
         return len(gone)
@@ -52,17 +51,19 @@ class Rows:
 class World:
     """One game's deleter, running, on a clock that stands still."""
 
-    def __init__(self, *, size: int = 4, hold: bool = True, guard: GuardPolicy | None = None) -> None:
+    def __init__(
+        self, *, size: int = 4, hold: bool = True, guard: GuardPolicy | None = None, other: TokenStore | None = None
+    ) -> None:
         self.rows, self.clock, self.stats = Rows(*(f"T{n}" for n in range(100))), Clock(1_000.0), Stats("test")
         self.publisher = ListPublisher()
         self.tracker = tracker(TOPIC)
         held = Held(NAME, "pod-1", self.publisher if hold else None, self.stats, self.clock)
         self.guard = Guard(guard) if guard else None
         self.deleter = Deleter(
-            Table(NAME),
+            NAME,
             "pod-1",
             FlushPolicy(size, 5.0, inbox=3),
-            self.rows.execute,
+            {"rows": self.rows, "other": other} if other else {"rows": self.rows},
             self.guard,
             held,
             self.stats,
@@ -176,13 +177,6 @@ def test_a_token_that_comes_twice_is_deleted_once_and_finished_twice(world: Worl
     assert world.total(metrics.TOKENS_DELETE_NONEXISTENT) == 2
 
 
-def test_tokens_that_no_table_can_hold_reach_no_statement(world: World) -> None:
-    world.put("a\0b", "\0", "T1", "T2")
-    world.until_finished(4)
-    assert world.rows.statements == [["T1", "T2"]]
-    assert world.total(metrics.TOKENS_DELETE_NONEXISTENT) == 2
-
-
 def test_a_bad_token_stands_alone_in_the_end(worlds: list[World]) -> None:
     world = World(size=16)
     worlds.append(world)
@@ -197,24 +191,96 @@ def test_a_bad_token_stands_alone_in_the_end(worlds: list[World]) -> None:
 
 
 def test_a_failure_is_tried_again_and_nothing_is_finished_before(world: World) -> None:
-    world.rows.trouble = 'relation "game_apns" does not exist'
+    world.rows.trouble = NotDeleted('relation "game_apns" does not exist', missing=True)
     world.put("T1", "T2", "T3", "T4")
     world.until_tried(2)
     assert world.tracker.low == 0
     assert world.deleter.full
     assert "game_apns" in world.deleter.blocked
     assert "does not exist" in world.deleter.blocked
-    world.rows.trouble = ""
+    world.rows.trouble = None
     world.until_finished(4)
     assert not world.deleter.blocked
     assert [world.deleter.full, world.deleter.blocked] == [False, ""]
 
 
-def test_what_waits_is_limited(world: World) -> None:
-    world.rows.trouble = "down"
+def test_each_try_that_fails_counts(world: World) -> None:
+    world.rows.trouble = NotDeleted("down")
+    world.put("T1", "T2", "T3", "T4")
+    world.until_tried(2)
+    world.rows.trouble = None
+    world.until_finished(4)
+    tries = len(world.rows.statements) - 1
+    assert world.total(metrics.TOKENS_DELETE_ERROR) == 4 * tries
+    assert world.total(metrics.TOKENS_DELETE_SUCCESS) == 4
+
+
+def test_a_missing_table_is_a_reason_not_to_be_ready_for_a_minute(world: World) -> None:
+    world.rows.trouble = NotDeleted('relation "game_apns" does not exist', missing=True)
     world.put("T1", "T2", "T3", "T4")
     world.until_tried(1)
-    world.rows.trouble = ""
+    settle()
+    assert world.deleter.unready == world.deleter.blocked != ""
+    world.clock.now += MISSING_UNREADY_S + 1
+    assert world.deleter.unready == ""
+    assert "game_apns" in world.deleter.blocked
+    assert world.deleter.full
+    world.rows.trouble = NotDeleted("down")
+    world.until_tried(len(world.rows.statements) + 1)
+    settle()
+    assert "down" in world.deleter.unready
+    world.rows.trouble = None
+    world.until_finished(4)
+    assert world.deleter.unready == ""
+
+
+def test_a_store_that_raises_anything_is_named_and_tried_again(world: World) -> None:
+    world.rows.trouble = KeyError("T1 is a secret")
+    world.put("T1", "T2", "T3", "T4")
+    world.until_tried(1)
+    settle()
+    assert "rows: raised KeyError at test_deleter.py:" in world.deleter.blocked
+    assert "secret" not in world.deleter.blocked
+    world.rows.trouble = None
+    world.until_finished(4)
+
+
+def test_a_token_is_finished_when_every_store_has_dealt_with_it(worlds: list[World]) -> None:
+    other = Rows("T1", "T2", "T9")
+    world = World(other=other)
+    worlds.append(world)
+    other.trouble = NotDeleted("asleep")
+    world.put("T1", "T2", "T3", "T4")
+    world.until_tried(1)
+    settle()
+    assert world.tracker.low == 0
+    assert "other: asleep" in world.deleter.blocked
+    assert "T1" not in world.rows.tokens
+    other.trouble = None
+    world.until_finished(4)
+    assert other.tokens == {"T9"}
+    assert world.rows.statements == [["T1", "T2", "T3", "T4"]], "the first store was not asked again"
+    assert world.total(metrics.TOKENS_DELETE_SUCCESS) == 4
+
+
+def test_a_token_that_one_store_refuses_leaves_the_other(worlds: list[World]) -> None:
+    other = Rows(*(f"T{n}" for n in range(4)))
+    other.bad = {"T2"}
+    world = World(other=other)
+    worlds.append(world)
+    world.put("T0", "T1", "T2", "T3")
+    world.until_finished(4)
+    assert other.tokens == {"T2"}
+    assert world.rows.tokens.isdisjoint({"T0", "T1", "T2", "T3"})
+    assert world.total(metrics.TOKENS_DELETE_ERROR) == 1
+    assert world.total(metrics.TOKENS_DELETE_SUCCESS) == 4
+
+
+def test_what_waits_is_limited(world: World) -> None:
+    world.rows.trouble = NotDeleted("down")
+    world.put("T1", "T2", "T3", "T4")
+    world.until_tried(1)
+    world.rows.trouble = None
     world.until_finished(4)
     world.put(*(f"T{n}" for n in range(10, 17)))
     assert world.deleter.in_hand == 7
@@ -242,24 +308,25 @@ def test_a_batch_that_was_lost_as_a_whole_is_no_statement(world: World) -> None:
     assert (world.rows.statements, world.deleter.in_hand) == ([], 0)
 
 
-def test_a_deleter_that_failed_by_a_fault_of_ours_goes_on_with_what_it_had(worlds: list[World]) -> None:
+def test_a_deleter_that_failed_by_a_fault_of_ours_goes_on_with_what_it_had(
+    worlds: list[World], monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World()
-    execute = world.deleter._execute
 
-    def broken(_: Statement) -> int:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    world.deleter._execute = broken
-    world.put("T1", "T2", "T3", "T4", "a\0b")
-    with pytest.raises(ZeroDivisionError):
-        world.greenlet.get(timeout=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.deleter, "_note", broken)
+        world.put("T1", "T2", "T3", "T4")
+        with pytest.raises(ZeroDivisionError):
+            world.greenlet.get(timeout=10)
     assert (world.tracker.low, world.deleter.in_hand) == (0, 4)
-    world.deleter._execute = execute
     world.greenlet = gevent.spawn(world.deleter.run)
     worlds.append(world)
     world.put("T5", "T6", "T7", "T8")
-    world.until_finished(9)
-    assert world.rows.statements == [["T1", "T2", "T3", "T4"], ["T5", "T6", "T7", "T8"]]
+    world.until_finished(8)
+    assert world.rows.statements == [["T1", "T2", "T3", "T4"]] * 2 + [["T5", "T6", "T7", "T8"]]
 
 
 # --- the guard
@@ -334,12 +401,12 @@ def test_the_guard_may_drop_instead(worlds: list[World]) -> None:
 
 
 def test_the_guard_looks_again_before_each_try(guarded: World) -> None:
-    guarded.rows.trouble = "down"
+    guarded.rows.trouble = NotDeleted("down")
     guarded.put("T1", "T2", "T3", doubtful=True)
     guarded.put("T4")
     guarded.until_tried(1)
     count(guarded, 0, 10)
-    guarded.rows.trouble = ""
+    guarded.rows.trouble = None
     guarded.until_tried(2)
     settle()
     assert guarded.rows.statements[-1] == ["T4"]
@@ -405,3 +472,17 @@ def test_a_feedback_too_large_to_be_held_is_counted(guarded: World) -> None:
     assert guarded.tracker.low == 4
     assert guarded.total(metrics.GUARD_DROPPED) == 4
     assert not guarded.deleter.blocked
+
+
+def dead(token: str) -> Dead:
+    return Dead(token, "Unregistered", False, tracker(), record(b""))
+
+
+def test_batches_have_a_limit_in_number_and_in_characters() -> None:
+    small = [dead(f"{number}") for number in range(25)]
+    assert [len(part) for part in batches(small, 10)] == [10, 10, 5]
+    large = [dead("x" * 400_000) for _ in range(5)]
+    assert [len(part) for part in batches(large, 10)] == [2, 2, 1]
+    assert [len(part) for part in batches([dead("x" * 3_000_000), *small[:2]], 10)] == [1, 2]
+    assert [one for part in batches(small, 7) for one in part] == small
+    assert list(batches([], 10)) == []

@@ -16,6 +16,7 @@ from pusher.config import settings
 from pusher.config.kafka import BrokerSettings
 from pusher.config.loader import parse
 from pusher.errors import StartError
+from pusher.listener import settings as listener_settings
 from pusher.sim.certificate import make_ca, make_client_certificate
 
 SCRAM = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "u", "sasl_password": "p"}
@@ -34,7 +35,7 @@ def access(text: str, at: BrokerSettings, command: str = "apns") -> Access:
 
 def test_what_a_role_is_given_wins_over_what_all_are_given() -> None:
     queue, feedback = access(FILE, settings.QUEUE.at), access(FILE, settings.FEEDBACK_AT)
-    listener = access(FILE, settings.LISTENER_QUEUE.at)
+    listener = access(FILE, listener_settings.QUEUE.at)
     assert (queue.sasl_username, feedback.sasl_username) == ("all", "out")
     assert (queue.sasl_password, feedback.sasl_password) == ("hush", "hush")
     assert (queue.security_protocol, listener.security_protocol) == ("SASL_SSL", "PLAINTEXT")

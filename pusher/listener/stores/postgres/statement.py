@@ -17,11 +17,8 @@ class Statement(NamedTuple):
 
 
 def is_text(value: str) -> bool:
-    """Whether PostgreSQL can hold it: no NUL, no lone surrogate."""
-    try:
-        return b"\0" not in value.encode()
-    except UnicodeEncodeError:
-        return False
+    """Whether PostgreSQL can hold it: no NUL."""
+    return "\0" not in value
 
 
 def quoted(*names: str) -> str:

@@ -1,0 +1,92 @@
+"""``restore``: brings back what the feedback listener has deleted, from the archives of the stores that keep one.
+
+Says what it would do; does it with ``--yes`` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pusher.config import Config, settings
+from pusher.errors import StartError
+from pusher.listener import settings as listener_settings
+from pusher.listener.opening import open_stores
+from pusher.listener.store import NotDeleted, RestoringStore, Wanted
+from pusher.providers.provider import words
+from pusher.push.topics import TopicName
+
+DONE, FAILED = 0, 1
+_BAR_CHARACTERS = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("--game", required=True, help="as in the topic's name")
+    parser.add_argument("--platform", required=True, choices=words())
+    parser.add_argument("--since", required=True, help="time of deletion, such as '2026-01-31 14:00+00'")
+    parser.add_argument("--until", default="", help="time of deletion; default: now")
+    parser.add_argument("--reason", default="", help="only what was deleted for this one, such as BadDeviceToken")
+    parser.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
+
+
+def run(args: argparse.Namespace, config: Config) -> int:
+    """Returns the exit code. Raises ``StartError`` where there is no archive or it cannot be read."""
+    _warn_of_apps(args, config)
+    wanted = Wanted(TopicName(args.game, args.platform), args.since, args.until, args.reason)
+    stores = open_stores(config)
+    restoring = {name: store for name, store in stores.items() if isinstance(store, RestoringStore)}
+    if not restoring:
+        raise StartError(f"no store of {listener_settings.HANDLERS.key} keeps what it deletes: {', '.join(stores)}")
+    try:
+        results = [_restore(name, store, wanted, really=args.yes) for name, store in restoring.items()]
+    except NotDeleted as error:
+        what = "--since or --until is no time" if error.of_token else "the archive cannot be read"
+        raise StartError(f"restore: {what}: {error}") from None
+    finally:
+        for store in stores.values():
+            store.close()
+    return max(results)
+
+
+def _restore(name: str, store: RestoringStore, wanted: Wanted, *, really: bool) -> int:
+    rows = 0
+    for kept in store.kept(wanted):
+        rows += kept.rows
+        _say(f"{name}: {kept.rows:,} rows deleted as {kept.reason or 'dead'} from {kept.first} to {kept.last}")
+    if not rows:
+        _say(f"{name}: nothing to restore")
+        return DONE
+    if not really:
+        _say(f"{name}: {rows:,} rows would be restored; add --yes to do it")
+        return DONE
+    done = restored = 0
+    try:
+        for part in store.restore(wanted):
+            done, restored = done + part.rows, restored + part.restored
+            _show_progress(done, rows)
+    except NotDeleted as error:
+        _say(f"{name}: {restored:,} rows restored, {rows - done:,} are left: {error}; give the command again")
+        return FAILED
+    _say(f"{name}: {restored:,} rows restored, {done - restored:,} were there already")
+    return DONE
+
+
+def _warn_of_apps(args: argparse.Namespace, config: Config) -> None:
+    apps = config[settings.apps()[args.platform]]
+    if apps and args.game not in apps:
+        _say(f"{args.game} is not in {args.platform}.apps ({', '.join(apps)})")
+
+
+def _show_progress(done: int, rows: int) -> None:
+    """A bar, where somebody looks."""
+    if not sys.stderr.isatty():
+        return
+    full = min(_BAR_CHARACTERS, _BAR_CHARACTERS * done // rows)
+    bar = "#" * full + "." * (_BAR_CHARACTERS - full)
+    sys.stderr.write(f"\r[{bar}] {done:,} of {rows:,}" + "\n" * (done >= rows))
+    sys.stderr.flush()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")

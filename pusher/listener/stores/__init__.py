@@ -1,0 +1,1 @@
+"""What dead tokens are deleted from: each store stands behind its door in ``pusher.tokens``."""
