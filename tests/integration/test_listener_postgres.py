@@ -18,7 +18,7 @@ from pusher.errors import StartError
 from pusher.listener.store import DeadToken, Wanted
 from pusher.listener.stores.postgres.address import Address
 from pusher.listener.stores.postgres.archive import Archive, restoration, writable_columns
-from pusher.listener.stores.postgres.pool import DatabaseError, ConnectionPool, arguments, let_others_run
+from pusher.listener.stores.postgres.pool import ConnectionPool, DatabaseError, arguments, let_others_run
 from pusher.listener.stores.postgres.statement import Statement, quoted
 from pusher.listener.stores.postgres.table import Naming, Table
 from pusher.push.topics import TopicName

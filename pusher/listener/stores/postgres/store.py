@@ -12,7 +12,7 @@ from pusher.listener.store import DeadToken, Kept, NotDeleted, Restored, TokenSt
 from pusher.listener.stores.postgres import settings
 from pusher.listener.stores.postgres.address import Address
 from pusher.listener.stores.postgres.archive import Archive, restoration, summary, writable_columns
-from pusher.listener.stores.postgres.pool import DatabaseError, ConnectionPool, let_others_run
+from pusher.listener.stores.postgres.pool import ConnectionPool, DatabaseError, let_others_run
 from pusher.listener.stores.postgres.statement import is_text
 from pusher.listener.stores.postgres.table import Naming, Table, names_tables, refuse_long
 from pusher.providers.provider import Check
