@@ -137,7 +137,8 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             f"{prefix}.brokers",
             Brokers(),
             "localhost:9092",
-            "Kafka's bootstrap servers, or `sqlite:///path` for the embedded broker.",
+            "Kafka's bootstrap servers; or the embedded broker's file: `sqlite:///path` below the working directory, "
+            "`sqlite:////path` from the root.",
         ),
         group=Setting(f"{prefix}.group", Text(empty=False), "test", "Consumer group."),
         session_timeout=Setting(

@@ -11,6 +11,7 @@ from pusher.broker.sqlite import reader as sqlite_reader
 from pusher.broker.sqlite.publisher import SqlitePublisher
 from pusher.broker.sqlite.reader import SqliteReader
 from pusher.broker.sqlite.source import SqliteSource
+from pusher.broker.sqlite.store import SCHEME, file_of
 from pusher.config import Config, settings
 from pusher.config.kafka import BrokerSettings
 from pusher.config.settings import QueueSettings
@@ -21,8 +22,13 @@ class SqliteBroker:
     """A ``Broker`` in a file, whose rights are its access. Raises ``StartError`` for what is no address of a file."""
 
     def __init__(self, config: Config, _at: BrokerSettings, address: str) -> None:
-        if not address.startswith("sqlite:///"):
+        if not address.startswith(SCHEME):
             raise StartError(f"{address}: the address of a file is sqlite:///path, or sqlite:////path from the root")
+        if not (directory := file_of(address).parent).is_dir():
+            relative = address.removeprefix(SCHEME)
+            fits = not relative.startswith("/") and Path("/", relative).parent.is_dir()
+            hint = f"; from the root it is {SCHEME}/{relative}" if fits else "; create it first"
+            raise StartError(f"{address}: there is no directory {directory}{hint}")
         self._config, self._address = config, address
 
     def __str__(self) -> str:
@@ -60,7 +66,7 @@ class SqliteBroker:
 
     def check(self) -> str:
         """See ``Broker``."""
-        directory = Path(self._address.removeprefix("sqlite:///")).parent
+        directory = file_of(self._address).parent
         if not os.access(directory, os.W_OK):
             raise OSError(f"{directory}: cannot be written")
         return f"{directory} can be written"

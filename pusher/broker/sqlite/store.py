@@ -23,7 +23,7 @@ from gevent.threadpool import ThreadPool
 
 T = TypeVar("T")
 
-_SCHEME = "sqlite:///"
+SCHEME = "sqlite:///"
 #: How long a statement waits for the locks of others.
 _BUSY_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 2.0
@@ -123,7 +123,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 def file_of(url: str) -> Path:
     """The file that ``sqlite:///relative`` or ``sqlite:////absolute`` names."""
-    return Path(url.removeprefix(_SCHEME)).absolute()
+    return Path(url.removeprefix(SCHEME)).absolute()
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

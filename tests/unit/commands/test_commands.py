@@ -106,6 +106,25 @@ def test_a_topic_that_cannot_be_is_refused(broker: SqliteBroker) -> None:
     assert "1 refused, the first because of a topic: not the name of a topic" in error
 
 
+def test_the_file_of_a_broker_is_relative_or_from_the_root(broker: SqliteBroker, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for address in ("sqlite:///sub/queue.db", f"sqlite:///{tmp_path}/sub/queue.db"):
+        assert enqueue(TOPIC, "--brokers", address, feed=b"one\n")[0] == 0
+    assert len(stored(f"sqlite:///{tmp_path}/sub/queue.db")) == 2
+
+
+@pytest.mark.parametrize("command", ["enqueue", "tail", "apns"])
+def test_a_file_in_no_directory_is_refused_at_once(broker: SqliteBroker, tmp_path: Path, command: str) -> None:
+    (tmp_path / "sub").mkdir()
+    meant = f"{tmp_path}/sub/queue.db".removeprefix("/")
+    arguments = [command] if command == "apns" else [command, TOPIC]
+    for path, hint in ((meant, f"from the root it is sqlite:////{meant}"), ("/nowhere/queue.db", "create it first")):
+        os.environ["PUSHER_QUEUE_BROKERS"] = f"sqlite:///{path}"
+        code, _, error = pusher(*arguments, feed=b"one\n")
+        assert code == 2
+        assert error.strip().splitlines()[-1].endswith(f"there is no directory {(tmp_path / path).parent}; {hint}")
+
+
 def test_another_broker_may_be_named(broker: SqliteBroker, tmp_path: Path) -> None:
     assert enqueue(TOPIC, "--brokers", "sqlite:///other.db", feed=b"one\n")[0] == 0
     assert stored(f"sqlite:///{tmp_path}/other.db") == [b"one"]
@@ -125,12 +144,13 @@ def test_enqueue_gives_up_when_nothing_is_stored(
     monkeypatch.setattr(load, "_PATIENCE_S", 0.3)
     lines = tmp_path / "lines"
     lines.write_bytes(b"one\n")
-    args = argparse.Namespace(topic=TOPIC, file=str(lines), brokers=f"sqlite:///{tmp_path}/missing/queue.db")
+    (tmp_path / "folder").mkdir()
+    args = argparse.Namespace(topic=TOPIC, file=str(lines), brokers=f"sqlite:///{tmp_path}/folder")
     assert commands.run_enqueue(args, config.load("config/default.yaml", {}, [])) == 1
     output = capsys.readouterr()
     assert output.out == f"enqueued 0 messages to {TOPIC}\n"
     assert "gave up, nothing stored for 0.3 s" in output.err
-    assert "missing/queue.db: No such file or directory" in output.err
+    assert "folder: unable to open database file" in output.err
 
 
 @pytest.mark.parametrize(
