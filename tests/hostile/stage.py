@@ -21,7 +21,7 @@ import pytest
 
 from lab.http2_server import make_files
 from lab.kafka.server import free_port
-from lab.processes import Daemon, Process, Simulator, wait_until
+from lab.processes import PUSHER, Daemon, Process, Simulator, wait_until
 from pusher.broker.sqlite import SqlitePublisher
 from pusher.sim.certificate import make_p8
 from tests.faults.ledger import token_of
@@ -105,16 +105,19 @@ class Stage:
         *,
         records: Sequence[bytes] = (),
         meanwhile: Callable[[], object] = lambda: None,
+        output: str = "",
         **bad: Any,
     ) -> list[str]:
         """Runs a sender whose app ``bad`` has these settings; what was not right, one line each.
 
         ``records`` come to ``bad`` instead of pushes; ``meanwhile`` runs beside it in a greenlet while the good app is
-        looked at.
+        looked at. ``output`` is a shell's redirection of it, and then the sender writes all that it can.
         """
         publisher = SqlitePublisher(self._broker)
         self._cleanup.callback(publisher.close)
-        sender = Daemon(self.directory, "sender", self._settings(**bad), self.platform)
+        settings = self._settings(**bad) | ({"log": {"level": "debug"}} if output else {})
+        program = ("sh", "-c", f'exec "$@" {output}', "sh", *PUSHER)
+        sender = Daemon(self.directory, "sender", settings, self.platform, program)
         self._cleanup.callback(sender.end)
         began = time.monotonic()
         sender.start()
