@@ -37,6 +37,8 @@ PARTS = (
     ("/pusher/push/push.py", "parse"),
     ("/pusher/push/topics.py", "parse"),
     ("/pusher/push/feedback", "feedback"),
+    ("/pusher/providers/apns/feedback", "feedback"),
+    ("/pusher/providers/google/feedback", "feedback"),
     ("/pusher/providers/apns/", "apns"),
     ("/pusher/providers/google/xmpp/", "gcm"),
     ("/pusher/providers/google/fcm/", "fcm"),

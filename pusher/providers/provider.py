@@ -112,6 +112,18 @@ class Told(NamedTuple):
     token: Json
 
 
+def plain_rules(dead: dict[str, bool]) -> Rules:
+    """For a provider whose feedbacks are ``plain_feedback``; ``dead``: see ``Rules``."""
+    return Rules("reason", "token", ("delivered", True), dead)
+
+
+def plain_told(fields: Mapping[str, Json]) -> Told | None:
+    """What ``plain_feedback`` says."""
+    if "delivered" not in fields:
+        return None
+    return Told(fields.get("id"), fields["delivered"] is True, (fields.get("reason"),), fields.get("token"))
+
+
 @dataclass(frozen=True)
 class OpenLane:
     """Makes the lane of one app."""
@@ -127,7 +139,7 @@ class OpenLane:
     def __call__(
         self, client: str, parse: Parse[Any], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
     ) -> Lane[Any]:
-        """``client`` is a tag: apns, gcm or fcm; ``high_water`` is in pushes."""
+        """``client`` is a tag of the latency, which tells a platform's ways apart; ``high_water`` is in pushes."""
         lane = LaneSettings(
             app=self.app,
             platform=self.platform,

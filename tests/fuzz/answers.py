@@ -16,13 +16,15 @@ from pusher.errors import CredentialError
 from pusher.listener.sorter import Sorter
 from pusher.providers import http1
 from pusher.providers.apns import reasons
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.google.fcm import errors as fcm_errors
 from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenFailed
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.token_source import token_source
+from pusher.providers.google.feedback import google_feedback, upstream_feedback
 from pusher.providers.google.xmpp import errors as gcm_errors
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import SentFrom, apns_feedback, google_feedback, upstream_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.fields import InvalidMessage, decode_object
 from pusher.push.outcome import Kind, Outcome
 from pusher.push.push import Push

@@ -17,13 +17,15 @@ import hpack
 from pusher.broker.interface import Header
 from pusher.commands.replay.message import origin_ms, read_feedback, read_held, read_request, source_topic
 from pusher.listener.sorter import topic_name
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.google.fcm.message import parse as parse_fcm
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.google.request import MESSAGE, NOTIFICATION, FieldType
 from pusher.providers.google.xmpp.engine import PAYLOAD_NAMESPACE, message_stanza
 from pusher.providers.google.xmpp.message import parse as parse_gcm
 from pusher.push import topics
-from pusher.push.feedback import SentFrom, apns_feedback, google_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.fields import MAX_BODY_BYTES, InvalidMessage, encode
 from pusher.push.origin import origin
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Outcome

@@ -11,6 +11,7 @@ from pusher.config.settings import of_provider
 from pusher.errors import CredentialError, StartError
 from pusher.providers.apns import guide, settings
 from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken, refuse_dates, shared
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsService, ApnsSettings
 from pusher.providers.apns.trial import ask_once
@@ -19,7 +20,6 @@ from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told
 from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import apns_feedback
 from pusher.push.fields import Json
 from pusher.push.retry import RetryPolicy
 

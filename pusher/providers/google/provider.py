@@ -22,6 +22,7 @@ from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import FcmService, FcmSettings, Project
 from pusher.providers.google.fcm.token_source import token_source
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.google.xmpp.account import account
 from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http1 import Client
@@ -30,7 +31,6 @@ from pusher.providers.http2.transport import Origin
 from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, check_connection
 from pusher.providers.proxy import ProxyOf, always, of_environment
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import google_feedback
 from pusher.push.fields import Json
 from pusher.push.push import Push
 from pusher.push.retry import RetryPolicy
@@ -70,8 +70,8 @@ def _google_back_off(config: Config) -> BackOff:
     return BackOff(config[settings.RECONNECT_INTERVAL], config[settings.RECONNECT_MAX_INTERVAL])
 
 
-def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> Any:
-    return (_build_fcm if over_fcm(config, app) else _build_xmpp)(config, app, open_lane)
+def _build_gcm(config: Config, app: str, open_lane: OpenLane) -> FcmService | GcmService:
+    return _build_fcm(config, app, open_lane) if over_fcm(config, app) else _build_xmpp(config, app, open_lane)
 
 
 def xmpp_settings(config: Config, app: str) -> GcmSettings:

@@ -10,9 +10,11 @@ import pytest
 
 from pusher.broker.offsets import TopicPartition
 from pusher.listener.sorter import Sorted, Sorter, topic_name
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.reasons import REASONS
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.provider import provider
-from pusher.push.feedback import SentFrom, apns_feedback, google_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.origin import origin_headers
 from pusher.push.outcome import DELIVERED, Kind, Outcome
 from pusher.push.push import Push

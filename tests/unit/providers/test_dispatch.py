@@ -11,12 +11,12 @@ from gevent.pool import Group
 
 from lab.http2_server import Peer, Request, Script, Server, answer_200, make_files
 from lab.processes import wait_until
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.providers.dispatch import Dispatcher
 from pusher.providers.http2 import Exchange, Origin, Pool
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.judgement import ACCEPTED, Finish, Judgement, Proof, Retry
-from pusher.push.feedback import apns_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind, Outcome

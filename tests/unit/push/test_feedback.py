@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.apns.reasons import read_answer
-from pusher.push.feedback import SentFrom, apns_feedback, google_feedback, upstream_feedback
+from pusher.providers.google.feedback import google_feedback, upstream_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.fields import decode_object
 from pusher.push.outcome import CONNECTION_ERROR, DELIVERED, Kind, Outcome
 from pusher.push.push import Push

@@ -19,9 +19,9 @@ from pusher.config.kafka import BrokerSettings
 from pusher.daemon.greenlets import Greenlets
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import FeedbackReporters
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.contained import Contained
-from pusher.push.feedback import apns_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import DELIVERED

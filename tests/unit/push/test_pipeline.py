@@ -9,8 +9,8 @@ import pytest
 
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, TopicPartition, Tracker
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
-from pusher.push.feedback import apns_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane, LaneSettings

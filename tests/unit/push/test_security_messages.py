@@ -10,13 +10,15 @@ import orjson
 import pytest
 
 from pusher.errors import CredentialError
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.errors import read_answer
 from pusher.providers.google.fcm.message import parse as parse_fcm
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.google.xmpp.engine import message_stanza
 from pusher.providers.google.xmpp.message import parse as parse_gcm
-from pusher.push.feedback import SentFrom, apns_feedback, google_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.fields import MAX_DEPTH, InvalidMessage
 from pusher.push.outcome import DELIVERED
 from pusher.push.push import Push

@@ -26,12 +26,13 @@ from gevent.queue import SimpleQueue
 from pusher.backoff import BackOff
 from pusher.errors import CredentialError
 from pusher.providers.google.answer import Answer
+from pusher.providers.google.feedback import upstream_feedback
 from pusher.providers.google.xmpp.errors import text
 from pusher.providers.google.xmpp.link import AuthError, CertificateError, Link, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush
 from pusher.providers.google.xmpp.window import End, Unanswered, Window
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import SentFrom, upstream_feedback
+from pusher.push.feedback import SentFrom
 from pusher.push.fields import Json
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT

@@ -14,10 +14,10 @@ from gevent.pool import Group
 
 from lab.processes import wait_until
 from pusher.providers.apns.credentials import Credentials, ProviderToken, shared
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.providers.apns.service import ApnsService, ApnsSettings, TeamHold
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import apns_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind

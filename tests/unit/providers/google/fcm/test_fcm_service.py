@@ -19,11 +19,11 @@ from pusher.providers.google.fcm.credentials import ServiceAccount
 from pusher.providers.google.fcm.message import FcmParser, FcmPush
 from pusher.providers.google.fcm.pace import Pace
 from pusher.providers.google.fcm.service import FcmService, FcmSettings, Project
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import google_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind

@@ -20,12 +20,12 @@ from pusher.backoff import BackOff
 from pusher.broker.interface import Done, Header, TopicRefused
 from pusher.errors import CredentialError
 from pusher.providers.google.answer import Answer
+from pusher.providers.google.feedback import google_feedback
 from pusher.providers.google.xmpp.link import CertificateError, LinkError, LinkSettings
 from pusher.providers.google.xmpp.message import GcmPush, parse
 from pusher.providers.google.xmpp.service import GcmService, GcmSettings, log_in_once
 from pusher.providers.google.xmpp.window import Unanswered, Window
 from pusher.providers.tls import TlsTrust
-from pusher.push.feedback import google_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind

@@ -1,0 +1,64 @@
+"""The feedback reporter ``webhook``: outcomes as lines of JSON in a POST to an address of yours.
+
+A 2xx says that all of them are stored. With anything else, and without an answer, they are sent again until it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from pusher.config import Setting
+from pusher.config.schema import Path, Secret, Text
+from pusher.errors import StartError
+from pusher.providers.http1 import Client, ExchangeFailed, Request, exchange
+from pusher.providers.tls import TlsTrust
+from pusher.push.reporter import Around
+from pusher.push.storing import Reported, Storing
+from pusher.telemetry.metrics import Metric
+
+URL = Setting("feedback.webhook.url", Text(), "", "Where outcomes are sent.")
+CA_FILE = Setting("feedback.webhook.caFile", Path(), "", "PEM certificates that are trusted besides the system's.")
+TOKEN = Setting("feedback.webhook.token", Secret(), "", 'Bearer token of the requests; "" = none.')
+
+STORED = Metric("webhook_stored", "count", ("platform", "game"), "Outcomes that the webhook has taken.")
+_TIMEOUT_S = 10.0
+
+
+def open_reporter(around: Around) -> Storing:
+    """The door's object."""
+    webhook = Webhook(around)
+    return Storing(around, "webhook", webhook.store, webhook.check)
+
+
+class Webhook:
+    """What takes the outcomes."""
+
+    def __init__(self, around: Around) -> None:
+        config, self._stats = around.config, around.stats
+        self._url = config[URL]
+        if not self._url:
+            raise StartError(f"set {URL.key}, the address of the feedback reporter webhook")
+        self._client = Client(partial(TlsTrust(config[CA_FILE]).context))
+        self._headers = {"content-type": "application/x-ndjson"}
+        if config[TOKEN]:
+            self._headers["authorization"] = f"Bearer {config[TOKEN]}"
+
+    def store(self, outcomes: Sequence[Reported]) -> None:
+        """Waits for the answer; raises where it is not 2xx."""
+        self._post(b"".join(outcome.value + b"\n" for outcome in outcomes))
+        for outcome in outcomes:
+            self._stats.counter(STORED, outcome.platform, outcome.game).add()
+
+    def check(self) -> str:
+        """An empty request is answered as one with outcomes would be."""
+        try:
+            self._post(b"")
+        except ExchangeFailed as error:
+            raise OSError(str(error)) from None
+        return f"{self._url} takes outcomes"
+
+    def _post(self, body: bytes) -> None:
+        answer = exchange(Request("POST", self._url, self._headers, body), self._client, _TIMEOUT_S)
+        if not 200 <= answer.status < 300:
+            raise ExchangeFailed(f"{self._url} answered {answer.status}")
