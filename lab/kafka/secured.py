@@ -25,8 +25,9 @@ from kafka.admin import (
 
 from lab.kafka.admin import administration
 from lab.kafka.server import KafkaServer, free_port
+from pusher.broker.access import Access
 from pusher.broker.kafka import KafkaReader
-from pusher.broker.kafka.access import Access, Login
+from pusher.broker.kafka.access import KafkaLogin
 from pusher.sim.certificate import make_ca, make_client_certificate, make_server_certificate, read_certificate
 
 PASSWORD = "open sesame, please"
@@ -94,8 +95,8 @@ class SecuredKafka:
 
     def _lets_in(self, mechanism: str) -> bool:
         """Whether the broker knows the user already: it learns of passwords from the controller."""
-        access = Access("SASL_SSL", mechanism, USER, PASSWORD, ca_file=self.ca)
-        with closing(KafkaReader(self.login, "", login=Login(access))) as reader:
+        access = Access("kafka-python", "SASL_SSL", mechanism, USER, PASSWORD, ca_file=self.ca)
+        with closing(KafkaReader(self.login, "", login=KafkaLogin(access))) as reader:
             try:
                 return reader.reach_brokers() == 1
             except OSError:

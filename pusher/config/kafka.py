@@ -15,6 +15,7 @@ COMMON = "kafka"
 class KafkaSettings:
     """Of all connections, or of those of one role, which win where they are given."""
 
+    client: Setting[str]
     security_protocol: Setting[str]
     sasl_mechanism: Setting[str]
     sasl_username: Setting[str]
@@ -28,6 +29,7 @@ class KafkaSettings:
     client_id: Setting[str]
     rack: Setting[str]
     group_instance_id: Setting[str]
+    group_protocol: Setting[str]
     isolation_level: Setting[str]
 
     def all(self) -> list[Setting[Any]]:
@@ -49,6 +51,12 @@ def kafka_settings(prefix: str) -> KafkaSettings:
         return meaning if prefix == COMMON else f"As `{COMMON}.{key}`, which holds where this is not given."
 
     return KafkaSettings(
+        client=Setting(
+            f"{prefix}.client",
+            Choice("kafka-python", "confluent-kafka"),
+            "kafka-python",
+            text("client", "The library that speaks to Kafka; confluent-kafka is the extra `confluent`."),
+        ),
         security_protocol=Setting(
             f"{prefix}.securityProtocol",
             Choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
@@ -101,6 +109,16 @@ def kafka_settings(prefix: str) -> KafkaSettings:
             Word(),
             "",
             text("groupInstanceId", "Kafka's group.instance.id: static membership; each process needs its own."),
+        ),
+        group_protocol=Setting(
+            f"{prefix}.groupProtocol",
+            Choice("classic", "cooperative", "consumer"),
+            "classic",
+            text(
+                "groupProtocol",
+                "How members share partitions; with confluent-kafka also `cooperative` (cooperative-sticky) and "
+                "`consumer` (KIP-848, Kafka 4). All members of a group need the same.",
+            ),
         ),
         isolation_level=Setting(
             f"{prefix}.isolationLevel",

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lab.kafka.admin import create_topic
 from pusher.broker import connect, interface
+from pusher.broker.access import Access
 from pusher.broker.interface import (
     Delivery,
     Failed,
@@ -24,7 +25,10 @@ from pusher.broker.interface import (
     Wanted,
     log_failure,
 )
-from pusher.broker.kafka import KafkaPublisher, KafkaSource
+from pusher.broker.kafka import KafkaPublisher, KafkaReader, KafkaSource
+from pusher.broker.kafka.access import KafkaLogin
+from pusher.broker.librdkafka import LibrdkafkaPublisher, LibrdkafkaReader, LibrdkafkaSource
+from pusher.broker.librdkafka.access import LibrdkafkaLogin
 from pusher.broker.offsets import Commit, TopicPartition
 from pusher.broker.sqlite import SqlitePublisher, SqliteSource
 from pusher.broker.sqlite.store import Store, file_of
@@ -35,9 +39,9 @@ from pusher.config.loader import parse
 DEADLINE_S = 60.0
 
 
-def broker_at(address: str) -> interface.Broker:
+def broker_at(address: str, client: str = "kafka-python") -> interface.Broker:
     """A broker with the default settings."""
-    return connect.broker(parse(""), settings.QUEUE.at, address)
+    return connect.broker(parse(f"kafka: {{client: {client}}}"), settings.QUEUE.at, address)
 
 
 def everything(_topic: str) -> bool:
@@ -51,6 +55,8 @@ def never(_topic: str) -> bool:
 class Broker(Protocol):
     """One broker for the tests of a session. What a test opens through it is closed with ``opened``."""
 
+    #: setting kafka.client
+    client: str
     #: of one record's value
     max_value_bytes: int
 
@@ -74,13 +80,33 @@ class Broker(Protocol):
     def publisher(self, *, buffer_kib: int = 32768, failed: Failed = log_failure) -> Publisher: ...
 
 
+class Client(NamedTuple):
+    """The parts of a library that speaks to Kafka; the same arguments make both the same."""
+
+    name: str
+    source: type[KafkaSource | LibrdkafkaSource]
+    publisher: type[KafkaPublisher | LibrdkafkaPublisher]
+    reader: type[KafkaReader | LibrdkafkaReader]
+    #: what access each of them is given as ``login``
+    login: Callable[[Access], Any]
+
+
+CLIENTS = {
+    "kafka-python": Client("kafka-python", KafkaSource, KafkaPublisher, KafkaReader, KafkaLogin),
+    "confluent-kafka": Client(
+        "confluent-kafka", LibrdkafkaSource, LibrdkafkaPublisher, LibrdkafkaReader, LibrdkafkaLogin
+    ),
+}
+
+
 class KafkaBroker:
     """A Kafka that runs already."""
 
     max_value_bytes = 1_000_000
 
-    def __init__(self, brokers: str) -> None:
+    def __init__(self, brokers: str, client: str = "kafka-python") -> None:
         self.address = self.brokers = brokers
+        self.client = client
 
     def create_topic(self, topic: str, partitions: int = 3) -> None:
         create_topic(self.brokers, topic, partitions)
@@ -94,17 +120,18 @@ class KafkaBroker:
         offset_reset: str = "earliest",
         max_uncommitted: int = 10_000,
     ) -> Source:
-        return KafkaSource(
+        return CLIENTS[self.client].source(
             self.brokers, group, topics, wanted, offset_reset=offset_reset, max_uncommitted=max_uncommitted
         )
 
     def publisher(self, *, buffer_kib: int = 32768, failed: Failed = log_failure) -> Publisher:
-        return KafkaPublisher(self.brokers, buffer_kib=buffer_kib, failed=failed)
+        return CLIENTS[self.client].publisher(self.brokers, buffer_kib=buffer_kib, failed=failed)
 
 
 class SqliteBroker:
     """A file in a directory of its own."""
 
+    client = "kafka-python"
     max_value_bytes = 1_000_000
 
     def __init__(self, directory: Path) -> None:
@@ -175,10 +202,12 @@ class Desk:
         return self._stack.enter_context(closing(opened))
 
     def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
-        return self._stack.enter_context(closing(broker_at(self.broker.address).reader(topic, start, end)))
+        return self._stack.enter_context(
+            closing(broker_at(self.broker.address, self.broker.client).reader(topic, start, end))
+        )
 
     def committed(self, group: str, topic: str) -> dict[int, Commit]:
-        return broker_at(self.broker.address).committed(group, topic)
+        return broker_at(self.broker.address, self.broker.client).committed(group, topic)
 
     def write(self, topic: str, *values: bytes) -> None:
         """Stores values; returns when all are stored."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.brokers import Broker, Desk, KafkaBroker, SqliteBroker, desk
+from tests.contract.brokers import CLIENTS, Broker, Desk, KafkaBroker, SqliteBroker, desk
 
 
-@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.integration), "sqlite"])
+@pytest.fixture(params=[*(pytest.param(name, marks=pytest.mark.integration) for name in CLIENTS), "sqlite"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "sqlite":
         return SqliteBroker(request.getfixturevalue("tmp_path"))
-    return KafkaBroker(request.getfixturevalue("kafka_brokers"))
+    return KafkaBroker(request.getfixturevalue("kafka_brokers"), request.param)
 
 
 @pytest.fixture

@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 from lab.kafka.server import KafkaServer
+from tests.contract.brokers import CLIENTS, Client
 from tests.faults import runs
 from tests.faults.driver import Driver
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(params=list(CLIENTS.values()), ids=list(CLIENTS))
+def client(request: pytest.FixtureRequest) -> Client:
+    """Every library that speaks to Kafka."""
+    found: Client = request.param
+    return found
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from pathlib import Path
 import gevent
 
 from lab.processes import Process
-from pusher.broker.interface import Record
-from pusher.broker.kafka import KafkaSource
+from pusher.broker.interface import Record, Source
 from pusher.broker.offsets import TopicPartition
-from tests.contract.brokers import everything, never
+from tests.contract.brokers import CLIENTS, Client, everything, never
 
 COMMIT_INTERVAL_S = 0.2
 
@@ -22,7 +21,7 @@ COMMIT_INTERVAL_S = 0.2
 class Member:
     """A source whose loop runs in a greenlet, as in the daemon. With ``finishes`` off all stays unfinished."""
 
-    def __init__(self, source: KafkaSource, *, finishes: bool = True, commits: bool = True) -> None:
+    def __init__(self, source: Source, *, finishes: bool = True, commits: bool = True) -> None:
         self.source = source
         self.seen: list[Record] = []
         self._finishes, self._commits = finishes, commits
@@ -61,25 +60,29 @@ class Member:
 class MemberProcess(Process):
     """A running member in a process of its own, which writes down each value before it finishes it."""
 
-    def __init__(self, directory: Path, name: str, brokers: str, group: str, topics: str) -> None:
+    def __init__(self, directory: Path, name: str, client: Client, brokers: str, group: str, topics: str) -> None:
         self._path = directory / name
-        self._path.touch()
         patched = (sys.executable, "-m", "gevent.monkey", "--module", "tests.integration.members")
-        super().__init__(directory, name, (*patched, brokers, group, topics, str(self._path)))
+        super().__init__(directory, name, (*patched, client.name, brokers, group, topics, str(self._path)))
         self.start()
 
     @property
     def values(self) -> list[bytes]:
-        return self._path.read_bytes().split()
+        return self._path.read_bytes().split() if self.begun else []
+
+    @property
+    def begun(self) -> bool:
+        """Whether a signal ends it in order."""
+        return self._path.exists()
 
 
-def main(brokers: str, group: str, topics: str, path: str) -> None:
+def main(client: str, brokers: str, group: str, topics: str, path: str) -> None:
     """Consumes until SIGTERM."""
-    source = KafkaSource(
-        brokers, group, [topics], everything, offset_reset="earliest", session_timeout_ms=2000, metadata_refresh_s=1
-    )
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: ending.append(number))
+    source = CLIENTS[client].source(
+        brokers, group, [topics], everything, offset_reset="earliest", session_timeout_ms=2000, metadata_refresh_s=1
+    )
     commit_at = time.monotonic() + COMMIT_INTERVAL_S
     with Path(path).open("ab", buffering=0) as file:
         while not ending:

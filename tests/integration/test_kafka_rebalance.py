@@ -26,9 +26,8 @@ from lab.kafka.admin import (
 )
 from lab.kafka.server import KafkaServer
 from pusher.broker.interface import Record
-from pusher.broker.kafka import KafkaPublisher, KafkaSource
 from pusher.broker.offsets import State, TopicPartition
-from tests.contract.brokers import everything, expect_stored, until
+from tests.contract.brokers import Client, everything, expect_stored, until
 from tests.integration.members import Member, MemberProcess
 
 pytestmark = pytest.mark.integration
@@ -37,12 +36,12 @@ pytestmark = pytest.mark.integration
 class Group:
     """A consumer group of the shared Kafka, with names of its own."""
 
-    def __init__(self, brokers: str, parts: ExitStack) -> None:
-        self.brokers, self._parts = brokers, parts
+    def __init__(self, client: Client, brokers: str, parts: ExitStack) -> None:
+        self.client, self.brokers, self._parts = client, brokers, parts
         self.prefix = f"push-{uuid.uuid4().hex[:12]}"
         self.name = f"{self.prefix}-group"
         self._topics = 0
-        self._publisher = KafkaPublisher(brokers, linger_ms=5)
+        self._publisher = client.publisher(brokers, linger_ms=5)
         parts.callback(self._publisher.close)
 
     def topic(self, partitions: int) -> str:
@@ -54,7 +53,7 @@ class Group:
     def member(
         self, *topics: str, finishes: bool = True, commits: bool = True, offset_reset: str = "earliest"
     ) -> Member:
-        source = KafkaSource(
+        source = self.client.source(
             self.brokers,
             self.name,
             topics or [f"^{self.prefix}_apns"],
@@ -79,8 +78,8 @@ class Group:
 
 
 @pytest.fixture
-def group(kafka_brokers: str, parts: ExitStack) -> Group:
-    return Group(kafka_brokers, parts)
+def group(client: Client, kafka_brokers: str, parts: ExitStack) -> Group:
+    return Group(client, kafka_brokers, parts)
 
 
 def partitions(topic: str, count: int) -> set[TopicPartition]:
@@ -242,7 +241,10 @@ def test_positions_above_the_log_go_to_its_start(group: Group) -> None:
 
 def test_nothing_is_lost_while_members_die_and_freeze_and_topics_appear(group: Group, tmp_path: Path) -> None:
     pattern = f"^{group.prefix}_apns"
-    members = [MemberProcess(tmp_path, f"member{number}", group.brokers, group.name, pattern) for number in range(2)]
+    members = [
+        MemberProcess(tmp_path, f"member{number}", group.client, group.brokers, group.name, pattern)
+        for number in range(2)
+    ]
     topics = [group.topic(4)]
     written: list[bytes] = []
 
@@ -253,7 +255,9 @@ def test_nothing_is_lost_while_members_die_and_freeze_and_topics_appear(group: G
             gevent.sleep(0.02)
 
     def start() -> None:
-        members.append(MemberProcess(tmp_path, f"member{len(members)}", group.brokers, group.name, pattern))
+        members.append(
+            MemberProcess(tmp_path, f"member{len(members)}", group.client, group.brokers, group.name, pattern)
+        )
 
     def seen() -> Counter[bytes]:
         return Counter(value for member in members for value in member.values)
@@ -278,6 +282,7 @@ def test_nothing_is_lost_while_members_die_and_freeze_and_topics_appear(group: G
     members[2].signal(signal.SIGTERM)
     write_for(1)
     until(caught_up, deadline_s=30)
+    until(lambda: members[3].begun)
 
     assert members[2].wait() == 0
     for member in (members[1], members[3]):
@@ -288,12 +293,14 @@ def test_nothing_is_lost_while_members_die_and_freeze_and_topics_appear(group: G
     assert repeats <= len(written) // 4
 
 
-def test_nothing_is_lost_when_the_broker_is_killed(breakable_kafka: KafkaServer, parts: ExitStack) -> None:
-    group = Group(breakable_kafka.brokers, parts)
+def test_nothing_is_lost_when_the_broker_is_killed(
+    client: Client, breakable_kafka: KafkaServer, parts: ExitStack
+) -> None:
+    group = Group(client, breakable_kafka.brokers, parts)
     topic = group.topic(3)
     members = [group.member(topic), group.member(topic)]
     until(lambda: share(topic, 3, *members))
-    publisher = KafkaPublisher(breakable_kafka.brokers)
+    publisher = client.publisher(breakable_kafka.brokers)
     parts.callback(publisher.close)
     values = [b"%d" % number for number in range(3000)]
     ends: Counter[object] = Counter()

@@ -17,15 +17,25 @@ from kafka.admin import ACLOperation, ResourceType
 from lab.kafka.admin import create_topic
 from lab.kafka.secured import PASSWORD, USER, SecuredKafka, unsecured_token
 from pusher.broker import connect
+from pusher.broker.access import Access
 from pusher.broker.interface import Broker
-from pusher.broker.kafka import KafkaReader, KafkaSource
-from pusher.broker.kafka.access import Access, Login
 from pusher.config import Config, settings
 from pusher.config.loader import parse
-from tests.contract.brokers import everything, expect_stored, finish, poll_until, receive, until, values
+from tests.contract.brokers import (
+    CLIENTS,
+    Client,
+    everything,
+    expect_stored,
+    finish,
+    poll_until,
+    receive,
+    until,
+    values,
+)
 
 pytestmark = pytest.mark.integration
 
+PYTHON = CLIENTS["kafka-python"]
 TOPIC = "push-game_apns-single"
 
 
@@ -42,8 +52,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         kafka.server.kill()
 
 
-def config_of(address: str, **keys: str) -> Config:
+def config_of(address: str, client: Client = PYTHON, **keys: str) -> Config:
     """Settings by the last part of their keys."""
+    keys["client"] = client.name
     given = {f"kafka.{key}": value for key, value in keys.items()} | {
         "queue.brokers": address,
         "queue.group": f"pusher-{uuid.uuid4().hex}",
@@ -64,20 +75,20 @@ def scram(secured: SecuredKafka, **keys: str) -> dict[str, str]:
 
 
 def access(secured: SecuredKafka) -> Access:
-    return Access("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD, ca_file=secured.ca)
+    return Access("kafka-python", "SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD, ca_file=secured.ca)
 
 
-def ways(secured: SecuredKafka, directory: Path) -> dict[str, Config]:
+def ways(secured: SecuredKafka, directory: Path, client: Client) -> dict[str, Config]:
     token = directory / "token"
     token.write_text(f"{unsecured_token()}\n")
     command = shlex.join([sys.executable, "-c", f"print({unsecured_token()!r})"])
     oauth = {"securityProtocol": "SASL_SSL", "saslMechanism": "OAUTHBEARER", "caFile": secured.ca}
     return {
-        "SCRAM-SHA-512": config_of(secured.login, **scram(secured)),
-        "SCRAM-SHA-256": config_of(secured.login, **scram(secured, saslMechanism="SCRAM-SHA-256")),
-        "PLAIN": config_of(secured.login, **scram(secured, saslMechanism="PLAIN")),
-        "a token in a file": config_of(secured.login, **oauth, saslTokenFile=str(token)),
-        "a token that a command prints": config_of(secured.login, **oauth, saslTokenCommand=command),
+        "SCRAM-SHA-512": config_of(secured.login, client, **scram(secured)),
+        "SCRAM-SHA-256": config_of(secured.login, client, **scram(secured, saslMechanism="SCRAM-SHA-256")),
+        "PLAIN": config_of(secured.login, client, **scram(secured, saslMechanism="PLAIN")),
+        "a token in a file": config_of(secured.login, client, **oauth, saslTokenFile=str(token)),
+        "a token that a command prints": config_of(secured.login, client, **oauth, saslTokenCommand=command),
         "a client certificate": config_of(
             secured.mutual,
             securityProtocol="SSL",
@@ -99,8 +110,10 @@ WAYS = (
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_records_go_out_and_come_in(secured: SecuredKafka, tmp_path: Path, parts: ExitStack, way: str) -> None:
-    config = ways(secured, tmp_path)[way]
+def test_records_go_out_and_come_in(
+    client: Client, secured: SecuredKafka, tmp_path: Path, parts: ExitStack, way: str
+) -> None:
+    config = ways(secured, tmp_path, client)[way]
     topic = f"push-game{uuid.uuid4().hex[:8]}_apns-single"
     create_topic(secured.brokers, topic, 1)
     broker = connect.broker(config, settings.QUEUE.at)
@@ -126,24 +139,30 @@ def test_records_go_out_and_come_in(secured: SecuredKafka, tmp_path: Path, parts
     assert found == values(deliveries)
 
 
-def refusals(secured: SecuredKafka) -> dict[str, tuple[Config, str]]:
+def refusals(secured: SecuredKafka, client: Client) -> dict[str, tuple[Config, str]]:
     mutual = {"securityProtocol": "SSL", "caFile": secured.ca}
     expired, expired_key = secured.expired_certificate()
     return {
-        "a wrong password": (config_of(secured.login, **scram(secured, saslPassword="no")), "authentication failed"),
-        "an unknown user": (config_of(secured.login, **scram(secured, saslUsername="no")), "authentication failed"),
-        "another CA": (config_of(secured.login, **scram(secured, caFile=secured.other_ca)), "kafka.caFile"),
-        "the system's CAs": (config_of(secured.login, **scram(secured, caFile="")), "kafka.caFile"),
+        "a wrong password": (
+            config_of(secured.login, client, **scram(secured, saslPassword="no")),
+            "authentication failed",
+        ),
+        "an unknown user": (
+            config_of(secured.login, client, **scram(secured, saslUsername="no")),
+            "authentication failed",
+        ),
+        "another CA": (config_of(secured.login, client, **scram(secured, caFile=secured.other_ca)), "kafka.caFile"),
+        "the system's CAs": (config_of(secured.login, client, **scram(secured, caFile="")), "kafka.caFile"),
         "a name that is not the certificate's": (
-            config_of(secured.login.replace("localhost", "127.0.0.2"), **scram(secured)),
+            config_of(secured.login.replace("localhost", "127.0.0.2"), client, **scram(secured)),
             "",
         ),
-        "no TLS": (config_of(secured.login), "a TLS or SASL listener?"),
-        "TLS where there is none": (config_of(secured.brokers, **mutual), "a listener without TLS?"),
-        "no login": (config_of(secured.login, **mutual), "a TLS or SASL listener?"),
-        "no certificate": (config_of(secured.mutual, **mutual), "client certificate"),
+        "no TLS": (config_of(secured.login, client), "a TLS or SASL listener?"),
+        "TLS where there is none": (config_of(secured.brokers, client, **mutual), "a listener without TLS?"),
+        "no login": (config_of(secured.login, client, **mutual), "a TLS or SASL listener?"),
+        "no certificate": (config_of(secured.mutual, client, **mutual), "client certificate"),
         "an expired certificate": (
-            config_of(secured.mutual, **mutual, certFile=expired, keyFile=expired_key),
+            config_of(secured.mutual, client, **mutual, certFile=expired, keyFile=expired_key),
             "client certificate",
         ),
     }
@@ -164,10 +183,10 @@ REFUSALS = (
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_the_line_names_the_cause(secured: SecuredKafka, case: str) -> None:
-    config, cause = refusals(secured)[case]
-    login = Login(Access.from_config(config, settings.KAFKA, settings.QUEUE.kafka))
-    reader = KafkaReader(config[settings.QUEUE.brokers], "", login=login, answer_s=5)
+def test_the_line_names_the_cause(client: Client, secured: SecuredKafka, case: str) -> None:
+    config, cause = refusals(secured, client)[case]
+    login = client.login(Access.from_config(config, settings.KAFKA, settings.QUEUE.kafka))
+    reader = client.reader(config[settings.QUEUE.brokers], "", login=login, answer_s=5)
     with closing(reader), pytest.raises(OSError, match="no answer from Kafka") as failed:
         reader.reach_brokers()
     assert cause in str(failed.value)
@@ -182,17 +201,19 @@ def reason_of(broker: Broker, parts: ExitStack, cause: str) -> str:
 
 
 def test_readiness_names_the_cause_and_no_secret_is_logged(
-    secured: SecuredKafka, parts: ExitStack, caplog: pytest.LogCaptureFixture
+    client: Client, secured: SecuredKafka, parts: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    config = config_of(secured.login, **scram(secured, saslPassword="something else"))
+    config = config_of(secured.login, client, **scram(secured, saslPassword="something else"))
     reason = reason_of(connect.broker(config, settings.QUEUE.at), parts, "authentication failed")
     assert secured.login in reason
     assert "something else" not in caplog.text + reason
 
 
-def test_a_changed_password_is_taken_while_clients_live(secured: SecuredKafka, parts: ExitStack) -> None:
-    wrong = config_of(secured.login, **scram(secured, saslPassword="of last year"))
+def test_a_changed_password_is_taken_while_clients_live(
+    client: Client, secured: SecuredKafka, parts: ExitStack
+) -> None:
+    wrong = config_of(secured.login, client, **scram(secured, saslPassword="of last year"))
     broker = connect.broker(wrong, settings.QUEUE.at)
     publisher = parts.enter_context(closing(broker.publisher()))
     source = broker.source(settings.QUEUE, lambda name: name == TOPIC)
@@ -202,17 +223,17 @@ def test_a_changed_password_is_taken_while_clients_live(secured: SecuredKafka, p
     poll_until(source, lambda: "authentication failed" in source.health().reason)
     assert publisher.pending == 1
 
-    assert broker.reload(config_of(secured.login, **scram(secured)))
-    assert not broker.reload(config_of(secured.login, **scram(secured)))
+    assert broker.reload(config_of(secured.login, client, **scram(secured)))
+    assert not broker.reload(config_of(secured.login, client, **scram(secured)))
     assert values(receive(source, 1)) == [b"at last"]
     until(lambda: publisher.pending == 0)
 
 
-def test_a_login_is_renewed_before_its_session_ends(secured: SecuredKafka, parts: ExitStack) -> None:
+def test_a_login_is_renewed_before_its_session_ends(client: Client, secured: SecuredKafka, parts: ExitStack) -> None:
     """The broker closes connections that do not log in again in time (KIP-368)."""
     topic = f"push-game{uuid.uuid4().hex[:8]}_apns-single"
     create_topic(secured.brokers, topic, 1)
-    broker = connect.broker(config_of(secured.login, **scram(secured)), settings.QUEUE.at)
+    broker = connect.broker(config_of(secured.login, client, **scram(secured)), settings.QUEUE.at)
     publisher = parts.enter_context(closing(broker.publisher()))
     source = broker.source(settings.QUEUE, lambda name: name == topic)
     parts.callback(source.close, commit=False)
@@ -225,9 +246,11 @@ def test_a_login_is_renewed_before_its_session_ends(secured: SecuredKafka, parts
     assert publisher.flush(10) == 0
 
 
-def test_a_topic_without_rights_is_refused_and_no_other(secured: SecuredKafka, parts: ExitStack) -> None:
+def test_a_topic_without_rights_is_refused_and_no_other(
+    client: Client, secured: SecuredKafka, parts: ExitStack
+) -> None:
     create_topic(secured.brokers, "secret-topic", 1)
-    broker = connect.broker(config_of(secured.login, **scram(secured)), settings.QUEUE.at)
+    broker = connect.broker(config_of(secured.login, client, **scram(secured)), settings.QUEUE.at)
     publisher = parts.enter_context(closing(broker.publisher()))
     refused: list[Exception | None] = []
     publisher.publish("secret-topic", b"x", refused.append)
@@ -235,20 +258,27 @@ def test_a_topic_without_rights_is_refused_and_no_other(secured: SecuredKafka, p
     assert "not authorized" in str(refused[0])
 
 
-def test_a_topic_that_may_be_described_but_not_read_stops_no_other(secured: SecuredKafka, parts: ExitStack) -> None:
+def test_a_topic_that_may_be_described_but_not_read_stops_no_other(
+    client: Client, secured: SecuredKafka, parts: ExitStack
+) -> None:
     name = uuid.uuid4().hex[:8]
     shut, free = f"shut-{name}", f"push-game{name}_apns-single"
     for topic in (shut, free):
         create_topic(secured.brokers, topic, 1)
     secured.allow(ResourceType.TOPIC, shut, ACLOperation.DESCRIBE)
-    broker = connect.broker(config_of(secured.login, **scram(secured)), settings.QUEUE.at)
+    broker = connect.broker(config_of(secured.login, client, **scram(secured)), settings.QUEUE.at)
     operator = parts.enter_context(closing(connect.broker(config_of(secured.brokers), settings.QUEUE.at).publisher()))
     for topic in (shut, free):
         operator.publish(topic, topic.encode(), expect_stored)
     assert operator.flush(20) == 0
 
-    source = KafkaSource(
-        secured.login, f"pusher-{name}", [shut, free], everything, offset_reset="earliest", login=Login(access(secured))
+    source = client.source(
+        secured.login,
+        f"pusher-{name}",
+        [shut, free],
+        everything,
+        offset_reset="earliest",
+        login=client.login(access(secured)),
     )
     parts.callback(source.close, commit=False)
     deliveries = receive(source, 1)

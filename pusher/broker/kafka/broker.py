@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from pusher.broker.access import Access
 from pusher.broker.interface import Failed, Place, Publisher, Reader, Source, Wanted, log_failure
-from pusher.broker.kafka.access import Access, Login
+from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.publisher import KafkaPublisher
 from pusher.broker.kafka.reader import KafkaReader
 from pusher.broker.kafka.source import KafkaSource
@@ -20,7 +21,7 @@ class KafkaBroker:
 
     def __init__(self, config: Config, at: BrokerSettings, address: str) -> None:
         self._config, self._at, self._address = config, at, address
-        self._login = Login(self._access(config))
+        self._login = KafkaLogin(self._access(config))
 
     def _access(self, config: Config) -> Access:
         return Access.from_config(config, settings.KAFKA, self._at.kafka)

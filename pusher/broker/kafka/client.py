@@ -20,7 +20,7 @@ from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
-from pusher.broker.kafka.access import Login
+from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
 from pusher.broker.kafka.records import FetchedRecords, OpenBatch
@@ -30,7 +30,7 @@ from pusher.broker.offsets import TopicPartition
 _RECONNECT_MAX_MS = 1000
 
 
-def connection(brokers: str, login: Login) -> dict[str, Any]:
+def connection(brokers: str, login: KafkaLogin) -> dict[str, Any]:
     """Settings that every consumer and producer is made with.
 
     ``api_version`` is the newest that the library knows, so that constructors do not wait for a broker: an older broker

@@ -18,8 +18,9 @@ import gevent
 from gevent.event import Event
 from kafka import errors as kafka_errors
 
+from pusher.broker.access import Access
 from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTooLarge, TopicRefused, log_failure
-from pusher.broker.kafka.access import Access, Login
+from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
@@ -88,12 +89,12 @@ class KafkaPublisher:
         compression: str = "none",
         topic_wait_s: float = 10.0,
         failed: Failed = log_failure,
-        login: Login | None = None,
+        login: KafkaLogin | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._failed_with = failed
         self._brokers, self._clock = brokers, clock
-        login = login or Login(Access())
+        login = login or KafkaLogin(Access())
         self._limit_bytes, self._topic_wait_s = buffer_kib * 1024, topic_wait_s
         #: Records that are neither stored nor refused.
         self.pending = 0

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import gevent
 from kafka.errors import KafkaError
 
+from pusher.broker.access import Access
 from pusher.broker.interface import NoSuchTopic, Place, Record
-from pusher.broker.kafka.access import Access, Login
+from pusher.broker.kafka.access import KafkaLogin, consumer_settings
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.offsets import Commit, TopicPartition
 from pusher.telemetry.log import logger
@@ -37,7 +38,7 @@ class KafkaReader:
         *,
         answer_s: float = 10.0,
         group: str | None = None,
-        login: Login | None = None,
+        login: KafkaLogin | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._brokers, self._topic, self._start, self._end = brokers, topic, start, end
@@ -47,10 +48,10 @@ class KafkaReader:
         self._begun = False
         #: Whether every partition was read up to its end.
         self.ended = False
-        login = login or Login(Access())
+        login = login or KafkaLogin(Access())
         self._consumer = Consumer(
             **connection(brokers, login),
-            **login.access.consumer_settings(),
+            **consumer_settings(login.access),
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -18,9 +18,9 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
+from pusher.broker.failing import Failing
 from pusher.broker.interface import LEFT_OUT
 from pusher.broker.kafka.client import Consumer, Partition
-from pusher.broker.kafka.failing import Failing
 from pusher.broker.offsets import Assignment, Commit, TopicPartition
 from pusher.telemetry.log import Seldom, logger
 

@@ -17,8 +17,9 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
+from pusher.broker.access import Access
 from pusher.broker.interface import Delivery, IsFull, Record, Wanted
-from pusher.broker.kafka.access import Access, Login
+from pusher.broker.kafka.access import KafkaLogin, member_settings
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.kafka.share import ANSWER_MS, Share
 from pusher.broker.offsets import Assignment, TopicPartition
@@ -105,7 +106,7 @@ class KafkaSource:
         offset_reset: str = "latest",
         max_uncommitted: int = 10_000,
         metadata_refresh_s: float = 30.0,
-        login: Login | None = None,
+        login: KafkaLogin | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.assignment = Assignment()
@@ -117,8 +118,8 @@ class KafkaSource:
         self._fetch_min_bytes, self._fetch_wait_ms = fetch_min_bytes, fetch_wait_max_ms
         #: When records came last, and until when the next fetch waits (both as ``clock`` tells).
         self._read_at = self._paced_until = clock()
-        self._brokers, self._login = brokers, login or Login(Access())
-        self._settings = self._login.access.member_settings() | {
+        self._brokers, self._login = brokers, login or KafkaLogin(Access())
+        self._settings = member_settings(self._login.access) | {
             "group_id": group,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",

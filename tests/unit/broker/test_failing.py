@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pusher.broker.kafka.failing import Failing
+from pusher.broker.failing import Failing
 from pusher.broker.offsets import TopicPartition
 
 SHUT, FREE = TopicPartition("shut", 0), TopicPartition("free", 0)
