@@ -7,6 +7,7 @@ order of checks open, ours is: address, provider, headers, payload, device.
 Rule: nothing here does I/O, and the time is passed in.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,12 @@ TOPIC_SUFFIX = {
     b"widgets": b".push-type.widgets",
 }
 
+#: Topics of device management, whose payload is the command alone (Apple, "MDM protocol reference").
+MDM_TOPIC = b"com.apple.mgmt."
+SUFFIXES = tuple(suffix for suffix in TOPIC_SUFFIX.values() if suffix)
+#: What an alert shows.
+SHOWN = ("alert", "badge", "sound")
+
 DEVICE_PATH = b"/3/device/"
 PAYLOAD_BYTES = 4096
 VOIP_PAYLOAD_BYTES = 5120
@@ -86,6 +93,8 @@ COLLAPSE_ID_BYTES = 64
 TOKEN_UPDATE_S = 20 * 60  #: a connection may change its provider token once in this time
 CLOCK_SKEW_S = 60  #: how far in the future a provider token may be issued
 REMEMBERED_TOKENS = 1000
+
+Payload = dict[str, Any]
 
 UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 HEXADECIMAL = re.compile(rb"[0-9a-fA-F]+\Z")
@@ -171,7 +180,13 @@ class SimulatedApple:
             reason = check(push)
             if reason:
                 return reason
-        return self._push_type(push) or self._topic(push, client) or _payload(push) or self._device(push)
+        return (
+            self._push_type(push)
+            or self._topic(push, client)
+            or _payload(push)
+            or _type_of_payload(push)
+            or self._device(push)
+        )
 
     def refusal_for_app(self, request: PushRequest, bundle_id: str, client: ConnectionMemory, now: float) -> str:
         """The reason to refuse what is about an app and names it in its path, or ""."""
@@ -262,9 +277,14 @@ class SimulatedApple:
             return "MissingTopic"
         if not TOPIC.match(topic):
             return "BadTopic"
-        suffix = TOPIC_SUFFIX[push.headers.get(b"apns-push-type", b"alert")]
+        push_type = push.headers.get(b"apns-push-type")
+        suffix = TOPIC_SUFFIX[push_type or b"alert"]
         if not topic.endswith(suffix):
             return "TopicDisallowed"
+        if push_type is not None and not _fits(push_type, topic):
+            return "InvalidPushType"
+        if push_type is None:
+            suffix = next((one for one in SUFFIXES if topic.endswith(one)), b"")
         app = topic.removesuffix(suffix)
         if client.certificate_topic not in {None, app} or app not in (self._topics or {app}):
             return "TopicDisallowed"
@@ -314,4 +334,49 @@ def _payload(push: PushRequest) -> str:
     return "PayloadTooLarge" if len(push.body) > limit else ""
 
 
+def _fits(push_type: bytes, topic: bytes) -> bool:
+    """Whether a topic is not another type's: a `.voip` topic with `alert` is refused (PyAPNs2#87, apnotic#87)."""
+    if topic.startswith(MDM_TOPIC) != (push_type == b"mdm"):
+        return False
+    return bool(TOPIC_SUFFIX[push_type]) or not topic.endswith(SUFFIXES)
+
+
+def _type_of_payload(push: PushRequest) -> str:
+    """Apple: the push type "must accurately reflect the contents of your notification's payload"."""
+    push_type = push.headers.get(b"apns-push-type")
+    if push_type not in _OF_PAYLOAD and b'"mdm"' not in push.body:
+        return ""
+    try:
+        payload = json.loads(push.body)
+    except ValueError:
+        return ""
+    payload = payload if isinstance(payload, dict) else {}
+    aps = payload.get("aps")
+    aps = aps if isinstance(aps, dict) else {}
+    if (payload.get("mdm") is not None) != (push_type == b"mdm") and push_type is not None:
+        return "InvalidPushType"
+    return "" if _OF_PAYLOAD.get(push_type or b"", _anything)(payload, aps) else "InvalidPushType"
+
+
+def _anything(_: Payload, __: Payload) -> bool:
+    return True
+
+
+def _is_background(_: Payload, aps: Payload) -> bool:
+    return aps.get("content-available") == 1 and all(aps.get(name) is None for name in SHOWN)
+
+
+def _is_command(payload: Payload, _: Payload) -> bool:
+    return payload.keys() == {"mdm"} and isinstance(payload["mdm"], str)
+
+
+def _is_activity(_: Payload, aps: Payload) -> bool:
+    return "event" in aps or "content-state" in aps
+
+
+_OF_PAYLOAD: dict[bytes | None, Callable[[Payload, Payload], bool]] = {
+    b"background": _is_background,
+    b"mdm": _is_command,
+    b"liveactivity": _is_activity,
+}
 _HEADER_CHECKS: tuple[Callable[[PushRequest], str], ...] = (_duplicates, _apns_id, _expiration, _priority, _collapse_id)

@@ -51,6 +51,15 @@ from pusher.sim.certificate import (
     tls_files,
 )
 
+SILENT = b'{"aps":{"content-available":1,"alert":null}}'
+MDM_COMMAND = b'{"mdm":"magic"}'
+BACKGROUND: dict[str, str | None] = {"apns_push_type": "background", "apns_priority": "5"}
+ACTIVITY: dict[str, str | None] = {
+    "apns_push_type": "liveactivity",
+    "apns_topic": "com.example.app.push-type.liveactivity",
+}
+MANAGED: dict[str, str | None] = {"apns_push_type": "mdm", "apns_topic": "com.apple.mgmt.External.x"}
+
 
 @pytest.fixture
 def simulate() -> Iterator[Simulate]:
@@ -102,6 +111,23 @@ def test_makes_an_id_where_none_is_given(simulate: Simulate, connect: Connect) -
         ("MissingTopic", PAYLOAD, {"apns_topic": None}),
         ("BadTopic", PAYLOAD, {"apns_topic": "com example"}),
         ("TopicDisallowed", PAYLOAD, {"apns_push_type": "voip"}),
+        # PyAPNs2#87, apnotic#87, apns2#23: the type is not that of the topic
+        ("InvalidPushType", PAYLOAD, {"apns_push_type": "alert", "apns_topic": "com.example.app.voip"}),
+        ("InvalidPushType", PAYLOAD, {"apns_push_type": "alert", "apns_topic": "com.example.app.complication"}),
+        ("InvalidPushType", SILENT, {**BACKGROUND, "apns_topic": "com.example.app.pushkit.fileprovider"}),
+        ("InvalidPushType", PAYLOAD, {"apns_push_type": "alert", "apns_topic": "com.apple.mgmt.External.x"}),
+        ("InvalidPushType", MDM_COMMAND, {"apns_push_type": "mdm", "apns_topic": "com.example.app"}),
+        # Apple, "Sending notification requests to APNs": the type reflects the payload
+        ("InvalidPushType", PAYLOAD, BACKGROUND),
+        ("InvalidPushType", b'{"aps":{"content-available":1,"badge":0}}', BACKGROUND),
+        ("InvalidPushType", b'{"aps":{"content-available":0}}', BACKGROUND),
+        ("InvalidPushType", b"[]", BACKGROUND),
+        ("InvalidPushType", PAYLOAD, ACTIVITY),
+        # java-apns#88: a command for managed devices stands alone
+        ("InvalidPushType", MDM_COMMAND, {"apns_push_type": "alert"}),
+        ("InvalidPushType", PAYLOAD, MANAGED),
+        ("InvalidPushType", b'{"mdm":"magic","M":{"jobId":1}}', MANAGED),
+        ("InvalidPushType", b'{"mdm":{}}', MANAGED),
         ("PayloadEmpty", b"", {}),
         ("PayloadTooLarge", b"x" * 4097, {}),
         ("PayloadTooLarge", b"x" * 5121, {"apns_push_type": "voip", "apns_topic": "com.example.app.voip"}),
@@ -123,15 +149,19 @@ def test_refuses(
     [
         (b"x" * 4096, {}),
         (b"x" * 5120, {"apns_push_type": "voip", "apns_topic": "com.example.app.voip"}),
-        (PAYLOAD, {"apns_push_type": "background", "apns_priority": "5"}),
+        (SILENT, BACKGROUND),
+        (b'{"aps":{"content-available":true}}', BACKGROUND),
+        (b'{"aps":{"event":"end"}}', ACTIVITY),
+        (MDM_COMMAND, {**MANAGED, "apns_topic": "com.apple.mgmt.External.x"}),
+        (PAYLOAD, {"apns_topic": "com.example.app.voip"}),
         (PAYLOAD, {"apns_priority": "1", "apns_expiration": "0", "apns_collapse_id": "c" * 64}),
-        (PAYLOAD, {"apns_push_type": "liveactivity", "apns_topic": "com.example.app.push-type.liveactivity"}),
+        (b'{"aps":{"content-state":{}}}', ACTIVITY),
     ],
 )
 def test_accepts_at_the_limits(
     simulate: Simulate, connect: Connect, body: bytes, headers: dict[str, str | None]
 ) -> None:
-    sim = simulate(AppleRules(topics=frozenset(["com.example.app"])))
+    sim = simulate(AppleRules(topics=frozenset(["com.example.app", "com.apple.mgmt.External.x"])))
     assert connect(sim).ask(body, **headers).status == 200
 
 
@@ -146,7 +176,8 @@ def test_knows_its_topics(simulate: Simulate, connect: Connect) -> None:
     client = connect(simulate(AppleRules(topics=frozenset(["com.example.app"]))))
     assert client.ask().status == 200
     assert client.ask(apns_topic="com.example.other").reason == "TopicDisallowed"
-    assert client.ask(apns_topic="com.example.app.voip", apns_push_type="alert").reason == "TopicDisallowed"
+    assert client.ask(apns_topic="com.example.app.voip", apns_push_type="voip").status == 200
+    assert client.ask(apns_topic="com.example.x.voip", apns_push_type="voip").reason == "TopicDisallowed"
 
 
 def test_options_of_tokens_and_push_types(simulate: Simulate, connect: Connect) -> None:
