@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed
 REQUIREMENTS := requirements-dev.lock $(wildcard packaging/*/*)
 
-.PHONY: setup demo test services services-stop check audit bench faults soak hostile fuzz clean
+.PHONY: setup demo test docs services services-stop check audit bench faults soak hostile fuzz clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ faults: setup
 soak: setup
 	@scripts/services install
 	@.venv/bin/python -m tests.faults.soak
+
+# a site of the pages in docs/, in build/site
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 # peers that misbehave in every way that is known, beside an app that must not notice
 hostile: setup
