@@ -40,6 +40,26 @@ def stop(directory: Path | None = None) -> None:
     _checked("pg_ctl", "-D", str(directory or data()), "-m", "fast", "-w", "stop")
 
 
+def crash(directory: Path) -> None:
+    """End a cluster as a loss of its machine would, without a checkpoint."""
+    _checked("pg_ctl", "-D", str(directory), "-m", "immediate", "-w", "stop")
+
+
+def start_standby(directory: Path, port: int, of_port: int) -> None:
+    """Copy the cluster at ``of_port`` and start the copy, which follows it by streaming replication. Waits."""
+    _own(directory)
+    source = ("-h", "127.0.0.1", "-p", str(of_port), "-U", "postgres", "-c", "fast")
+    _checked("pg_basebackup", "-D", str(directory), *source, "-R", "--no-sync")
+    with (directory / "postgresql.conf").open("a") as configuration:
+        configuration.write(f"port = {port}\n")
+    _checked("pg_ctl", "-D", str(directory), "-l", str(directory / "log"), "-w", "start")
+
+
+def promote(directory: Path) -> None:
+    """A standby takes writes from now on. Waits."""
+    _checked("pg_ctl", "-D", str(directory), "-w", "promote")
+
+
 def running() -> bool:
     """Whether this tree's cluster runs: pg_ctl compares the number in its pid file with the process."""
     if programs() is None or not data().exists():
@@ -64,12 +84,17 @@ def _account() -> str | None:
     return "postgres" if os.geteuid() == 0 else None
 
 
-def _make_cluster(directory: Path, port: int) -> None:
-    """Make an empty cluster that trusts every local user."""
+def _own(directory: Path) -> None:
+    """Make a directory that belongs to the account that runs PostgreSQL."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if account := _account():
         entry = pwd.getpwnam(account)
         os.chown(directory, entry.pw_uid, entry.pw_gid)
+
+
+def _make_cluster(directory: Path, port: int) -> None:
+    """Make an empty cluster that trusts every local user."""
+    _own(directory)
     _checked(
         "initdb", "-D", str(directory), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"
     )
