@@ -67,7 +67,7 @@ class State(enum.Enum):
 class Tracker:
     """One partition during one assignment."""
 
-    __slots__ = ("_committed", "_done", "_next", "_open", "fits", "key", "state")
+    __slots__ = ("_committed", "_done", "_next", "_open", "_passed_over", "fits", "key", "state")
 
     def __init__(self, key: TopicPartition, offset: int, metadata: str = "") -> None:
         self.key = key
@@ -78,6 +78,7 @@ class Tracker:
         self._open: deque[int] = deque()
         self._done = set(decode_ranges(offset, metadata))
         self._committed: Commit | None = None
+        self._passed_over = 0
 
     @property
     def low(self) -> int:
@@ -114,8 +115,14 @@ class Tracker:
             return records
         done = self._done
         fresh = [record for record in records if record.offset not in done]
+        self._passed_over += len(records) - len(fresh)
         self._advance()
         return fresh
+
+    def take_passed_over(self) -> int:
+        """How many records, since the last call, were passed over because an earlier owner had finished them."""
+        number, self._passed_over = self._passed_over, 0
+        return number
 
     def pass_to(self, offset: int) -> None:
         """Nothing is left to read below ``offset``: what was not admitted is no message (a transaction's marker)."""

@@ -130,7 +130,9 @@ class Listener:
             return
         deleter = self._deleter(name)
         if deleter.guard is not None:
-            outcomes = len(found.others) + found.doubtful + found.proven
+            # What an earlier owner has finished counts too: it was successes above all, and the dead tokens that it had
+            # in hand would look like everything there is.
+            outcomes = len(found.others) + found.doubtful + found.proven + tracker.take_passed_over()
             seen = Seen(outcomes, found.successes, found.doubtful, found.proven)
             deleter.guard.count(time.monotonic(), seen)
         if found.dead:

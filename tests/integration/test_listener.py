@@ -289,6 +289,20 @@ def test_kill_9_loses_nothing(place: Place) -> None:
     place.await_left(game, *(f"T{n:03}" for n in range(10, 100)))
 
 
+def test_the_guard_counts_what_a_killed_listener_had_finished(place: Place, kafka_brokers: str) -> None:
+    game = place.game()
+    place.database.make_table(f"{game}_apns", [f"T{n:03}" for n in range(100)])
+    feedbacks = [one for n in range(100) for one in (dead(f"T{n:03}"), delivered("X"))]
+    place.write(game, "apns", *feedbacks, partitions=1)
+    patient = place.listen(place.settings(flush_ms=60_000))
+    until(lambda: any(one.metadata for one in committed(kafka_brokers, place.group).values()), "successes committed")
+    patient.signal(signal.SIGKILL)
+    patient.wait()
+    assert len(place.left(game)) == 100
+    place.listen()
+    place.await_left(game)
+
+
 def test_the_buffer_is_flushed_at_the_stop(place: Place, kafka_brokers: str) -> None:
     game = place.game()
     place.database.make_table(f"{game}_apns", ["A", "B", "C"])
