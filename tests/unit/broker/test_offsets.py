@@ -116,14 +116,14 @@ def test_offsets_that_the_log_lacks_are_passed_over() -> None:
 
 def test_what_an_earlier_owner_has_finished_is_passed_over_and_counted() -> None:
     first = Tracker(KEY, 5)
-    first.admit([record(b"", offset) for offset in range(5, 15)])
+    first.admit(at(*range(5, 15)))
     first.finish_many([6, 7, 9])
     commit = first.due()
     assert commit is not None
     second = Tracker(KEY, commit.offset, commit.metadata)
-    assert [one.offset for one in second.admit([record(b"", offset) for offset in range(5, 8)])] == [5]
+    assert [one.offset for one in second.admit(at(*range(5, 8)))] == [5]
     assert second.take_passed_over() == 2
-    second.admit([record(b"", offset) for offset in range(5, 15)])
+    second.admit(at(*range(5, 15)))
     assert [second.take_passed_over(), second.take_passed_over()] == [1, 0]
 
 
