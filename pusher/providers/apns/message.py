@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import orjson
+
 from pusher.providers.http2.connection import literal_field
 from pusher.push.fields import (
     MAX_BODY_BYTES,
@@ -86,6 +88,8 @@ class SharedHeaders(NamedTuple):
     own_type: bool = True
     #: The topic stands in the path, not in a header.
     broadcast: bool = False
+    #: What Apple says of the credentials it says of the app: its own topic, as it is configured, is a device's.
+    of_app: bool = True
 
 
 class ApnsPush(Push):
@@ -146,7 +150,8 @@ class ApnsParser:
             raise InvalidMessage("missing-topic", "a broadcast needs the bundle id of its app")
         # Apple wants a priority, and takes it for 10 where a push to a device has none
         given = self._priority(priority, _BROADCAST_TYPE) or b"10"
-        return SharedHeaders(topic.encode(), _BROADCAST_TYPE.encode(), given, own_topic, own_type=False, broadcast=True)
+        push_type = _BROADCAST_TYPE.encode()
+        return SharedHeaders(topic.encode(), push_type, given, own_topic, own_type=False, broadcast=True, of_app=False)
 
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         topic, own_topic = self._chosen_topic(topic)
@@ -157,12 +162,12 @@ class ApnsParser:
             if push_type is not None and push_type != "":
                 self._left_out("push_type", "is none of Apple's")
             push_type, own_type = _push_type(topic, payload), True
-        suffix = TOPIC_SUFFIX.get(push_type)
+        suffix, of_app = TOPIC_SUFFIX.get(push_type), own_topic
         if suffix is not None and own_topic and topic and not topic.endswith(suffix):
             topic += suffix
-        return SharedHeaders(
-            topic.encode(), push_type.encode(), self._priority(priority, push_type), own_topic, own_type
-        )
+            of_app = False
+        given = self._priority(priority, push_type)
+        return SharedHeaders(topic.encode(), push_type.encode(), given, own_topic, own_type, of_app=of_app)
 
     def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
         if topic is None or topic == "":
@@ -270,6 +275,12 @@ def _push_type(topic: str, payload: Json) -> str:
     silent = aps.get("content-available")
     shown = aps.get("alert") is not None or aps.get("badge") is not None or aps.get("sound") is not None
     return "background" if (silent is True or silent == 1) and not shown else "alert"
+
+
+def has_usual_type(push: ApnsPush) -> bool:
+    """Whether the push has the type that it would have without one."""
+    payload = orjson.loads(push.body)
+    return push.kind.push_type.decode() == _push_type(push.kind.topic.decode(), payload)
 
 
 #: An id always has 36 characters, so that all but the id itself is the same in every request.

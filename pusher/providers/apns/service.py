@@ -12,14 +12,14 @@ from gevent.queue import SimpleQueue
 
 from pusher.errors import CredentialError
 from pusher.providers.apns.credentials import Credentials
-from pusher.providers.apns.message import ApnsPush, SharedHeaders
+from pusher.providers.apns.message import ApnsPush, SharedHeaders, has_usual_type
 from pusher.providers.apns.reasons import read_answer
 from pusher.providers.dispatch import Answers, Dispatcher
 from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.header_block import Fields
 from pusher.providers.http2.pool import Policy, Pool
 from pusher.providers.http2.transport import Origin
-from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Resend, Retry, accepted_as
+from pusher.providers.judgement import ACCEPTED, AGAIN, Finish, Judgement, Proof, Resend, Retry
 from pusher.providers.proxy import Proxy
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
@@ -39,6 +39,8 @@ _SHORTEST_HOLD_S, _LONGEST_HOLD_S = 10.0, 60.0
 #: Response header of the development environment (Apple, "Handling notification responses from APNs").
 _UNIQUE_ID = b"apns-unique-id"
 _MAX_UNIQUE_ID_CHARACTERS = 200
+#: Accepted for what the message chose: it says nothing of the app's own topic.
+ACCEPTED_ELSEWHERE = Judgement(Finish(DELIVERED))
 #: A token that is dated so wrongly is refused by Apple sooner or later.
 _CLOCK_FAULT_S = 300.0
 
@@ -233,19 +235,22 @@ class ApnsService:
             if self._rotation.on_trial or self._team_hold.wait_s:
                 self._prove(exchange)
                 self._team_hold.ended()
-            return accepted_as(_with_unique_id(DELIVERED, exchange)) if exchange.headers else ACCEPTED
-        push: ApnsPush = exchange.subject
+            push: ApnsPush = exchange.subject
+            if exchange.headers:
+                return Judgement(Finish(_with_unique_id(DELIVERED, exchange)), _good(push))
+            return ACCEPTED if push.kind.of_app else ACCEPTED_ELSEWHERE
+        push = exchange.subject
         outcome, meaning = read_answer(exchange.status, exchange.body_in, own_topic=push.kind.own_topic)
         outcome = _with_unique_id(outcome, exchange)
         if meaning.team:
             return self._put_off_for_team(exchange)
         if meaning.credentials:
-            return self._refused(exchange, push.kind, outcome)
+            return self._refused(exchange, push, outcome)
         self._prove(exchange)
         if not meaning.retry:
-            return Judgement(Finish(outcome), Proof.GOOD)
+            return Judgement(Finish(outcome), _good(push))
         limited = outcome.reason == "TooManyRequests"
-        return Judgement(Retry(outcome, policy=None if limited else self._settings.outage), Proof.GOOD)
+        return Judgement(Retry(outcome, policy=None if limited else self._settings.outage), _good(push))
 
     def _put_off_for_team(self, exchange: Exchange) -> Judgement:
         """Apple takes no new provider token of the team: that says nothing of the push, which waits and goes again.
@@ -269,11 +274,14 @@ class ApnsService:
             gevent.sleep(min(left_s, timeout_s))
         return left_s <= 0
 
-    def _refused(self, exchange: Exchange, kind: SharedHeaders, outcome: Outcome) -> Judgement:
+    def _refused(self, exchange: Exchange, push: ApnsPush, outcome: Outcome) -> Judgement:
         """Credentials, topic and push type do not go together, in Apple's eyes.
 
-        It counts for what it was sent for: a topic or type that the message chose holds nobody else's pushes.
+        It counts for what it was sent for: a topic or type that the message chose holds nobody else's pushes, and that
+        they are accepted says nothing of the app's own topic. A type that the message names although it would have it
+        anyhow is not chosen.
         """
+        kind = push.kind
         if self._superseded(exchange) or self._went_back(outcome):
             # it was not processed, and others may be taken
             return AGAIN
@@ -289,7 +297,8 @@ class ApnsService:
             topic=topic,
             push_type=push_type,
         )
-        return Judgement(Finish(outcome), Proof.REFUSED if kind.own_topic and kind.own_type else Proof.NONE)
+        counts = kind.of_app and (kind.own_type or has_usual_type(push))
+        return Judgement(Finish(outcome), Proof.REFUSED if counts else Proof.NONE)
 
     def _is_outdated(self, outcome: Outcome) -> bool:
         """A token that a wrong clock has dated may be too old for Apple, or of the future."""
@@ -321,6 +330,11 @@ def _fields(kind: SharedHeaders, token: str) -> Fields:
 
 def _bearer(token: str) -> bytes:
     return b"bearer " + token.encode() if token else b""
+
+
+def _good(push: ApnsPush) -> Proof:
+    """What any answer but a refusal of the credentials shows of them."""
+    return Proof.GOOD if push.kind.of_app else Proof.NONE
 
 
 def _with_unique_id(outcome: Outcome, exchange: Exchange) -> Outcome:

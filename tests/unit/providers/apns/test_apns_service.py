@@ -210,9 +210,23 @@ def test_the_app_is_not_ready_while_apple_takes_no_new_token_of_the_team(tmp_pat
     assert hold.wait_s == 10.0
 
 
-@pytest.mark.parametrize("chosen", [{"topic": "com.other"}, {"push_type": "voip"}])
+ACTIVITY = {"Payload": {"aps": {"event": "update", "content-state": {}}}}
+
+
+@pytest.mark.parametrize("chosen", [{}, {"push_type": "alert"}, {"topic": "com.game"}, {"push_type": "ALERT"}])
+def test_the_apps_own_topic_is_held_although_others_are_accepted(tmp_path: Path, chosen: dict[str, str]) -> None:
+    """A type or topic that the message names although it would have it anyhow is the app's own."""
+    with opened(tmp_path, "prefix=bad:403 InvalidProviderToken") as bed:
+        for _ in range(20):
+            bed.send(1, DeviceToken="bad", **chosen)
+            bed.send(1, topic="com.other")
+        assert bed.lane.totals.outcomes[Kind.REJECTED] == bed.lane.totals.outcomes[Kind.DELIVERED] == 20
+        assert not bed.service.health().ready
+
+
+@pytest.mark.parametrize("chosen", [{"topic": "com.other"}, {"push_type": "voip"}, ACTIVITY])
 def test_a_topic_or_type_that_the_message_chose_is_refused_without_holding_the_app(
-    tmp_path: Path, chosen: dict[str, str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, chosen: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(tmp_path, "403 Forbidden:1,times=40") as bed:
         assert bed.send(40, **chosen) == {Kind.REJECTED: 40}
@@ -220,7 +234,11 @@ def test_a_topic_or_type_that_the_message_chose_is_refused_without_holding_the_a
         assert bed.send(10) == {Kind.REJECTED: 40, Kind.DELIVERED: 10}
     (line,) = [one for one in caplog.records if "refuses" in one.message]
     fields = vars(line)["fields"]
-    assert (fields["topic"], fields["push_type"]) in (("com.other", "alert"), ("com.game.voip", "voip"))
+    assert (fields["topic"], fields["push_type"]) in (
+        ("com.other", "alert"),
+        ("com.game.voip", "voip"),
+        ("com.game.push-type.liveactivity", "liveactivity"),
+    )
 
 
 def test_an_outage_ends_no_push_and_its_end_is_seen_at_once(tmp_path: Path) -> None:
