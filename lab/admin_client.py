@@ -20,12 +20,13 @@ class Process:
         self.stats = Stats("host")
         self.figures: list[Sample] = []
         self.reasons: list[str] = []
+        self.apps: dict[str, list[str]] = {}
         self.failure = ""
 
-    def port(self, port: int | None = None, *, debug: str = "false") -> AdminPort:
-        watched = Watched("apns", self.samples, lambda: self.reasons, lambda: self.failure)
-        port = free_port() if port is None else port
-        return AdminPort(config.parse(f"admin.port: {port}\nadmin.debug: {debug}"), watched)
+    def port(self, port: int | None = None, **settings: str) -> AdminPort:
+        watched = Watched("apns", self.samples, lambda: self.reasons, lambda: self.apps, lambda: self.failure)
+        given = {"port": str(free_port() if port is None else port)} | settings
+        return AdminPort(config.parse("".join(f"admin.{name}: {value}\n" for name, value in given.items())), watched)
 
     def samples(self) -> list[Sample]:
         return self.stats.snapshot() + self.figures

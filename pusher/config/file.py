@@ -32,6 +32,15 @@ class Line(NamedTuple):
     instead_of: int = 0
 
 
+def version(path: str) -> tuple[int, ...]:
+    """Differs when the file has been replaced or written; () while there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def read(path: str) -> str:
     """The file's text. Raises ConfigError."""
     try:

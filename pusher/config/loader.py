@@ -63,6 +63,8 @@ class Config:
         self.command = ""
         #: Reads all sources again; raises ConfigError. The file may have changed since.
         self.again: Callable[[], Config] = lambda: self
+        #: Whether the file has changed since it was read. Never waits.
+        self.changed: Callable[[], bool] = lambda: False
 
     def __getitem__(self, setting: Setting[T]) -> T:
         found = self._values.get(setting.key.lower())
@@ -99,9 +101,11 @@ def load(
     Without a ``path`` the file is ``DEFAULT_PATH``, which may be missing.
     """
     name = path or DEFAULT_PATH
+    version = file.version(name)
     text = file.read(name) if path or Path(name).exists() else ""
     found = parse(text, environ, flags, name=name, production=production)
     found.again = lambda: load(path, environ, flags, production=production)
+    found.changed = lambda: file.version(name) != version
     return found
 
 

@@ -63,6 +63,13 @@ ADMIN_TOKEN = Setting(
     "Bearer token without which only `/healthz` and `/readyz` are served; "
     'set it where `admin.host` can be reached by others, "" = none.',
 )
+ADMIN_READY_WHEN = Setting(
+    "admin.readyWhen",
+    Choice("all", "any"),
+    "all",
+    "`/readyz` answers 200 when all apps are served, or when any is: then one app's fault does not stall a roll-out. "
+    "`/readyz?app=NAME` asks for one.",
+)
 ADMIN_DEBUG = Setting("admin.debug", Bool(), default=False, text="Serve `/debug/greenlets` as well.")
 SQLITE_RETENTION = Setting(
     "sqlite.retention",

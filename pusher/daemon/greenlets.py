@@ -33,6 +33,7 @@ class Greenlets:
     def __init__(self, on_death: Callable[[], object]) -> None:
         self._group = Group()
         self._on_death = on_death
+        self._of_apps: dict[str, list[gevent.Greenlet[[], object]]] = {}
         #: Set when the process stops: greenlets may now return.
         self.may_end = False
         #: The first greenlet that died, and why; "" while all run.
@@ -40,10 +41,14 @@ class Greenlets:
 
     def spawn(self, name: str, run: Callable[[], object]) -> None:
         """Starts ``run``; its end, by return or by exception, is a death while it must run."""
+        self._start(name, run)
+
+    def _start(self, name: str, run: Callable[[], object]) -> gevent.Greenlet[[], object]:
         greenlet: gevent.Greenlet[[], object] = gevent.Greenlet(run)
         greenlet.name = name
         greenlet.link(self._ended)
         self._group.start(greenlet)
+        return greenlet
 
     def spawn_for(self, app: str, name: str, run: Callable[[], object], trouble: Callable[[str], object]) -> None:
         """Starts ``run``, which serves one app; when it ends it begins again after a back-off.
@@ -51,7 +56,15 @@ class Greenlets:
         ``trouble`` gets the reason in one line when it begins to wait, in the greenlet of ``run``, and "" when it goes
         on.
         """
-        self.spawn(f"{app} {name}", lambda: self._begin_again(app, name, run, trouble))
+        greenlet = self._start(f"{app} {name}", lambda: self._begin_again(app, name, run, trouble))
+        self._of_apps.setdefault(app, []).append(greenlet)
+
+    def end_app(self, app: str, timeout_s: float) -> None:
+        """Ends what ``spawn_for`` has started for an app; waits up to ``timeout_s``."""
+        ending = self._of_apps.pop(app, [])
+        for greenlet in ending:
+            greenlet.unlink(self._ended)
+        gevent.killall(ending, timeout=timeout_s)
 
     def fail(self, name: str, error: BaseException) -> None:
         """What has no greenlet of its own here has failed for good: the process ends in order. Does not wait."""

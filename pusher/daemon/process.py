@@ -58,7 +58,7 @@ class Daemon:
             gevent.signal_handler(number, self._signalled, number)
         self._reload = reload
         self._reloading = BoundedSemaphore()
-        gevent.signal_handler(signal.SIGHUP, self._hung_up)
+        gevent.signal_handler(signal.SIGHUP, self.reload)
         gevent.signal_handler(signal.SIGUSR1, _log_stacks)
         for noted in early.taken():
             self._signalled(noted)
@@ -101,7 +101,8 @@ class Daemon:
             return f"{step.name}: {error!r}"
         return f"{step.name}: {left_over}" if left_over else ""
 
-    def _hung_up(self) -> None:
+    def reload(self) -> None:
+        """As SIGHUP does. Waits for its turn and for what is reloaded; raises nothing."""
         with self._reloading:
             try:
                 self._reload()

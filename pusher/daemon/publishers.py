@@ -8,7 +8,12 @@ from pusher.broker import connect
 from pusher.broker.interface import Broker, Failed, Publisher
 from pusher.config import Config
 from pusher.config.kafka import BrokerSettings
+from pusher.errors import StartError
+from pusher.telemetry import sentry
 from pusher.telemetry.health import Health
+from pusher.telemetry.log import logger
+
+log = logger(__name__)
 
 
 class Publishers:
@@ -57,3 +62,17 @@ class Publishers:
         for publisher in self._opened.values():
             publisher.close()
         return ""
+
+
+def reload_brokers(source: Broker, publishers: Publishers, config: Config) -> None:
+    """Lets new connections use the present credentials. What fails leaves the old in use, in one error line."""
+    try:
+        changed = [source.reload(config), publishers.reload(config)]
+    except StartError as error:
+        log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+    except Exception:
+        # what else is to be reloaded is reloaded all the same
+        log.exception("reloading the access to the brokers failed, the old one stays")
+        sentry.report_exception(None, signal="SIGHUP")
+    else:
+        log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")

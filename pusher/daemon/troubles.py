@@ -52,6 +52,10 @@ class Troubles:
         else:
             self._reasons.pop((app, part), None)
 
+    def forget(self, app: str) -> None:
+        """The app is not served any more."""
+        self._reasons = {(one, part): reason for (one, part), reason in self._reasons.items() if one != app}
+
     def is_in(self, app: str) -> bool:
         """Whether a part of the app does not work."""
         return any(one == app for one, _ in self._reasons)
@@ -60,6 +64,6 @@ class Troubles:
         """Those in which this part does not work."""
         return [app for app, one in self._reasons if one == part]
 
-    def reasons(self) -> list[str]:
-        """One line for each app and part."""
-        return [f"{app}: {reason}" for (app, _), reason in self._reasons.items()]
+    def reasons(self, app: str | None = None) -> list[str]:
+        """One line for each part, of one app or of all."""
+        return [f"{one}: {reason}" for (one, _), reason in self._reasons.items() if app is None or one == app]

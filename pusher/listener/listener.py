@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 import gevent
 
@@ -28,9 +29,10 @@ from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
-from pusher.daemon.publishers import Publishers
+from pusher.daemon.publishers import Publishers, reload_brokers
 from pusher.daemon.reporters import open_stats
 from pusher.daemon.troubles import Troubles
+from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
 from pusher.listener import settings
 from pusher.listener.deleter import Deleter, FlushPolicy
@@ -71,7 +73,9 @@ class Listener:
         self._consumed: Counter[TopicName] = Counter()
         self._stopping = False
         self._readiness = Readiness(self.unready)
-        self.admin = AdminPort(config, Watched(COMMAND, self.samples, self.unready, self._daemon.failure))
+        self.admin = AdminPort(
+            config, Watched(COMMAND, self.samples, self.process_unready, self.games_unready, self._daemon.failure)
+        )
         #: Offsets that a partition may be ahead of a token that waits for others.
         self._patience = config[settings.QUEUE.max_uncommitted] // 2
 
@@ -86,6 +90,7 @@ class Listener:
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
         spawn("gauges", self._measure)
+        spawn("watchdog", partial(watch, self._stats, self._hostname))
         self.admin.start(spawn)
         log.info(
             "feedback listener started",
@@ -99,11 +104,10 @@ class Listener:
         """Reads the configuration again; new connections to brokers and stores use their present credentials."""
         try:
             newest = self._config.again()
-            changed = [self._broker.reload(newest), self._publishers.reload(newest)]
         except StartError as error:
-            log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+            log.error("the configuration cannot be read, everything stays as it was", error=str(error))
             return
-        log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
+        reload_brokers(self._broker, self._publishers, newest)
         for name, store in self._stores.items():
             try:
                 log.info(
@@ -194,10 +198,21 @@ class Listener:
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
+        return [*self.process_unready(), *chain.from_iterable(self.games_unready().values())]
+
+    def process_unready(self) -> list[str]:
+        """Why it can do no work of any game."""
         parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        stopping = ["the process stops"] if self._stopping else []
-        blocked = [deleter.unready for deleter in self._deleters.values() if deleter.unready]
-        return stopping + reasons(parts) + blocked + self._troubles.reasons()
+        return (["the process stops"] if self._stopping else []) + reasons(parts)
+
+    def games_unready(self) -> dict[str, list[str]]:
+        """Why tokens of single games are not deleted, by game; those that are have no reason."""
+        found: dict[str, list[str]] = {}
+        for name, deleter in self._deleters.items():
+            found.setdefault(name.game, []).extend(filter(None, [deleter.unready]))
+        for game, lines in found.items():
+            lines += self._troubles.reasons(game)
+        return found
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pusher.broker.interface import Publisher, PublishError, Record
-from pusher.broker.offsets import Tracker
+from pusher.broker.offsets import State, Tracker
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
@@ -34,10 +34,12 @@ class Pipeline:
         publisher: Callable[[], Publisher],
         stats: Stats,
         invalid_topic: str,
+        may_be_new: Callable[[], bool] = lambda: False,
     ) -> None:
         """``publisher()`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand.
 
-        An empty ``invalid_topic`` drops them after they were logged and counted.
+        An empty ``invalid_topic`` drops them after they were logged and counted. ``may_be_new()``: an unknown game may
+        have been configured in the meantime, so that its messages have to wait for ``settle``.
         """
         self.platform = platform
         self.lanes: dict[str, Lane[Any]] = {}
@@ -47,6 +49,11 @@ class Pipeline:
         #: Those of them that belong to no app.
         self.unroutable = 0
         self._apps = apps
+        #: Apps that were served and are not configured any more: their topics are not read.
+        self._left: set[str] = set()
+        #: Messages of games that may be new, in the order in which they came; their partitions are paused.
+        self._waiting: dict[str, list[tuple[Tracker, Sequence[Record]]]] = {}
+        self._may_be_new = may_be_new
         self._publisher = publisher
         self._invalid_topic = invalid_topic
         self._stats = stats
@@ -59,25 +66,66 @@ class Pipeline:
             return False
         if topic == topics.fill(self._invalid_topic, name):
             return False
-        return name.game in self.lanes or name.game not in self._apps
+        return name.game in self.lanes or not (name.game in self._apps or name.game in self._left)
+
+    # --- games that come and go ---------------------------------------------------------------------------------------
+    def configure(self, apps: Sequence[str]) -> None:
+        """These are configured from now on; topics of those that are not any more are paused, and then not read."""
+        self._left = (self._left | set(self._apps)) - set(apps)
+        self._apps = apps
+        self._names.clear()
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages wait for ``settle``."""
+        return any(game not in self._apps for game in self._waiting)
+
+    def serve(self, app: str, lane: Lane[Any]) -> None:
+        """Messages of the app go into this lane, first those that wait for it."""
+        self.lanes[app] = lane
+        for tracker, records in self._waiting.pop(app, ()):
+            if tracker.state is not State.GONE:
+                self._take_in(lane, tracker, records)
+
+    def settle(self) -> None:
+        """The configuration has been read: what waits and belongs to no app is invalid."""
+        for game in [game for game in self._waiting if game not in self._apps]:
+            for tracker, records in self._waiting.pop(game):
+                if tracker.state is not State.GONE:
+                    self._end_unroutable(tracker, records)
 
     def is_full(self, topic: str) -> bool:
         """Whether a topic's partitions should be paused."""
         name = self.name(topic)
-        lane = self.lanes.get(name.game) if name else None
-        return lane is not None and lane.full
+        if name is None:
+            return False
+        lane = self.lanes.get(name.game)
+        return (lane is not None and lane.full) or name.game in self._waiting or name.game in self._left
 
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
         """Takes in records of one partition."""
-        self.consumed += len(records)
         name = self.name(tracker.key.topic)
         lane = self._lane(name)
-        if lane is None:
-            self.unroutable += len(records)
-            reason, detail = _unroutable(name, self.platform)
-            for record in records:
-                self._end_invalid(record, tracker, InvalidMessage(reason, detail))
-            return
+        if lane is not None:
+            self._take_in(lane, tracker, records)
+        elif name is None or name.platform != self.platform:
+            self._end_unroutable(tracker, records)
+        elif name.game in self._left:
+            pass  # left uncommitted: the partition is about to be given up
+        elif name.game in self._apps or name.game in self._waiting or self._may_be_new():
+            self._waiting.setdefault(name.game, []).append((tracker, records))
+        else:
+            self._end_unroutable(tracker, records)
+
+    def _end_unroutable(self, tracker: Tracker, records: Sequence[Record]) -> None:
+        self.consumed += len(records)
+        self.unroutable += len(records)
+        reason, detail = _unroutable(self.name(tracker.key.topic), self.platform)
+        for record in records:
+            self._end_invalid(record, tracker, InvalidMessage(reason, detail))
+
+    def _take_in(self, lane: Lane[Any], tracker: Tracker, records: Sequence[Record]) -> None:
+        self.consumed += len(records)
         pushes = []
         for record in records:
             try:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import gevent
@@ -22,14 +23,15 @@ from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
 from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
-from pusher.daemon.publishers import Publishers
+from pusher.daemon.publishers import Publishers, reload_brokers
 from pusher.daemon.reporters import FeedbackReporters, open_stats
 from pusher.daemon.troubles import Troubles, internal_error
+from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
 from pusher.providers.provider import OpenLane, Service, provider
-from pusher.push.lane import Lane, Totals
-from pusher.push.outcome import Kind
+from pusher.push.lane import Lane
 from pusher.push.pipeline import Pipeline
+from pusher.sender.summary import summarize
 from pusher.telemetry import metrics, sentry
 from pusher.telemetry.health import Health, Readiness, reasons
 from pusher.telemetry.log import logger, tell_left_out
@@ -39,6 +41,10 @@ log = logger(__name__)
 
 _TICK_S = 1.0
 _SET_UP_AGAIN_S = 60.0
+#: For messages of unknown games.
+_READ_AT_MOST_EVERY_S = 10.0
+#: What the set-up of new apps gets before the summary line of a reload.
+_SUMMARY_S = 15.0
 _LOOK_S = 0.02
 #: The part of an app whose new credentials could not be taken by a fault of ours.
 _RELOAD = "reload"
@@ -50,7 +56,7 @@ class Sender:
     def __init__(self, platform: str, config: Config) -> None:
         self.platform = platform
         self._config = config
-        #: As read last: apps that are set up later and reloaded credentials go by it, everything else by ``_config``.
+        #: As read last: apps and their credentials go by it, everything else by ``_config``.
         self._newest = config
         self._provider = provider(platform)
         self._apps = config[settings.of_provider(platform).apps]
@@ -61,7 +67,12 @@ class Sender:
         self._reporters = FeedbackReporters(config, self._stats, self._publishers, self._daemon.greenlets)
         self._broker = connect.broker(config, settings.QUEUE.at)
         self._pipeline = Pipeline(
-            platform, self._apps, self._invalid_publisher, self._stats, config[settings.QUEUE_INVALID_TOPIC]
+            platform,
+            self._apps,
+            self._invalid_publisher,
+            self._stats,
+            config[settings.QUEUE_INVALID_TOPIC],
+            self._file_has_changed,
         )
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
@@ -75,7 +86,11 @@ class Sender:
         self._stopping = False
         #: When apps that were skipped are tried again (monotonic).
         self._set_up_at = 0.0
-        self.admin = AdminPort(config, Watched(platform, self.samples, self.unready, self._daemon.failure))
+        #: When the configuration was read last (monotonic).
+        self._read_at = float("-inf")
+        self.admin = AdminPort(
+            config, Watched(platform, self.samples, self.process_unready, self.apps_unready, self._daemon.failure)
+        )
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
@@ -92,7 +107,9 @@ class Sender:
         spawn("stats", self._stats.run)
         spawn("consuming", self._consuming.run)
         spawn("upkeep", self._upkeep)
-        spawn("summary", self._summarize)
+        spawn("new games", self._look_for_new_games)
+        spawn("watchdog", partial(watch, self._stats, self._hostname))
+        spawn("summary", partial(summarize, self.services, self._config, self.platform))
         return self._daemon.run(self._stop_order())
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -100,6 +117,9 @@ class Sender:
         log.info(
             "sender started", platform=self.platform, apps=",".join(self.services), production=self._config.production
         )
+
+    def _file_has_changed(self) -> bool:
+        return self._newest.changed()
 
     def _invalid_publisher(self) -> Publisher:
         return self._publishers.at(settings.QUEUE.at)
@@ -132,17 +152,21 @@ class Sender:
             self._setting_up.discard(app)
 
     def _skip(self, app: str, reason: str) -> None:
+        if app not in self._apps:
+            return  # it has left while it was set up
         if app not in self._skipped:
             self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
             log.error("app cannot be served, it is skipped and tried again every minute", game=app, error=reason)
         self._skipped[app] = f"{app}: {reason}"
 
     def _serve(self, app: str, service: Service) -> None:
+        if app not in self._apps:
+            return  # it has left while it was set up
         loops = service.loops()
         service.start()
         self._skipped.pop(app, None)
         self.services[app] = service
-        self._pipeline.lanes[app] = service.lane
+        self._pipeline.serve(app, service.lane)
         for name, loop in loops.items():
             self._daemon.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
         log.info("app is served", game=app)
@@ -177,20 +201,28 @@ class Sender:
 
     def unready(self) -> list[str]:
         """Why this process cannot do all its work now, one line a reason."""
-        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        parts |= {app: self._health(app, service) for app, service in self.services.items()}
-        blocked = [f"{app}: {service.lane.blocked}" for app, service in self.services.items() if service.lane.blocked]
+        return [*self.process_unready(), *chain.from_iterable(self.apps_unready().values())]
+
+    def process_unready(self) -> list[str]:
+        """Why it can do no work of any app."""
         stopping = ["the process stops"] if self._stopping else []
-        waiting = [f"{app}: is being set up" for app in self._setting_up if app not in self._skipped]
-        return (
-            stopping
-            + reasons(parts)
-            + self._reporters.unready()
-            + blocked
-            + self._troubles.reasons()
-            + waiting
-            + list(self._skipped.values())
-        )
+        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
+        return stopping + reasons(parts) + self._reporters.unready()
+
+    def apps_unready(self) -> dict[str, list[str]]:
+        """Why single apps are not served, by app; those that are have no reason."""
+        found: dict[str, list[str]] = {app: [] for app in self._apps}
+        for app, service in self.services.items():
+            lines = found.setdefault(app, [])
+            lines += reasons({app: self._health(app, service)})
+            lines += [f"{app}: {service.lane.blocked}"] if service.lane.blocked else []
+        for app in self._setting_up - self._skipped.keys():
+            found.setdefault(app, []).append(f"{app}: is being set up")
+        for app, reason in self._skipped.items():
+            found.setdefault(app, []).append(reason)
+        for app, lines in found.items():
+            lines += self._troubles.reasons(app)
+        return found
 
     def samples(self) -> Iterator[Sample]:
         """Every series and every figure of this moment. Never waits."""
@@ -215,65 +247,90 @@ class Sender:
             *readings.of_service((self.platform, app), service.condition(), service.in_flight, ready=ready),
         ]
 
-    def _summarize(self) -> None:
-        """The summary line of each app, once a period, when there is anything to say."""
-        interval_s = self._config[settings.of_provider(self.platform).log_stats_interval]
-        before: dict[str, dict[str, int]] = {}
-        while True:
-            gevent.sleep(interval_s)
-            for app, service in self.services.items():
-                now = _summary(service.lane.totals)
-                added = {name: value - before.get(app, {}).get(name, 0) for name, value in now.items()}
-                before[app] = now
-                if any(added.values()):
-                    log.info(
-                        "flushing stats",
-                        method="logStats",
-                        game=app,
-                        **{"interval(ns)": int(interval_s * 1e9)},
-                        **added,
-                    )
-
     def reload(self) -> None:
-        """Reads the configuration again and lets every app use its new credentials. Waits for the providers.
+        """Reads the configuration again: serves new apps, drains those that have left, passes on new credentials.
 
-        Whatever cannot be read, or is refused, leaves the old credentials in use and costs an error line.
+        Waits for the providers. What cannot be read, or is refused, leaves the old in use and costs an error line.
         """
+        self._read_at = time.monotonic()
         try:
             self._newest = self._config.again()
         except StartError as error:
-            log.error("the configuration cannot be read, the old credentials stay in use", error=str(error))
+            log.error("the configuration cannot be read, everything stays as it was", error=str(error))
             return
-        self._reload_brokers()
+        before, self._apps = self._apps, self._newest[settings.of_provider(self.platform).apps]
+        new = [app for app in self._apps if app not in before]
+        left = [app for app in before if app not in self._apps]
+        self._pipeline.configure(self._apps)
+        reload_brokers(self._broker, self._publishers, self._newest)
         self._reloads.join()
-        self._reload_side_by_side(self.services)
-        self._reloads.join()
-        self._set_up_at = 0.0
+        kept = [app for app in before if app in self._apps and app in self.services]
+        leaving = [self._reloads.spawn(self._leave, app) for app in left]
+        changed = self._reload_side_by_side(kept)
+        self._set_up_side_by_side([*new, *self._skipped])
+        gevent.joinall(changed)
+        gevent.joinall(leaving)
+        self._set_ups.join(_SUMMARY_S)
+        names = {
+            "new": new,
+            "left": left,
+            "new_credentials": [app for app, one in zip(kept, changed, strict=True) if one.value],
+            "not_served": [app for app in self._apps if app not in self.services],
+        }
+        log.info("configuration reloaded", apps=len(self._apps), **{name: ",".join(names[name]) for name in names})
 
-    def _reload_side_by_side(self, apps: Iterable[str]) -> None:
-        """As ``_set_up_side_by_side``."""
-        for app in apps:
+    def _leave(self, app: str) -> None:
+        """Finishes what the app has in hand, gives its partitions up and closes its links."""
+        self._skipped.pop(app, None)
+        service = self.services.get(app)
+        if service is None:
+            return
+        deadline = time.monotonic() + self._config[settings.GRACEFUL_SHUTDOWN_TIMEOUT]
+        while self._unfinished(app) and time.monotonic() < deadline:
+            self._troubles.contain(app, "stop", partial(service.lane.leave_late_retries, deadline), None)
+            gevent.sleep(_LOOK_S)
+        left = self._unfinished(app)
+        self._leave_all({app: service.lane})
+        del self.services[app], self._pipeline.lanes[app]
+        self._daemon.greenlets.end_app(app, 1.0)
+        service.close(1.0)
+        self._troubles.forget(app)
+        self._consuming.refresh()
+        log.info("app has left", game=app, uncommitted=left)
+
+    def _unfinished(self, app: str) -> int:
+        """Messages of the app that were read and whose outcome is not stored yet."""
+        trackers = self._consuming.source.assignment.trackers.items()
+        names = ((self._pipeline.name(key.topic), tracker) for key, tracker in trackers)
+        return sum(tracker.unfinished for name, tracker in names if name is not None and name.game == app)
+
+    def _look_for_new_games(self) -> None:
+        """Reads the configuration again when there are messages of a game that it may have by now."""
+        while True:
+            gevent.sleep(_TICK_S)
+            if self._pipeline.waits and time.monotonic() >= self._read_at + _READ_AT_MOST_EVERY_S:
+                self._daemon.reload()
+                if not self._newest.changed():
+                    self._pipeline.settle()
+
+    def _reload_side_by_side(self, apps: Iterable[str]) -> list[gevent.Greenlet[..., bool | None]]:
+        """As ``_set_up_side_by_side``. The values of the greenlets: whether the credentials have changed."""
+        return [
             self._reloads.spawn(self._troubles.contain, app, _RELOAD, partial(self._reload_app, app), None)
+            for app in apps
+        ]
 
-    def _reload_app(self, app: str) -> None:
+    def _reload_app(self, app: str) -> bool:
+        if app not in self.services:
+            return False
         try:
             changed = self._provider.reload(self.services[app], self._newest, app)
         except StartError as error:
             log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
-        else:
-            log.info("new credentials in use" if changed else "the credentials are the same", game=app)
-
-    def _reload_brokers(self) -> None:
-        try:
-            changed = [self._broker.reload(self._newest), self._publishers.reload(self._newest)]
-        except StartError as error:
-            log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
-        except Exception:
-            # the apps are reloaded all the same
-            log.exception("reloading the access to the brokers failed, the old one stays")
-            sentry.report_exception(None, signal="SIGHUP")
-        else:
-            log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
+            return False
+        if changed:
+            log.info("new credentials in use", game=app)
+        return changed
 
     # --- stop ---------------------------------------------------------------------------------------------------------
     def _stop_order(self) -> Sequence[Step]:
@@ -324,17 +381,6 @@ class Sender:
         self._consuming.count_skipped(self._stats)
         self._stats.flush()
         return ""
-
-
-def _summary(totals: Totals) -> dict[str, int]:
-    outcomes = totals.outcomes
-    return {
-        "sentMessages": totals.sent,
-        "ignoredMessages": outcomes[Kind.EXPIRED] + outcomes[Kind.INVALID],
-        "responsesReceived": totals.responses,
-        "successesReceived": outcomes[Kind.DELIVERED],
-        "failuresReceived": outcomes[Kind.REJECTED] + outcomes[Kind.FAILED],
-    }
 
 
 def run_sender(platform: str, config: Config) -> int:

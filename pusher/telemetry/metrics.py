@@ -59,6 +59,10 @@ ALLOCATED_NOT_FREED = Metric("allocated_not_freed", "gauge", ("hostname",), "Res
 HEAP_OBJECTS = Metric("heap_objects", "gauge", ("hostname",), "Memory blocks that Python has allocated.")
 NEXT_GC_BYTES = Metric("next_gc_bytes", "gauge", ("hostname",), "Highest resident memory so far in bytes.")
 
+HUB_HELD = Metric(
+    "hub_held", "count", ("hostname",), "Times that one part of the process let nothing else run for longer than 1 s."
+)
+
 # --- the feedback listener
 
 FEEDBACK_LISTENER_RESTART = Metric("feedback_listener_restart", "count", ("hostname",), "Starts of the listener.")

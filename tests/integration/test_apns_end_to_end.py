@@ -313,7 +313,7 @@ def test_a_certificate_that_changes_under_load(kafka: KafkaServer, tmp_path: Pat
             driver.run_until(lambda: daemon.log().count(words) > said, words)
 
         driver.run_until(lambda: driver.ledger.settled > 200, "no progress")
-        reload("the credentials are the same")
+        reload("configuration reloaded")
         put(make_client_certificate(ca, "com.game"))
         reload("new credentials in use")
         file.write_text("-----BEGIN rubbish")

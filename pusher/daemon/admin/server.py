@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import gevent
 import orjson
@@ -62,7 +62,9 @@ class Page(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Route = Callable[[], Page]
+#: The parameters of an address; of one that is given twice the last.
+Query = Mapping[str, str]
+Route = Callable[[Query], Page]
 
 
 def json_answer(content: object, status: int = 200) -> Page:
@@ -200,7 +202,7 @@ class AdminServer:
         elif not self._may_read(environ):
             answer = Page(401, TEXT, b"needs the bearer token of admin.token\n", (("WWW-Authenticate", "Bearer"),))
         else:
-            answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            answer = self._find(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
         headers = [
             *_HEADERS,
             *answer.headers,
@@ -216,11 +218,11 @@ class AdminServer:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
-    def _find(self, method: str, path: str) -> Page:
+    def _find(self, method: str, path: str, query: str) -> Page:
         if method not in ("GET", "HEAD"):
             return Page(405, TEXT, b"only GET and HEAD\n", (("Allow", "GET, HEAD"),))
         route = self._routes.get(path)
-        return route() if route is not None else Page(404, TEXT, b"not found\n")
+        return route(dict(parse_qsl(query))) if route is not None else Page(404, TEXT, b"not found\n")
 
 
 def _is_unforgeable(host: str) -> bool:

@@ -104,7 +104,7 @@ def test_a_fault_in_one_app_costs_that_app(tmp_path: Path, stack: ExitStack, fau
     if fault == "reload":
         stage.file.touch()
         stage.sender.signal(signal.SIGHUP)
-        stage.sender.wait_for("the credentials are the same")
+        stage.sender.wait_for("configuration reloaded")
     wait_until(lambda: any("a fault of ours" in reason for reason in stage.unready()), lambda: str(stage.unready()))
     assert all(reason.startswith("bad: ") for reason in stage.unready())
     assert is_ready(stage.ask("/metrics")) == {"bad": 0, "good": 1}

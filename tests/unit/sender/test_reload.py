@@ -282,7 +282,7 @@ def test_signals_to_the_process(stack: ExitStack, tmp_path: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     says("game sender")
     process.send_signal(signal.SIGHUP)
-    says("the credentials are the same")
+    says("configuration reloaded")
     settings["apns.certs.game"] |= {"keyID": NEW, "authKeyPath": str(tmp_path / "new.p8")}
     file.write_text(yaml.safe_dump(nested(settings)))
     process.send_signal(signal.SIGHUP)

@@ -44,6 +44,40 @@ def test_ready_until_there_are_reasons_why_not(admin: AdminPort, process: Proces
     assert json.loads(body)["reasons"] == process.reasons
 
 
+def test_the_readiness_of_one_app(admin: AdminPort, process: Process) -> None:
+    process.apps = {"good": [], "bad": ["bad: no key"]}
+    assert ask(admin, "/readyz?app=good")[0] == 200
+    status, _, body = ask(admin, "/readyz?app=bad")
+    assert (status, json.loads(body)["reasons"]) == (503, ["bad: no key"])
+    assert ask(admin, "/readyz?app=stranger")[0] == 404
+    process.reasons = ["kafka: no brokers"]
+    assert ask(admin, "/readyz?app=good")[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("when", "apps", "of_process", "status"),
+    [
+        ("all", {"good": [], "bad": ["bad: no key"]}, [], 503),
+        ("any", {"good": [], "bad": ["bad: no key"]}, [], 200),
+        ("any", {"bad": ["bad: no key"], "worse": ["worse: no key"]}, [], 503),
+        ("any", {"good": [], "bad": ["bad: no key"]}, ["kafka: no brokers"], 503),
+        ("any", {}, [], 200),
+    ],
+)
+def test_whether_one_app_is_enough(
+    process: Process, when: str, apps: dict[str, list[str]], of_process: list[str], status: int
+) -> None:
+    process.apps, process.reasons = apps, of_process
+    admin = process.port(readyWhen=when)
+    admin.start(no_greenlet)
+    try:
+        found, _, body = ask(admin, "/readyz")
+    finally:
+        admin.stop(1.0)
+    assert found == status
+    assert json.loads(body)["reasons"] == [*of_process, *(line for lines in apps.values() for line in lines)]
+
+
 # --- metrics
 
 
@@ -111,7 +145,7 @@ def test_nothing_else_is_served_and_greenlets_only_when_asked_for(process: Proce
 
 def test_clients_that_say_nothing_or_do_not_read_are_cut_off() -> None:
     big = Page(200, TEXT, b"x" * 30_000_000)
-    routes = {"/": lambda: Page(200, TEXT, b"ok"), "/big": lambda: big}
+    routes = {"/": lambda _: Page(200, TEXT, b"ok"), "/big": lambda _: big}
     server = AdminServer("127.0.0.1", free_port(), routes, patience_s=0.2)
     server.start()
     address = ("127.0.0.1", server.port or 0)

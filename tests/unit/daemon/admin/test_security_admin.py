@@ -43,7 +43,7 @@ def test_a_name_that_was_made_to_lead_here_is_not_answered(admin: AdminPort, hos
 
 
 def test_a_port_that_others_may_reach_is_asked_by_any_name() -> None:
-    server = AdminServer("0.0.0.0", free_port(), {"/": lambda: Page(200, TEXT, b"ok")})
+    server = AdminServer("0.0.0.0", free_port(), {"/": lambda _: Page(200, TEXT, b"ok")})
     server.start()
     assert ask(server, "/", host="pusher.example")[0] == 200
     server.stop()
@@ -178,7 +178,7 @@ def test_slow_clients_however_many_delay_nobody(
     [("", 401), ("Bearer secret-token", 200), ("bearer secret-token", 200), ("Bearer other", 401), ("Basic x", 401)],
 )
 def test_a_token_opens_what_health_does_not_need(given: str, status: int) -> None:
-    routes = {path: lambda: Page(200, TEXT, b"ok") for path in ("/", "/metrics", "/healthz", "/readyz")}
+    routes = {path: lambda _: Page(200, TEXT, b"ok") for path in ("/", "/metrics", "/healthz", "/readyz")}
     server = AdminServer("127.0.0.1", free_port(), routes, token="secret-token")
     server.start()
     for path in ("/", "/metrics"):

@@ -1,0 +1,32 @@
+"""Tells when one part of the process has held up all others: nothing is sent, committed or answered meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+
+from pusher.telemetry import metrics
+from pusher.telemetry.log import logger
+from pusher.telemetry.stats import Stats
+from pusher.telemetry.watch import LIMIT_S
+
+log = logger(__name__)
+
+_PERIOD_S = 0.25
+
+
+def watch(stats: Stats, hostname: str, clock: Callable[[], float] = time.monotonic) -> None:
+    """Runs for ever: a line and a count each time that nothing else could run for longer than ``LIMIT_S``."""
+    held = stats.counter(metrics.HUB_HELD, hostname)
+    while True:
+        began = clock()
+        gevent.sleep(_PERIOD_S)
+        late_s = clock() - began - _PERIOD_S
+        if late_s > LIMIT_S:
+            held.add()
+            log.warning(
+                "the process was held up: a part of it, or the machine, let nothing else run (kill -USR1 logs stacks)",
+                seconds=round(late_s, 1),
+            )
