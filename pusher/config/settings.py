@@ -54,6 +54,12 @@ LOG_LEVEL = Setting(
     "Least important lines that are written; the flag `--debug` wins.",
 )
 SENTRY_URL = Setting("sentry.url", Dsn(), "", 'DSN of Sentry; "" = the variable SENTRY_DSN, or none.')
+SENTRY_LIBRARY = Setting(
+    "sentry.library",
+    Choice("raven", "sentry-sdk"),
+    "raven",
+    "What sends to Sentry: raven (its older protocol), or sentry-sdk (envelopes), the extra `pusherd[sentry]`.",
+)
 ADMIN_HOST = Setting("admin.host", Host(empty=False), "127.0.0.1", "Where health, metrics and status page are served.")
 ADMIN_PORT = Setting("admin.port", Int(0, 65_535), 8081, "Port of health, metrics and status page; 0 = off.")
 ADMIN_TOKEN = Setting(

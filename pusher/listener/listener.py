@@ -309,7 +309,7 @@ def _guard_of(config: Config) -> Guard | None:
 
 def run_listener(config: Config) -> int:
     """The command; returns the exit code. Raises ``StartError``."""
-    sentry.setup(config[process_settings.SENTRY_URL], command=COMMAND)
+    sentry.setup(config[process_settings.SENTRY_URL], COMMAND, config[process_settings.SENTRY_LIBRARY])
     try:
         return Listener(config).run()
     except StartError as error:

@@ -385,7 +385,7 @@ class Sender:
 
 def run_sender(platform: str, config: Config) -> int:
     """The command ``apns`` or ``gcm``; returns the exit code. Raises ``StartError``."""
-    sentry.setup(config[settings.SENTRY_URL], command=platform)
+    sentry.setup(config[settings.SENTRY_URL], platform, config[settings.SENTRY_LIBRARY])
     try:
         return Sender(platform, config).run()
     except StartError as error:
