@@ -14,7 +14,7 @@ import gevent
 #: How long a loop over foreign bytes may run before others get their turn.
 SLICE_S = 0.005
 #: gevent runs up to 50 callbacks, of which sleep(0) is one, before it looks at sockets and timers again.
-_PAUSE_S = 0.0001
+PAUSE_S = 0.0001
 
 
 class Turns:
@@ -31,7 +31,7 @@ class Turns:
     def give_way(self) -> None:
         """Lets others run when the slice is over; returns at once while it is not."""
         if self._clock() - self._since >= self._slice_s:
-            gevent.sleep(_PAUSE_S)
+            gevent.sleep(PAUSE_S)
             self._since = self._clock()
 
 
