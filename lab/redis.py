@@ -104,7 +104,7 @@ class RedisServer:
             **tls,
         )
 
-    def keys(self, db: int = 0) -> list[str]:
+    def all_keys(self, db: int = 0) -> list[str]:
         """All keys of a database, sorted."""
         with self.client(db) as client:
             return sorted(client.keys())

@@ -24,6 +24,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Apple", ("apns",)),
     ("Google", ("gcm",)),
     ("Connections to Kafka", ("kafka",)),
+    (
+        "Rate limit and duplicates",
+        ("apns.rateLimit", "apns.dedup", "gcm.rateLimit", "gcm.dedup", "rateLimiter", "dedup"),
+    ),
     ("What the senders consume", ("queue",)),
     ("Feedbacks", ("feedback",)),
     ("Feedback listener", ("feedbackListeners",)),
@@ -59,7 +63,8 @@ Sent to StatsD over UDP in DogStatsD's format, many lines a datagram of at most 
 `pushsent:12|c|#platform:apns,game:game,topic:push-game_apns-single`. Counts are added up between two flushes. A timing
 sends each observation, or 200 of them with their sample rate when there were more.
 
-Each message that was consumed ends in exactly one of `ack`, `failed`, `expired` and `invalid`.
+Each message that was consumed ends in exactly one of `ack`, `failed`, `expired`, `invalid` and, where pushes are
+limited, as one that is not sent.
 
 The admin port shows all of them to Prometheus too, at `/metrics`, with tags as labels. A timing is a histogram in
 seconds there, with `_bucket`, `_sum` and `_count` behind its name.

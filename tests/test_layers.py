@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("broker",),
     ("push",),
+    ("limits",),
     ("providers.budget", "providers.tls", "providers.key_text"),
     ("providers.proxy",),
     ("providers.http2",),

@@ -11,6 +11,7 @@ from pusher.config import Config, doors, settings
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import OpenStatsReporter
 from pusher.errors import StartError
+from pusher.limits import opening
 from pusher.listener import settings as listener_settings
 from pusher.listener.opening import open_stores
 from pusher.providers.http2.transport import ConnectFailed
@@ -23,7 +24,15 @@ OK, CANNOT_START = 0, 2
 
 def check_sender(platform: str, config: Config) -> int:
     """The command ``apns`` or ``gcm`` with ``--check``: one line a check, exit code 0 or 2. May wait."""
-    return run_checks([*_broker_checks(config), *_stats_checks(config), *provider(platform).checks(config)])
+    apps = config[settings.of_provider(platform).apps]
+    return run_checks(
+        [
+            *_broker_checks(config),
+            *_stats_checks(config),
+            *opening.checks(config, platform, apps),
+            *provider(platform).checks(config),
+        ]
+    )
 
 
 def _doors() -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -96,6 +96,8 @@ class ProviderSettings(NamedTuple):
 
     apps: Setting[tuple[str, ...]]
     log_stats_interval: Setting[float]
+    rate_limit: Setting[int]
+    dedup_ttl: Setting[float]
 
 
 @cache
@@ -108,6 +110,18 @@ def of_provider(word: str) -> ProviderSettings:
             Duration("ms", minimum_s=0.001),
             5.0,
             "Period of the summary line of each app.",
+        ),
+        Setting(
+            f"{word}.rateLimit.rpm",
+            Int(0, unit="pushes a minute"),
+            0,
+            "Most pushes of a device in each minute, counted by `rateLimiter.redis.*`; 0 = no limit.",
+        ),
+        Setting(
+            f"{word}.dedup.ttl",
+            Duration("s"),
+            60.0,
+            "How long a push is remembered, to find duplicates, where `dedup.games` names its game; 0 = not at all.",
         ),
     )
 
@@ -287,5 +301,6 @@ def _settings_in(module: Mapping[str, object]) -> Iterator[Setting[Any]]:
             yield from value.kafka.all()
         elif isinstance(value, BrokerSettings):
             yield from value.kafka.all()
-        elif isinstance(value, KafkaSettings):
-            yield from value.all()
+        elif is_dataclass(value):
+            # several that belong together, such as those of a connection
+            yield from (setting for setting in vars(value).values() if isinstance(setting, Setting))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import AppSetting, Setting, Unused, unused
+from pusher.config.schema import Setting, unused
 
 #: Accepted; the command that would have read one names it at its start.
 UNUSED: tuple[Setting[str], ...] = (
@@ -14,14 +14,4 @@ UNUSED: tuple[Setting[str], ...] = (
     unused("pprof.enabled", text="Accepted, no effect: see `admin.debug`."),
     unused("pprof.host", text="Accepted, no effect: see `admin.host`."),
     unused("pprof.port", text="Accepted, no effect: see `admin.port`."),
-    unused("rateLimiter.redis.host"),
-    unused("rateLimiter.redis.port"),
-    unused("rateLimiter.redis.password"),
-    unused("rateLimiter.tls.disabled"),
-    unused("dedup.redis.host"),
-    unused("dedup.redis.port"),
-    unused("dedup.redis.password"),
-    unused("dedup.tls.disabled"),
-    unused("dedup.games"),
-    AppSetting("dedup.games.<app>.percentage", Unused(), "", "Accepted, no effect."),
 )

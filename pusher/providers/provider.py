@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pusher.config import Config, doors, settings
 from pusher.config.schema import AppSetting
 from pusher.errors import StartError
+from pusher.limits.rules import rules
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedbacks import MakeFeedback
@@ -19,6 +20,9 @@ from pusher.push.reporter import FeedbackReporter
 from pusher.push.retry import RetryPolicy
 from pusher.telemetry.health import Condition, Health
 from pusher.telemetry.stats import Stats
+
+if TYPE_CHECKING:
+    from pusher.limits.limiter import Limits
 
 #: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.
 Check = tuple[str, Callable[[], str]]
@@ -135,12 +139,14 @@ class OpenLane:
     reporters: Sequence[FeedbackReporter]
     stats: Stats
     config: Config
+    #: What keeps back pushes of devices that have had enough; None: nothing does.
+    limits: Limits | None = None
 
     def __call__(
         self, client: str, parse: Parse[Any], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
     ) -> Lane[Any]:
         """``client`` is a tag of the latency, which tells a platform's ways apart; ``high_water`` is in pushes."""
-        lane = LaneSettings(
+        how = LaneSettings(
             app=self.app,
             platform=self.platform,
             client=client,
@@ -150,7 +156,10 @@ class OpenLane:
             patience=self.config[settings.QUEUE.max_uncommitted] // 2,
             feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
         )
-        return Lane(lane, parse, make_feedback, self.reporters, self.stats)
+        lane: Lane[Any] = Lane(how, parse, make_feedback, self.reporters, self.stats)
+        if self.limits is not None:
+            lane.gate = self.limits.gate(lane)
+        return lane
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,11 @@ def provider(word: str) -> Provider:
     """The provider of a platform."""
     found: Provider = doors.door(doors.PROVIDERS, word).load()
     return found
+
+
+def compares(config: Config, platform: str, app: str) -> bool:
+    """Whether a parser has to give the app's pushes their ``content``, by which duplicates are found."""
+    return rules(config, platform, app).compares
 
 
 def words() -> tuple[str, ...]:

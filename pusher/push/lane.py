@@ -24,7 +24,7 @@ from gevent.queue import Empty, SimpleQueue
 from pusher.broker.offsets import State
 from pusher.push.feedback import SentFrom
 from pusher.push.feedbacks import Feedbacks, MakeFeedback
-from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, Kind, Outcome
+from pusher.push.outcome import EXPIRED, INTERNAL_ERROR, WITHOUT_FEEDBACK, Kind, Outcome
 from pusher.push.push import Push
 from pusher.push.reporter import FeedbackReporter
 from pusher.push.retry import RetryPolicy, RetryQueue
@@ -56,6 +56,14 @@ class Parse(Protocol[P_co]):
 
     def __call__(self, value: bytes | None, origin: str) -> P_co:
         """``origin`` names the record that the push came from first. Never waits; raises ``InvalidMessage``."""
+        ...
+
+
+class Gate(Protocol[P]):
+    """Keeps back pushes of devices that have had enough."""
+
+    def admit(self, pushes: list[P]) -> list[P]:
+        """Those that may be sent; the others are finished. May wait for a tenth of a second."""
         ...
 
 
@@ -112,6 +120,8 @@ class Lane(Generic[P]):
         self.closed = False
         #: Set by the service while the provider refuses the app: its partitions are paused.
         self.held = False
+        #: What pushes pass before they are taken for the first time; None: nothing.
+        self.gate: Gate[P] | None = None
         #: Messages that were submitted and have no outcome yet.
         self.in_hand = 0
         #: Pushes that wait to be taken, retries not counted.
@@ -176,6 +186,8 @@ class Lane(Generic[P]):
         """
         self._taker = gevent.getcurrent()
         self._taken = taken = self._take(limit, timeout_s)
+        if self.gate is not None and taken:
+            self._taken = taken = self.gate.admit(taken)
         return taken
 
     def take_back(self) -> None:
@@ -291,7 +303,7 @@ class Lane(Generic[P]):
         if push.finished:
             return
         kind = outcome.kind
-        wanted = kind is not _EXPIRED and (kind is not _DELIVERED or self.settings.feedback_successes)
+        wanted = self.settings.feedback_successes if kind is _DELIVERED else kind not in WITHOUT_FEEDBACK
         if wanted and self._feedbacks:
             push.untold = len(self._feedbacks)
             for feedbacks in self._feedbacks:
@@ -422,6 +434,8 @@ class Lane(Generic[P]):
             left_out = _few.turn((self.settings.app, "expired"), "push expired before it could be sent")
             if left_out is not None:
                 log.warning("push expired before it could be sent", **self._where(push), **left_out)
+            return
+        if kind is Kind.LIMITED:
             return
         if push.first_sent_at:
             self.totals.responses += 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Kind(enum.Enum):
-    """consumed = delivered + rejected + failed + expired + invalid."""
+    """consumed = delivered + rejected + failed + expired + invalid + limited."""
 
     #: The provider has accepted it.
     DELIVERED = "delivered"
@@ -19,6 +19,12 @@ class Kind(enum.Enum):
     EXPIRED = "expired"
     #: It can never be sent.
     INVALID = "invalid"
+    #: Its device has had enough of them, or this one already.
+    LIMITED = "limited"
+
+
+#: Those that are told to nobody.
+WITHOUT_FEEDBACK = frozenset((Kind.EXPIRED, Kind.INVALID, Kind.LIMITED))
 
 
 class Outcome(NamedTuple):
@@ -48,4 +54,6 @@ EXPIRED = Outcome(Kind.EXPIRED, reason="expired", key="expired")
 CONNECTION_ERROR = Outcome(Kind.FAILED, reason="ConnectionError", key="connection-error")
 #: Our own fault.
 INTERNAL_ERROR = Outcome(Kind.FAILED, reason="InternalError", key="internal-error")
+RATE_LIMITED = Outcome(Kind.LIMITED, reason="RateLimit", key="rate-limit")
+DUPLICATE = Outcome(Kind.LIMITED, reason="Duplicate", key="duplicate")
 TIMEOUT = Outcome(Kind.FAILED, reason="Timeout", key="timeout")

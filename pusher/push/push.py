@@ -17,7 +17,9 @@ class Push:
     """One push request between its parser and its outcome. Providers add what they send."""
 
     __slots__ = (
+        "admitted",
         "attempts",
+        "content",
         "expires_ms",
         "finished",
         "first_sent_at",
@@ -41,6 +43,9 @@ class Push:
     timestamp_ms: int
     #: Feedback reporters that have not stored its outcome. The lane sets it when the push ends.
     untold: int
+    #: Set where pushes are limited: what is compared to find duplicates, and that this one was counted already.
+    content: bytes
+    admitted: bool
 
     def __init__(self) -> None:
         self.id = ""

@@ -28,6 +28,7 @@ from pusher.daemon.reporters import FeedbackReporters, open_stats
 from pusher.daemon.troubles import Troubles, internal_error
 from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
+from pusher.limits.opening import open_limits
 from pusher.providers.provider import OpenLane, Service, provider
 from pusher.push.lane import Lane
 from pusher.push.pipeline import Pipeline
@@ -74,6 +75,7 @@ class Sender:
             config[settings.QUEUE_INVALID_TOPIC],
             self._file_has_changed,
         )
+        self._limits = open_limits(config, platform, self._apps, self._hostname, self._stats)
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
@@ -100,6 +102,10 @@ class Sender:
         )
         spawn = self._daemon.greenlets.spawn
         self.admin.start(spawn)
+        if self._limits is not None:
+            log.info("pushes are limited", **self._limits.shown(self._apps))
+            for name, loop in self._limits.loops().items():
+                spawn(name, loop)
         self._set_up_side_by_side(self._apps)
         self._await_first_app()
         if not self._daemon.stopping:
@@ -178,7 +184,9 @@ class Sender:
         self._troubles.note(app, part, reason)
 
     def _lane_opener(self, app: str) -> OpenLane:
-        return OpenLane(app, self.platform, self._hostname, self._reporters.all, self._stats, self._config)
+        return OpenLane(
+            app, self.platform, self._hostname, self._reporters.all, self._stats, self._config, self._limits
+        )
 
     # --- running ------------------------------------------------------------------------------------------------------
     def _is_full(self, topic: str) -> bool:
@@ -339,6 +347,7 @@ class Sender:
             Step("feedbacks", self._flush_feedbacks, FLUSH_AT_LEAST_S),
             Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
             Step("links", self._close_links),
+            Step("limits", self._close_limits),
             Step("publishers", self._publishers.close),
             Step("admin port", self.admin.stop),
             Step("greenlets", self._daemon.end_greenlets, 1.0),
@@ -375,6 +384,11 @@ class Sender:
     def _close_links(self, left_s: float) -> str:
         closing = [gevent.spawn(service.close, min(left_s, 1.0)) for service in self.services.values()]
         gevent.joinall(closing, timeout=2.0)
+        return ""
+
+    def _close_limits(self, _: float) -> str:
+        if self._limits is not None:
+            self._limits.close()
         return ""
 
     def _flush_stats(self, _: float) -> str:

@@ -41,4 +41,5 @@ def _summary(totals: Totals) -> dict[str, int]:
         "responsesReceived": totals.responses,
         "successesReceived": outcomes[Kind.DELIVERED],
         "failuresReceived": outcomes[Kind.REJECTED] + outcomes[Kind.FAILED],
+        "limitedMessages": outcomes[Kind.LIMITED],
     }

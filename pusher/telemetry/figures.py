@@ -36,7 +36,7 @@ OUTCOMES = Metric(
     "outcomes",
     "count",
     (*_APP, "outcome"),
-    "Messages by how they ended: delivered, rejected, failed, expired, invalid.",
+    "Messages by how they ended: delivered, rejected, failed, expired, invalid, limited.",
 )
 IN_HAND = Metric("in_hand", "gauge", _APP, "Messages that were read and have no outcome yet.")
 DROPPED = Metric("dropped", "count", _APP, "Messages left, unfinished, to the next owner of their partition.")

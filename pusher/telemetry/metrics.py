@@ -38,6 +38,18 @@ SEND_NOTIFICATION_LATENCY = Metric(
 )
 FIREBASE_LATENCY = Metric("firebase_latency", "timing", ("game",), "From a request to FCM to its answer.")
 QUEUE_LATENCY = Metric("queue_latency", "timing", _APP, "From a message's timestamp in Kafka to handing it to a link.")
+RATE_LIMIT_REACHED = Metric(
+    "rate_limit_reached", "count", _APP, "Pushes that were not sent because their device had had those of its minute."
+)
+RATE_LIMIT_FAILED = Metric(
+    "rate_limit_failed", "count", _APP, "Pushes that were sent uncounted because Redis could not be asked."
+)
+DUPLICATED_MESSAGES = Metric(
+    "duplicated_messages", "count", _TOKENS, "Duplicates that were found, whether they were sent or dropped."
+)
+DEDUP_ERRORS = Metric(
+    "dedup_errors", "count", _TOKENS, "Pushes that were not compared because Redis could not be asked."
+)
 OFFSET_OUT_OF_RANGE = Metric(
     "offset_out_of_range",
     "count",

@@ -22,8 +22,8 @@ def test_keeps_what_it_is_told_to_keep(tmp_path: Path) -> None:
         client.set("a", "1")
         server.restart()
         assert client.get("a") == "1"
-        assert server.keys() == ["a"]
-        assert server.keys(db=1) == []
+        assert server.all_keys() == ["a"]
+        assert server.all_keys(db=1) == []
 
 
 def test_password_and_user(tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_a_replica_takes_over(tmp_path: Path) -> None:
     with RedisServer(tmp_path / "one") as master, RedisServer(tmp_path / "two", replica_of=master) as replica:
         with master.client() as client:
             client.set("a", "1")
-        wait_until(lambda: replica.keys() == ["a"], "the replica has the key")
+        wait_until(lambda: replica.all_keys() == ["a"], "the replica has the key")
         with replica.client() as client, pytest.raises(redis.ReadOnlyError):
             client.set("b", "1")
         master.kill()
         replica.promote()
         with replica.client() as client:
             client.set("b", "1")
-        assert replica.keys() == ["a", "b"]
+        assert replica.all_keys() == ["a", "b"]

@@ -34,6 +34,7 @@ class Fate(enum.Enum):
     FED_BACK = "left out: have a feedback"
     DELIVERED = "left out: delivered"
     NOT_FED_BACK = "left out: have no feedback"
+    LIMITED = "left out: may have been limited, which nobody feeds back (--limited sends them)"
     OTHER_REASON = "left out: failed for other reasons"
     DEAD = "left out: dead tokens (--reason sends them)"
     COPIED = "left out: replayed before (--again sends them)"
@@ -146,9 +147,7 @@ class Selection:
     def _against_outcome(self, facts: int) -> Fate | None:
         filters = self._job.filters
         if filters.missing_feedback:
-            if facts & (known.DELIVERED | known.FAILED):
-                return Fate.FED_BACK
-            return Fate.CANNOT_BE_SENT if facts & known.INVALID else None
+            return self._against_missing(facts)
         if facts & known.DELIVERED:
             return Fate.DELIVERED
         if not facts & known.FAILED:
@@ -156,6 +155,13 @@ class Selection:
         if not facts & known.WANTED:
             return Fate.OTHER_REASON
         return Fate.DEAD if facts & known.DEAD and not filters.reasons else None
+
+    def _against_missing(self, facts: int) -> Fate | None:
+        if facts & (known.DELIVERED | known.FAILED):
+            return Fate.FED_BACK
+        if facts & known.INVALID:
+            return Fate.CANNOT_BE_SENT
+        return Fate.LIMITED if self._job.may_be_limited else None
 
 
 def _reaches_back(broker: Broker, topic: str, since_s: float) -> bool:

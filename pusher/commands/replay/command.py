@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--missing-feedback", action="store_true", help="that the group has finished and nobody fed back"
     )
+    which.add_argument(
+        "--limited",
+        action="store_true",
+        help="with --missing-feedback: also those that the rate limit or the search for duplicates may have kept back",
+    )
     which.add_argument("--token-prefix", default="", metavar="TEXT", help="whose device token begins so")
     which.add_argument("--again", action="store_true", help="also those that were replayed before")
     how = parser.add_argument_group("how")
@@ -92,6 +97,7 @@ def make_job(args: argparse.Namespace, config: Config) -> Job:
         failed=args.failed_only,
         reasons=frozenset(reason.lower() for reason in args.reason),
         missing_feedback=args.missing_feedback,
+        limited=args.limited,
         token_prefix=args.token_prefix,
         again=args.again,
     )

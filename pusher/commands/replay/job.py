@@ -25,6 +25,7 @@ from pusher.commands.replay.places import Range
 from pusher.config import Config, settings
 from pusher.config.settings import QueueSettings
 from pusher.errors import StartError
+from pusher.limits.rules import rules
 from pusher.listener import settings as listener_settings
 from pusher.push import topics
 from pusher.push.topics import TopicName
@@ -46,6 +47,8 @@ class Filters:
     #: In lower case; none: any.
     reasons: frozenset[str] = frozenset()
     missing_feedback: bool = False
+    #: With ``missing_feedback``: also those that may have been limited.
+    limited: bool = False
     token_prefix: str = ""
     #: Also those that were replayed before.
     again: bool = False
@@ -100,6 +103,12 @@ class Job:
             parse = self._parser(target)
             return lambda record: read_request(record, target, parse)
         return _InvalidLook(self)
+
+    @cached_property
+    def may_be_limited(self) -> bool:
+        """Whether a message without feedback may be one that its device was not to get."""
+        name = self._name(self.range.topic)
+        return not self.filters.limited and rules(self.config, name.platform, name.game).refuses
 
     @property
     def feedback_topic(self) -> str:

@@ -37,7 +37,10 @@ class Rate(NamedTuple):
 RATES = (
     Rate("sent", metrics.SENT),
     Rate("retried", metrics.RETRIED),
-    *(Rate(kind, figures.OUTCOMES, kind) for kind in ("delivered", "rejected", "failed", "expired", "invalid")),
+    *(
+        Rate(kind, figures.OUTCOMES, kind)
+        for kind in ("delivered", "rejected", "failed", "expired", "invalid", "limited")
+    ),
     Rate("feedbacks", figures.FEEDBACKS),
     Rate("deleted", metrics.TOKENS_DELETE_SUCCESS),
     Rate("nonexistent", metrics.TOKENS_DELETE_NONEXISTENT),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
+from pusher.limits.content import canonical
 from pusher.providers.http2.connection import literal_field
 from pusher.push.fields import (
     MAX_BODY_BYTES,
@@ -104,10 +105,13 @@ class ApnsPush(Push):
 
 
 class ApnsParser:
-    """Makes pushes from the requests of one app. ``topic`` is the app's own, "" for none. Never waits."""
+    """Makes pushes from the requests of one app. ``topic`` is the app's own, "" for none. Never waits.
 
-    def __init__(self, topic: str, app: str = "") -> None:
-        self._topic, self._app = topic, app
+    ``compares``: pushes are given their ``content``.
+    """
+
+    def __init__(self, topic: str, app: str = "", *, compares: bool = False) -> None:
+        self._topic, self._app, self._compares = topic, app, compares
 
     def __call__(self, value: bytes | None, origin: str) -> ApnsPush:
         """Raises ``InvalidMessage``."""
@@ -119,6 +123,8 @@ class ApnsParser:
         push.token = decode_token(token, "DeviceToken") if channel is None else _channel_id(channel)
         push.metadata = decode_metadata(metadata)
         push.expires_ms = decode_expiry(expiry)
+        if self._compares:
+            push.content = self._content(payload)
         if channel is None:
             push.kind = self._kind(payload, push_type, priority, topic)
         else:
@@ -139,6 +145,16 @@ class ApnsParser:
             if collapse_id:
                 self._left_out("collapse_id", "is not for broadcasts")
         return push
+
+    def _content(self, payload: Json) -> bytes:
+        """What a device is shown; b"" where that is nothing to compare."""
+        if isinstance(payload, str):
+            return payload.encode()
+        aps = payload.get("aps") if isinstance(payload, dict) else None
+        if aps is None:
+            _seldom.warning((self._app, "aps"), "a push without aps is not compared with others", game=self._app)
+            return b""
+        return canonical(aps)
 
     def _broadcast(self, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         """Raises ``InvalidMessage`` where it is not known for which app."""

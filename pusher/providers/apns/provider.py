@@ -17,7 +17,7 @@ from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsSer
 from pusher.providers.apns.trial import ask_once
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told
+from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, compares
 from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
 from pusher.push.fields import Json
@@ -79,7 +79,7 @@ def _build_apns(config: Config, app: str, open_lane: OpenLane) -> ApnsService:
 
 
 def _parser(config: Config, app: str) -> ApnsParser:
-    return ApnsParser(config.of(settings.TOPIC, app), app)
+    return ApnsParser(config.of(settings.TOPIC, app), app, compares=compares(config, "apns", app))
 
 
 def _reload_apns(service: ApnsService, config: Config, app: str) -> bool:

@@ -92,8 +92,4 @@ RETRY_MAX_ELAPSED = Setting(
 )
 
 #: Keys of earlier files that have no meaning here.
-UNUSED = (
-    unused("apns.responseChannelSize"),
-    unused("apns.rateLimit.rpm"),
-    unused("apns.dedup.ttl"),
-)
+UNUSED = (unused("apns.responseChannelSize"),)

@@ -28,7 +28,7 @@ from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, check_connection
+from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, check_connection, compares
 from pusher.providers.proxy import ProxyOf, always, of_environment
 from pusher.providers.tls import TlsTrust
 from pusher.push.fields import Json
@@ -63,7 +63,7 @@ def over_fcm(config: Config, app: str) -> bool:
 
 
 def _parser(config: Config, app: str) -> Callable[..., Push]:
-    return FcmParser(app) if over_fcm(config, app) else GcmParser(app)
+    return (FcmParser if over_fcm(config, app) else GcmParser)(app, compares=compares(config, "gcm", app))
 
 
 def _google_back_off(config: Config) -> BackOff:
@@ -120,7 +120,9 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
         # not the credentials' fault: the service tries for ever
         log.warning("first login failed", game=app, error=str(error))
     retry = RetryPolicy(config[settings.RETRY_INTERVAL], config[settings.RETRY_MAX_ATTEMPTS])
-    return GcmService(open_lane("gcm", GcmParser(app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how)
+    return GcmService(
+        open_lane("gcm", _parser(config, app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE]), how
+    )
 
 
 def fcm_token_source(config: Config, app: str) -> TokenSource:
@@ -188,7 +190,7 @@ def _build_fcm(config: Config, app: str, open_lane: OpenLane) -> FcmService:
         max_wait_s=config[settings.FCM_RETRY_MAX_ELAPSED],
         max_elapsed_s=config[settings.FCM_RETRY_MAX_ELAPSED],
     )
-    lane = open_lane("fcm", FcmParser(app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE])
+    lane = open_lane("fcm", _parser(config, app), google_feedback, retry, config[settings.PUSH_QUEUE_SIZE])
     how = FcmSettings(
         origin=fcm_origin(config),
         trust=fcm_trust(config),

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from pusher.limits.content import canonical
 from pusher.push.fields import (
     MAX_TOKEN_CHARACTERS,
     InvalidMessage,
@@ -130,6 +131,22 @@ NOTIFICATION: Mapping[str, FieldType] = {
     "image_url": TEXT,
     "image": TEXT,
 }
+#: Of a notification, what makes it another one.
+_COMPARED = (
+    "title",
+    "body",
+    "sound",
+    "click_action",
+    "body_loc_key",
+    "body_loc_args",
+    "title_loc_key",
+    "title_loc_args",
+    "image_url",
+    "icon",
+    "tag",
+    "color",
+    "badge",
+)
 #: Other names of fields, without underscores.
 _ALIASES = {"validateonly": "dry_run"}
 #: Keys of ``data`` that Google refuses ("XMPP protocol reference" and FCM HTTP v1, ``data``), and beginnings of them.
@@ -137,9 +154,11 @@ _RESERVED, _RESERVED_BEGINNINGS = frozenset(("from", "message_type", "collapse_k
 
 
 def read(
-    push: Push, value: bytes | None, origin: str, kinds: Mapping[str, FieldType] = MESSAGE
+    push: Push, value: bytes | None, origin: str, kinds: Mapping[str, FieldType] = MESSAGE, *, compares: bool = False
 ) -> tuple[dict[str, Json], list[str]]:
-    """Sets the push's id, token, expiry and metadata; returns Google's fields without empty ones, and what is left out.
+    """Sets the push's id, token, expiry, metadata and, where it ``compares``, content.
+
+    Returns Google's fields without empty ones, and what is left out.
 
     ``message_id`` is always there, and ``to`` or ``condition``. Metadata is merged into ``data``, but for keys that
     Google reserves. Raises ``InvalidMessage``.
@@ -150,6 +169,8 @@ def read(
     push.expires_ms = decode_expiry(message.pop("push_expiry", None))
     push.token = _target(message, left_out)
     push.id = message["message_id"] = _message_id(message.get("message_id")) or derived_id(origin)
+    if compares:
+        push.content = _content(message)
     if push.metadata:
         data = message["data"] = message.get("data") or {}
         merge(_for_data(push.metadata), data)
@@ -157,6 +178,19 @@ def read(
     if notification:
         message["notification"] = _without_empty(_fields(notification, NOTIFICATION, left_out, "notification."))
     return _without_empty(message), left_out
+
+
+def _content(message: Mapping[str, Json]) -> bytes:
+    """What a device is shown, with the notification's members in the order in which the original writes them."""
+    parts = []
+    if message.get("data") is not None:
+        parts.append(b'"data":' + canonical(message["data"]))
+    given = message.get("notification")
+    if given is not None:
+        fields = _fields(given, NOTIFICATION, [])
+        shown = [b"%b:%b" % (canonical(name), canonical(fields[name])) for name in _COMPARED if fields.get(name)]
+        parts.append(b'"notification":{%b}' % b",".join(shown))
+    return b"{%b}" % b",".join(parts)
 
 
 def _for_data(metadata: dict[str, Json]) -> dict[str, Json]:

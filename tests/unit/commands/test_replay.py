@@ -347,6 +347,19 @@ def test_what_is_finished_and_has_no_feedback_is_sent(stage: Stage) -> None:
     assert ids(stage.copies()[2:]) == ids(pushes[4:5] + expired)
 
 
+@pytest.mark.parametrize("limit", [{"apns.rateLimit.rpm": 20}, {"dedup": {"games": '{"game": 100}', "action": "drop"}}])
+def test_what_may_have_been_limited_is_left_out_and_said_so(stage: Stage, limit: dict[str, Any]) -> None:
+    pushes = stage.push(3)
+    stage.finish()
+    stage.feed_back(pushes[:1])
+    stage.settings |= limit
+    found = rows(stage.replay("--missing-feedback"))
+    assert found["left out: may have been limited, which nobody feeds back (--limited sends them)"] == 2
+    assert rows(stage.replay("--missing-feedback", "--limited"))[f"chosen for {TOPIC}"] == 2
+    stage.settings |= {"apns.rateLimit.rpm": 0, "dedup": {"games": '{"game": 100}', "action": "count"}}
+    assert rows(stage.replay("--missing-feedback"))[f"chosen for {TOPIC}"] == 2
+
+
 def test_producers_may_give_ids_to_pushes_for_google(stage: Stage) -> None:
     pushes = stage.push(3, topic=GCM, to="t1:x", message_id="m1") + stage.push(1, topic=GCM, to="t1:x")
     stage.finish(topic=GCM)

@@ -88,21 +88,23 @@ class FcmPush(Push):
 class FcmParser:
     """Makes pushes from the requests of one app. Never waits."""
 
-    def __init__(self, app: str, clock: Callable[[], float] = time.time) -> None:
-        self._left_out, self._clock = LeftOut(app, "FCM HTTP v1"), clock
+    def __init__(self, app: str, clock: Callable[[], float] = time.time, *, compares: bool = False) -> None:
+        self._left_out, self._clock, self._compares = LeftOut(app, "FCM HTTP v1"), clock, compares
 
     def __call__(self, value: bytes | None, origin: str) -> FcmPush:
         """Raises ``InvalidMessage``."""
-        push = parse(value, origin, self._clock)
+        push = parse(value, origin, self._clock, compares=self._compares)
         if push.left_out:
             self._left_out.warn(push.left_out)
         return push
 
 
-def parse(value: bytes | None, origin: str, clock: Callable[[], float] = time.time) -> FcmPush:
+def parse(
+    value: bytes | None, origin: str, clock: Callable[[], float] = time.time, *, compares: bool = False
+) -> FcmPush:
     """The push that a record asks for; ``clock`` gives Unix time. Never waits; raises ``InvalidMessage``."""
     push = FcmPush()
-    fields, unknown = read(push, value, origin, FIELDS)
+    fields, unknown = read(push, value, origin, FIELDS, compares=compares)
     request, left_out = build(fields, clock())
     push.ttl_s = _ttl_s(request["message"].get("android", {}).get("ttl"))
     push.left_out = (*unknown, *left_out)

@@ -22,21 +22,21 @@ class GcmPush(Push):
 class GcmParser:
     """Makes pushes from the requests of one app. Never waits."""
 
-    def __init__(self, app: str) -> None:
-        self._left_out = LeftOut(app, "XMPP")
+    def __init__(self, app: str, *, compares: bool = False) -> None:
+        self._left_out, self._compares = LeftOut(app, "XMPP"), compares
 
     def __call__(self, value: bytes | None, origin: str) -> GcmPush:
         """Raises ``InvalidMessage``."""
-        push = parse(value, origin)
+        push = parse(value, origin, compares=self._compares)
         if push.left_out:
             self._left_out.warn(push.left_out)
         return push
 
 
-def parse(value: bytes | None, origin: str) -> GcmPush:
+def parse(value: bytes | None, origin: str, *, compares: bool = False) -> GcmPush:
     """The push that a record asks for. Never waits; raises ``InvalidMessage``."""
     push = GcmPush()
-    fields, push.left_out = read(push, value, origin)
+    fields, push.left_out = read(push, value, origin, compares=compares)
     push.body = encode(_for_xmpp(fields, push.left_out))
     if len(push.body) > MAX_BODY_BYTES:
         raise InvalidMessage("payload-too-large", f"the message has {len(push.body)} bytes")

@@ -1,0 +1,40 @@
+"""Opens the limits of a process, where the configuration asks for any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pusher.config import Config
+from pusher.limits import settings
+from pusher.limits.rules import rules
+from pusher.telemetry.stats import Stats
+
+if TYPE_CHECKING:
+    from pusher.limits.limiter import Limits
+
+
+def open_limits(config: Config, platform: str, apps: Iterable[str], hostname: str, stats: Stats) -> Limits | None:
+    """What keeps the rules of these apps; None where none has any. Does not wait."""
+    if not any(rules(config, platform, app).is_on for app in apps):
+        return None
+    # the client library is loaded only by those who need it
+    from pusher.limits.limiter import Limits
+
+    return Limits(config, platform, hostname, stats)
+
+
+def checks(config: Config, platform: str, apps: Iterable[str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What ``--check`` asks of each Redis that is needed: it connects, and runs a script."""
+    found = [rules(config, platform, app) for app in apps]
+    wanted = {"rateLimiter.redis": any(one.limit for one in found), "dedup.redis": any(one.compares for one in found)}
+    for key, needed in wanted.items():
+        if needed:
+            yield key, partial(_check, config, key)
+
+
+def _check(config: Config, key: str) -> str:
+    from pusher.limits.server import check_server
+
+    return check_server(config, settings.DEDUP if key.startswith("dedup") else settings.RATE_LIMITER)
