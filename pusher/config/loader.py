@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, CredentialsText, Setting, masked, variable
+from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Setting, masked, variable
 from pusher.config.unread import Unread
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:
 def _takes_mapping(key: str) -> bool:
     """Whether a mapping at this key is a value."""
     return any(
-        isinstance(setting.kind, CredentialsText) and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
+        setting.kind.takes_mapping and re.fullmatch(_pattern(setting.key), key, re.IGNORECASE)
         for setting in settings.declared()
     )
 

@@ -62,6 +62,8 @@ class ValueKind(ABC, Generic[T]):
     expects = ""
     unit = ""
     secret = False
+    #: A mapping in the file is taken as its JSON.
+    takes_mapping = False
 
     @property
     def label(self) -> str:
@@ -194,6 +196,7 @@ class CredentialsText(Secret):
     A mapping in the file is taken as its JSON. Only what is plainly a path is shown.
     """
 
+    takes_mapping = True
     label = "a path, or the text itself (kept secret)"
 
     def show(self, value: str) -> str:

@@ -12,6 +12,7 @@ from pusher.config.schema import AppSetting, Bool, Choice, Host, Int, Path, Secr
 class Percentages(ValueKind[Mapping[str, int]]):
     """A JSON object of names and whole numbers, such as ``{"mygame": 100}``; "" = none."""
 
+    takes_mapping = True
     expects = 'a JSON object of games and percentages, such as {"mygame": 100}'
 
     def _value(self, text: str) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from pusher.config.effective import effective, without_effect
 from pusher.config.loader import Value
 from pusher.config.schema import Duration, List, Number, Setting, ValueKind, variable
 from pusher.daemon import statsd
+from pusher.limits.settings import DEDUP_GAMES
 from pusher.listener import settings as listener_settings
 from pusher.listener.stores.postgres import settings as pg
 from pusher.providers.apns import settings as apns_settings
@@ -504,8 +505,19 @@ def test_other_variables_are_none_of_our_business() -> None:
 
 
 def test_keys_without_effect_take_anything() -> None:
-    text = "dedup:\n  games: {a: 10}\npprof: {enabled: [1], port: x}\nqueue.channelSize: lots\n"
-    assert not parse(text + "invalidToken: {pg: {table: t}}", DEDUP_GAMES='{"a": 1}').warnings
+    text = "pprof: {enabled: [1], port: x}\nqueue.channelSize: lots\n"
+    assert not parse(text + "invalidToken: {pg: {table: t}}").warnings
+
+
+@pytest.mark.parametrize("given", ["dedup: {games: {a: 10, B: 100}}", """dedup.games: '{"a": 10, "B": 100}'"""])
+def test_percentages_are_json_or_a_mapping(given: str) -> None:
+    assert parse(given)[DEDUP_GAMES] == {"a": 10, "B": 100}
+
+
+@pytest.mark.parametrize("given", ["[1]", "a", '{"a": "b"}', '{"a": 1.5}', '{"a": true}', '{"a": null}'])
+def test_what_are_no_percentages(given: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape("dedup.games expects")):
+        parse("", DEDUP_GAMES=given)
 
 
 # --- files
@@ -545,7 +557,7 @@ def test_effective_settings_show_values_sources_and_no_secret() -> None:
     assert re.fullmatch(r"444 +variable PUSHER_APNS_PORT", rows["apns.port"])
     assert re.fullmatch(r"K +config.yaml:1", rows["apns.certs.a.keyID"])
     assert re.fullmatch(r"\*{8} +config.yaml:1", rows["apns.certs.a.certPassword"])
-    assert re.fullmatch(r"\(no effect\) +config.yaml:2", rows["rateLimiter.redis.password"])
+    assert re.fullmatch(r"\*{8} +config.yaml:2", rows["rateLimiter.redis.password"])
     assert re.fullmatch(r'"" +default', rows["apns.host"])
     assert "pprof.port" not in rows
     assert "hush" not in "\n".join(lines)
