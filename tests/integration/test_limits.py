@@ -21,8 +21,8 @@ from lab.redis import RedisServer
 from pusher.config.loader import parse
 from pusher.limits.limiter import Limits
 from pusher.limits.rules import rules
+from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
-from pusher.push.feedback import apns_feedback
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
 from pusher.push.outcome import Kind
