@@ -160,8 +160,8 @@ def failover(directory: Path, seed: int, rows: int = 5_000_000) -> Result:
         faults: list[tuple[str, Callable[[], object]]] = [("kill -9", restart)] * 2
         faults += [("the primary is lost, the standby promoted", database.fail_over)]
         draw.shuffle(faults)
-        # the lock's session belongs to the primary of its moment
-        faults.insert(0, (f"a table is locked for {_LOCK_S} s", database.lock))
+        # the last: it would end with its server
+        faults.append((f"a table is locked for {_LOCK_S} s", database.lock))
         events, pace = _play(server.brokers, draw, total, faults)
         status = daemon.stop()
         return _result(database, rows, total, events, pace, status)

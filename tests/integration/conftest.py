@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lab.kafka.server import KafkaServer
-from tests.contract.brokers import CLIENTS, Client
+from tests.contract.brokers import CLIENTS, Broker, Client, KafkaBroker, SqliteBroker
 from tests.faults import runs
 from tests.faults.driver import Driver
+from tests.integration.listening import Database, Place, Way, port_of
 
 _numbers = itertools.count()
 
@@ -57,3 +58,45 @@ def driver(kafka: KafkaServer, tmp_path: Path) -> Iterator[Driver]:
     with Driver(tmp_path / "run", kafka.brokers, apps=(f"game{next(_numbers)}",)) as driver:
         driver.create_topics(driver.single)
         yield driver
+
+
+# --- the listener
+
+
+@pytest.fixture(scope="module")
+def database(postgres_dsn: str) -> Iterator[Database]:
+    """For a module's listeners."""
+    made = Database(postgres_dsn)
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def make_place(database: Database, tmp_path: Path) -> Iterator[Callable[[str, str], Place]]:
+    with ExitStack() as stack:
+
+        def make(kind: str, brokers: str) -> Place:
+            broker: Broker = KafkaBroker(brokers) if kind == "kafka" else SqliteBroker(tmp_path)
+            address = brokers if kind == "kafka" else f"sqlite:///{tmp_path}/queue.db"
+            place = Place(broker, address, database, port_of(database.dsn), tmp_path)
+            stack.callback(place.close)
+            return place
+
+        yield make
+
+
+@pytest.fixture
+def place(make_place: Callable[[str, str], Place], kafka_brokers: str) -> Place:
+    return make_place("kafka", kafka_brokers)
+
+
+@pytest.fixture
+def embedded(make_place: Callable[[str, str], Place]) -> Place:
+    return make_place("sqlite", "")
+
+
+@pytest.fixture
+def way(database: Database) -> Iterator[Way]:
+    made = Way("127.0.0.1", port_of(database.dsn))
+    yield made
+    made.stop()

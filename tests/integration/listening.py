@@ -1,4 +1,4 @@
-"""What the listener's tests stand on: a database of their own, a way to it that can be cut, a listener as a process."""
+"""What the listener's tests stand on: a database of their own, a way to it that can be cut, listeners as processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import psycopg2
 import yaml
 from gevent import socket
 from gevent.server import StreamServer
+
+from tests.contract.brokers import Broker, expect_stored
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
@@ -172,6 +175,80 @@ class Listening:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+class Place:
+    """A broker, topics and a group of the test's own, and the listeners that it starts."""
+
+    def __init__(self, broker: Broker, address: str, database: Database, port: int, directory: Path) -> None:
+        self.broker, self.address, self.database = broker, address, database
+        self.prefix = f"l{uuid.uuid4().hex[:8]}"
+        self.group = f"group-{self.prefix}"
+        self.port = port
+        self._directory = directory
+        self._topics: set[str] = set()
+        self.listeners: list[Listening] = []
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.kill()
+
+    def game(self, name: str = "") -> str:
+        """A game that only this test has."""
+        return self.prefix + name
+
+    def write(self, game: str, platform: str, *values: bytes, partitions: int = 3) -> None:
+        """Into the feedback topic of a game, which is made where it is missing."""
+        topic = f"push-{game}-{platform}-feedbacks"
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self.broker.create_topic(topic, partitions)
+        with closing(self.broker.publisher()) as publisher:
+            for value in values:
+                publisher.publish(topic, value, expect_stored)
+            assert publisher.flush(20) == 0
+
+    def settings(self, *, flush_ms: int = 200, size: int = 1000, pg: dict[str, object] | None = None) -> dict[str, Any]:
+        return {
+            "gracefulShutdownTimeout": 5,
+            "queue": {
+                "brokers": self.address,
+                "group": self.group,
+                "topics": [f"^push-{self.prefix}"],
+                "offsetResetStrategy": "earliest",
+                "metadataRefresh": "500ms",
+                "commitInterval": "200ms",
+            },
+            "invalidToken": {
+                "flush.time.ms": flush_ms,
+                "buffer.size": size,
+                "pg": {
+                    "host": "127.0.0.1",
+                    "port": self.port,
+                    "user": self.database.name,
+                    "database": self.database.name,
+                    "connectionTimeout": 10_000,
+                    "statementTimeout": 1,
+                }
+                | (pg or {}),
+            },
+        }
+
+    def listen(self, settings: dict[str, Any] | None = None, *flags: str) -> Listening:
+        made = Listening(self._directory, settings or self.settings(), *flags)
+        self.listeners.append(made)
+        return made
+
+    def left(self, game: str, platform: str = "apns") -> list[str]:
+        return self.database.tokens(f"{game}_{platform}".lower())
+
+    def await_left(self, game: str, *tokens: str, platform: str = "apns") -> None:
+        """Until the table of a game holds exactly these."""
+        until(lambda: self.left(game, platform) == sorted(tokens), f"{game}_{platform} with {len(tokens)} rows")
+
+
+def port_of(dsn: str) -> int:
+    return int(psycopg2.extensions.parse_dsn(dsn)["port"])
 
 
 def dead(token: str, reason: str = "Unregistered") -> bytes:

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -16,11 +15,11 @@ import psycopg2.extensions
 import pytest
 
 from lab.kafka.admin import committed
-from tests.contract.brokers import Broker, KafkaBroker, SqliteBroker, broker_at, expect_stored
+from tests.contract.brokers import broker_at
 from tests.integration.listening import (
     ROOT,
     Database,
-    Listening,
+    Place,
     Way,
     dead,
     delivered,
@@ -29,118 +28,6 @@ from tests.integration.listening import (
 )
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def database(postgres_dsn: str) -> Iterator[Database]:
-    made = Database(postgres_dsn)
-    yield made
-    made.drop()
-
-
-class Place:
-    """A broker, topics and a group of the test's own, and the listeners that it starts."""
-
-    def __init__(self, broker: Broker, address: str, database: Database, port: int, directory: Path) -> None:
-        self.broker, self.address, self.database = broker, address, database
-        self.prefix = f"l{uuid.uuid4().hex[:8]}"
-        self.group = f"group-{self.prefix}"
-        self.port = port
-        self._directory = directory
-        self._topics: set[str] = set()
-        self.listeners: list[Listening] = []
-
-    def close(self) -> None:
-        for listener in self.listeners:
-            listener.kill()
-
-    def game(self, name: str = "") -> str:
-        """A game that only this test has."""
-        return self.prefix + name
-
-    def write(self, game: str, platform: str, *values: bytes, partitions: int = 3) -> None:
-        """Into the feedback topic of a game, which is made where it is missing."""
-        topic = f"push-{game}-{platform}-feedbacks"
-        if topic not in self._topics:
-            self._topics.add(topic)
-            self.broker.create_topic(topic, partitions)
-        with closing(self.broker.publisher()) as publisher:
-            for value in values:
-                publisher.publish(topic, value, expect_stored)
-            assert publisher.flush(20) == 0
-
-    def settings(self, *, flush_ms: int = 200, size: int = 1000, pg: dict[str, object] | None = None) -> dict[str, Any]:
-        return {
-            "gracefulShutdownTimeout": 5,
-            "queue": {
-                "brokers": self.address,
-                "group": self.group,
-                "topics": [f"^push-{self.prefix}"],
-                "offsetResetStrategy": "earliest",
-                "metadataRefresh": "500ms",
-                "commitInterval": "200ms",
-            },
-            "invalidToken": {
-                "flush.time.ms": flush_ms,
-                "buffer.size": size,
-                "pg": {
-                    "host": "127.0.0.1",
-                    "port": self.port,
-                    "user": self.database.name,
-                    "database": self.database.name,
-                    "connectionTimeout": 10_000,
-                    "statementTimeout": 1,
-                }
-                | (pg or {}),
-            },
-        }
-
-    def listen(self, settings: dict[str, Any] | None = None, *flags: str) -> Listening:
-        made = Listening(self._directory, settings or self.settings(), *flags)
-        self.listeners.append(made)
-        return made
-
-    def left(self, game: str, platform: str = "apns") -> list[str]:
-        return self.database.tokens(f"{game}_{platform}".lower())
-
-    def await_left(self, game: str, *tokens: str, platform: str = "apns") -> None:
-        """Until the table of a game holds exactly these."""
-        until(lambda: self.left(game, platform) == sorted(tokens), f"{game}_{platform} with {len(tokens)} rows")
-
-
-def port_of(dsn: str) -> int:
-    return int(psycopg2.extensions.parse_dsn(dsn)["port"])
-
-
-@pytest.fixture
-def make_place(database: Database, tmp_path: Path) -> Iterator[Callable[[str, str], Place]]:
-    with ExitStack() as stack:
-
-        def make(kind: str, brokers: str) -> Place:
-            broker: Broker = KafkaBroker(brokers) if kind == "kafka" else SqliteBroker(tmp_path)
-            address = brokers if kind == "kafka" else f"sqlite:///{tmp_path}/queue.db"
-            place = Place(broker, address, database, port_of(database.dsn), tmp_path)
-            stack.callback(place.close)
-            return place
-
-        yield make
-
-
-@pytest.fixture
-def place(make_place: Callable[[str, str], Place], kafka_brokers: str) -> Place:
-    return make_place("kafka", kafka_brokers)
-
-
-@pytest.fixture
-def embedded(make_place: Callable[[str, str], Place]) -> Place:
-    return make_place("sqlite", "")
-
-
-@pytest.fixture
-def way(database: Database) -> Iterator[Way]:
-    made = Way("127.0.0.1", port_of(database.dsn))
-    yield made
-    made.stop()
 
 
 @pytest.mark.parametrize("kind", ["kafka", "sqlite"])
