@@ -18,6 +18,8 @@ BATCH_RECORDS = 500
 #: a batch of the largest messages stays below the broker's limit of 1 MiB
 BATCH_OCTETS = 900_000
 NO_PRODUCER = -1
+#: what a broker answers that does not lead a new topic's partition yet, and how long it may say so
+NOT_LEADER, LEADER_S = 6, 10.0
 
 
 class Message(NamedTuple):
@@ -86,13 +88,20 @@ def _request(topic: str, partition: int, batch: bytes, *, acknowledged: bool) ->
 
 def _produce(connection: socket.socket, topic: str, partition: int, batch: bytes) -> None:
     """Send a batch and wait until it is stored."""
+    deadline = time.monotonic() + LEADER_S
+    while error := _answer(connection, topic, partition, batch):
+        if error != NOT_LEADER or time.monotonic() > deadline:
+            raise RuntimeError(f"Kafka refuses a batch for {topic}, partition {partition}: error {error}")
+        time.sleep(0.05)
+
+
+def _answer(connection: socket.socket, topic: str, partition: int, batch: bytes) -> int:
     connection.sendall(_request(topic, partition, batch, acknowledged=True))
     size: int = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
     response = connection.recv(size, socket.MSG_WAITALL)
     # correlation id, topics, name, partitions, partition, error
     error: int = struct.unpack_from(">h", response, 4 + 4 + 2 + len(topic) + 4 + 4)[0]
-    if error:
-        raise RuntimeError(f"Kafka refuses a batch for {topic}, partition {partition}: error {error}")
+    return error
 
 
 def write(brokers: str, topic: str, messages: Iterable[str], *, rate_s: float) -> None:

@@ -96,13 +96,11 @@ class Consuming:
         self._ended.set()
 
     def _submit_in_turns(self, tracker: Tracker, records: Sequence[Record]) -> None:
-        """Others have their turn after it, timers and sockets too where much was to be done."""
+        """Others have their turn after a slice of work, timers and sockets too; a few records cost no turn each."""
         began = self._clock()
         self._submit(tracker, records)
         self._worked_s += self._clock() - began
-        if self._worked_s < SLICE_S:
-            gevent.sleep(0)
-        else:
+        if self._worked_s >= SLICE_S:
             gevent.sleep(PAUSE_S)
             self._worked_s = 0.0
 

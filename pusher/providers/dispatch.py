@@ -32,6 +32,8 @@ P = TypeVar("P", bound=Push)
 #: Pushes handed to the links in one go: some 16 KiB, one TLS record.
 _BATCH = 64
 _WAIT_S = 0.5
+#: The longest wait for a push: one that comes ends it, and all else that the sender looks at may wait as long.
+_IDLE_S = 10.0
 #: After so many answers in a row that refuse the credentials, only a probe goes out each minute.
 _HOLD_AFTER_REFUSALS = 20
 _PROBE_EVERY_S = 60.0
@@ -129,7 +131,7 @@ class Dispatcher(Generic[P]):
     def _send(self) -> None:
         while True:
             room = self._room()
-            pushes = self.lane.take(room, _WAIT_S) if room else []
+            pushes = self.lane.take(room, _IDLE_S) if room else []
             if pushes and self._ready(0.0):
                 self._hand_over(pushes)
             else:

@@ -6,10 +6,13 @@ is pinned.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
+import gevent
+from gevent.event import Event
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.compat import KafkaNetClient
@@ -23,11 +26,20 @@ from kafka.structs import TopicPartition as Partition
 from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
+from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work, write_at_once
 from pusher.broker.kafka.records import FetchedRecords, OpenBatch
 from pusher.broker.offsets import TopicPartition
 
 #: Upper bound of the pause between two attempts to connect; the library's own default is 30 s.
 _RECONNECT_MAX_MS = 1000
+#: A poll waits at least so long for records that are under way; the library asks for less when a heartbeat is due,
+#: which does not depend on polls.
+_SHORTEST_WAIT_MS = 10
+
+#: A timer may be early by as much as the hub's time is late, and a batch that is not due is looked at once more.
+_LATE_S = 0.001
+#: How often batches that are under way are looked at.
+_LOOK_S = 1.0
 
 
 def connection(brokers: str, login: KafkaLogin) -> dict[str, Any]:
@@ -43,6 +55,7 @@ def connection(brokers: str, login: KafkaLogin) -> dict[str, Any]:
         "reconnect_backoff_max_ms": _RECONNECT_MAX_MS,
         "metrics_enabled": False,
         "proxy_url": f"{ClosingSocket.SCHEMES[0]}://",
+        "selector": HubSelector,
     }
 
 
@@ -61,8 +74,10 @@ def _read_to_the_end(transport: Any) -> None:
 
 
 bound_batches()
+lighten()
 _read_to_the_end(KafkaTCPTransport)
 _read_to_the_end(KafkaSSLTransport)
+write_at_once(KafkaTCPTransport)
 
 __all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
 
@@ -94,6 +109,7 @@ class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is 
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self._net.wakeup = self._net._selector.wake  # noqa: SLF001
         self._awake = False
 
     def wakeup(self) -> None:
@@ -103,11 +119,14 @@ class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is 
             super().wakeup()
 
     def poll(self, timeout_ms: float | None = None, future: Any = None) -> None:
-        """One turn of the loop, which does not wait if it was woken since the last one."""
+        """One turn of the loop, which does not wait if it was woken since work was looked at: that follows each turn.
+
+        The library's lock is left out; it is for consumers, whose heartbeats once used the same loop.
+        """
         if self._awake and future is None:
             timeout_ms = 0
+        self._net.poll(timeout_ms=timeout_ms, future=future)
         self._awake = False
-        super().poll(timeout_ms=timeout_ms, future=future)
 
 
 class Outgoing(Protocol):
@@ -129,7 +148,12 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.connections = Connections(self._sender._client._manager)  # noqa: SLF001
+        self._client: CoalescingClient = self._sender._client  # noqa: SLF001
+        self.connections = Connections(self._client._manager)  # noqa: SLF001
+        self._run_once, self._sender.run_once = self._sender.run_once, self._turn
+        #: When batches that are under way are looked at next, whether they have expired (monotonic).
+        self._look_at = 0.0
+        self._lingering: Any = gevent.get_hub().loop.timer(self.config["linger_ms"] / 1000 + _LATE_S)
 
     def use(self, settings: dict[str, Any]) -> None:
         """Makes new connections with these settings; those there are go on."""
@@ -159,7 +183,23 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         batch.produce_future.add_callback(lambda result: ended(records, result[2]))
         queue.append(batch)
         self._accumulator._incomplete.add(batch)  # noqa: SLF001
-        self._sender.wakeup()
+        if len(queue) > 1:  # the one before is full
+            self._sender.wakeup()
+        elif not self._lingering.active:
+            self._lingering.start(self._sender.wakeup)
+
+    def _turn(self) -> None:
+        """A turn of the sender, which goes through its batches only if there are any to send, and once a second.
+
+        The library does it thrice more for each batch: when it is begun, when it is sent, and when it is stored.
+        """
+        now = time.monotonic()
+        if now >= self._look_at or self._sender._topics_to_add or any(self._accumulator._batches.values()):  # noqa: SLF001
+            self._look_at = now + _LOOK_S
+            self._run_once()
+        else:
+            under_way = self._client.in_flight_request_count()
+            self._client.poll(timeout_ms=(self._look_at - now) * 1000 if under_way else None)
 
     def forget_topic(self, topic: str) -> None:
         """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""
@@ -180,6 +220,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self._net.wakeup = self._net._selector.wake  # noqa: SLF001
         self.connections = Connections(self._manager)
         #: Whether the present metadata were asked for all topics; the first may not be, while the constructor runs.
         self.knows_all_topics = False
@@ -188,6 +229,17 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self._failed: dict[TopicPartition, Exception] = {}
         self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped, failed=self._failed)
         self._parse, self._fetcher._parse_fetched_data = self._fetcher._parse_fetched_data, self._parsed  # noqa: SLF001
+        self._fetch_records, self._fetcher.fetch_records = self._fetcher.fetch_records, self._fetched  # in few steps
+        self._arrived = Event()
+        ensure = self._coordinator.ensure_coordinator_ready
+        # the library hands this question over to the I/O greenlet even where the answer is known
+        self._coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
+            self.coordinator_known or ensure(timeout_ms)
+        )
+        #: How long brokers may keep a fetch that finds nothing: one of all partitions, and one of some of them.
+        self.fetch_wait_ms = self.partial_fetch_wait_ms = int(self._fetcher.config["fetch_max_wait_ms"])
+        #: Whether some partitions are paused.
+        self.partial = False
 
     @property
     def cluster(self) -> Any:
@@ -202,15 +254,6 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         """One is under way at a time, so that the last one that was made is the one that is answered."""
         self.knows_all_topics = self.cluster.need_all_topic_metadata
         return self._ask()
-
-    @property
-    def fetch_wait_ms(self) -> int:
-        """How long brokers may keep a fetch that finds nothing; of the fetches to come."""
-        return int(self._fetcher.config["fetch_max_wait_ms"])
-
-    @fetch_wait_ms.setter
-    def fetch_wait_ms(self, wait_ms: int) -> None:
-        self._fetcher.config["fetch_max_wait_ms"] = wait_ms
 
     def reach(self, node: int) -> None:
         """Connects to a broker at the address that it advertises. Waits; raises KafkaError."""
@@ -246,6 +289,48 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
             fetcher._next_partition_records = None  # noqa: SLF001
         found: dict[Partition, list[Any]] = self.poll(timeout_ms=timeout_ms, max_records=max_records)
         return found
+
+    def _fetched(self, max_records: int, update_offsets: bool, timeout_ms: float) -> tuple[dict[Partition, Any], bool]:
+        """What ``Fetcher.fetch_records`` returns, in the same steps, without three hand-overs to the I/O greenlet.
+
+        Greenlets need none where nothing waits, and making and sending requests does not.
+        """
+        if self._net._exception is not None:  # noqa: SLF001  # the I/O greenlet has died
+            raise self._net._exception  # noqa: SLF001
+        fetcher = self._fetcher
+        if fetcher._reset_task is not None and not fetcher._reset_task.is_done:  # noqa: SLF001
+            found: tuple[dict[Partition, Any], bool] = self._fetch_records(
+                max_records, update_offsets=update_offsets, timeout_ms=timeout_ms
+            )
+            return found
+        records, more = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        if not more:
+            self._send_fetches()
+        if records:
+            return records, False
+        if not fetcher.in_flight_fetches():
+            return records, True
+        self._arrived.wait(max(timeout_ms, _SHORTEST_WAIT_MS) / 1000)
+        records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        return records, False
+
+    def _send_fetches(self) -> None:
+        self._arrived.clear()
+        partial = self.partial or self._fetcher._next_partition_records  # noqa: SLF001
+        wait_ms = self.partial_fetch_wait_ms if partial else self.fetch_wait_ms
+        self._fetcher.config["fetch_max_wait_ms"] = wait_ms
+        sending = self._fetcher._send_fetches_async()  # noqa: SLF001
+        try:
+            sending.send(None)
+        except StopIteration as sent:
+            for future in sent.value:
+                future.add_both(self._note_arrival)
+        else:
+            raise RuntimeError("sending a fetch has waited")
+        wake_for_work(self._net)
+
+    def _note_arrival(self, _: object) -> None:
+        self._arrived.set()
 
     def _parsed(self, fetch: Any) -> Any:
         """Errors of one partition are kept apart: the library raises them in the middle of what others sent."""

@@ -35,14 +35,12 @@ _REBALANCE_POLL_MS = 1000
 _HELD_POLL_MS = 20
 #: While all are held, nothing is polled, and whether there is room is looked at as often as this.
 _HELD_PAUSE_S = 0.01
-#: After a fetch that brought fewer records than this the next one waits a moment, so that it brings more: a fetch, and
-#: everything that its records wake, costs the same for one record as for many.
-_FEW_RECORDS = 100
-_PACE_S = 0.01
-#: After this long without a record, and with nothing held, brokers may keep a fetch for ``_IDLE_FETCH_MS``: a record
-#: ends the wait at once, so that only the number of fetches changes.
-_IDLE_S = 2.0
-_IDLE_FETCH_MS = 1000
+#: A fetch, and everything that its records wake, costs nearly the same for one record as for many. So the next one
+#: waits a moment after a fetch that brought fewer records than this, and the longer the fewer they are.
+_PACE_S = ((5, 0.025), (100, 0.013))
+#: How long brokers may keep a fetch of all partitions: a record ends the wait at once, so that only the number of
+#: fetches changes.
+_FETCH_WAIT_MS = 1000
 #: Pause after an error, so that errors do not turn into a busy loop.
 _ERROR_PAUSE_S = 0.2
 #: A rebalance waits this long for a member that does not come, after a broker's restart perhaps for what this one was
@@ -115,9 +113,9 @@ class KafkaSource:
         self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
         self._max_uncommitted = max_uncommitted
         self._clock = clock
-        self._fetch_min_bytes, self._fetch_wait_ms = fetch_min_bytes, fetch_wait_max_ms
-        #: When records came last, and until when the next fetch waits (both as ``clock`` tells).
-        self._read_at = self._paced_until = clock()
+        self._fetch_wait_ms = max(fetch_wait_max_ms, _FETCH_WAIT_MS if fetch_min_bytes == 1 else 0)
+        #: Until when the next fetch waits (as ``clock`` tells).
+        self._paced_until = 0.0
         self._brokers, self._login = brokers, login or KafkaLogin(Access())
         self._settings = member_settings(self._login.access) | {
             "group_id": group,
@@ -206,6 +204,7 @@ class KafkaSource:
 
     def _new_consumer(self) -> Consumer:
         consumer = Consumer(**connection(self._brokers, self._login), **self._settings)
+        consumer.fetch_wait_ms = self._fetch_wait_ms
         self._login.attach(consumer)
         return consumer
 
@@ -323,23 +322,21 @@ class KafkaSource:
             timeout_ms = min(timeout_ms, _HELD_POLL_MS)
         limit = max(1, room)
         self._pace()
+        self._consumer.partial = bool(self._share.held or self._share.unopened)
         records = self._read(timeout_ms, limit)
         self._note_size(sum(map(len, records.values())), limit)
         return records
 
     def _pace(self) -> None:
-        """Waits after a small fetch, and lets brokers keep fetches for longer where nothing comes."""
+        """Waits after a small fetch."""
         now = self._clock()
-        idle = self._fetch_min_bytes == 1 and not self._share.held and now - self._read_at > _IDLE_S
-        self._consumer.fetch_wait_ms = max(self._fetch_wait_ms, _IDLE_FETCH_MS) if idle else self._fetch_wait_ms
         if now < self._paced_until:
             gevent.sleep(self._paced_until - now)
 
     def _note_size(self, number: int, limit: int) -> None:
-        if number:
-            self._read_at = self._clock()
-            small = number < min(_FEW_RECORDS, limit)
-            self._paced_until = self._read_at + _PACE_S if small else 0.0
+        pause_s = next((pause_s for few, pause_s in _PACE_S if number < min(few, limit)), 0.0)
+        if number and pause_s:
+            self._paced_until = self._clock() + pause_s
 
     def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
         records: dict[Partition, list[Record]] = {}
