@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import gevent
-import orjson
 from gevent.event import Event
 from gevent.pool import Group
 from gevent.queue import SimpleQueue
@@ -33,7 +32,7 @@ from pusher.providers.google.xmpp.message import GcmPush
 from pusher.providers.google.xmpp.window import End, Unanswered, Window
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import SentFrom
-from pusher.push.fields import Json
+from pusher.push.fields import Json, encode
 from pusher.push.lane import Lane
 from pusher.push.outcome import CONNECTION_ERROR, TIMEOUT
 from pusher.telemetry.health import Condition, Health
@@ -55,6 +54,9 @@ _MOST_LINKS_AT_ONCE, _CROWDED_WAIT_S = 10, 1.0
 #: A link without room whose messages are not answered for so long is said to be stalled.
 _STALLED_AFTER_S = 10.0
 _STALLED = "Google answers no message, and its window has no room for another"
+#: Receipts and messages of devices that are not acknowledged yet. Google stops at far fewer (reference of its XMPP
+#: protocol, "Flow control"); what is left out it sends again.
+_MOST_UPSTREAM = 1_000
 #: Credentials that were good once and are refused now are tried so often.
 _REFUSED_EVERY_S = 60.0
 #: For the end of the login by which credentials are checked.
@@ -74,6 +76,19 @@ class GcmSettings:
     young_s: float = 10.0
     refused_every_s: float = _REFUSED_EVERY_S
     stalled_after_s: float = _STALLED_AFTER_S
+
+
+class _Upstream:
+    """A receipt or a message of a device, and what acknowledges it."""
+
+    __slots__ = ("__weakref__", "body", "stanza_id", "window")
+
+    def __init__(self, window: Window, message: dict[str, Json]) -> None:
+        message_id, sender = text(message, "message_id"), text(message, "from")
+        self.window = window
+        # The stanza's own id serves only errors; a device may have written what XML cannot hold.
+        self.stanza_id = message_id if message_id.isprintable() else ""
+        self.body = encode({"to": sender, "message_id": message_id, "message_type": "ack"})
 
 
 class GcmService:
@@ -101,7 +116,9 @@ class GcmService:
         self._closers = Group()
         #: Pushes that were sent and have not ended, by message id; nothing here keeps them alive.
         self._under_way: WeakValueDictionary[str, GcmPush] = WeakValueDictionary()
-        self._acknowledgements: SimpleQueue[tuple[Window, str, bytes]] = SimpleQueue()
+        #: What came from Google and is not acknowledged; nothing here keeps it alive, should it never be stored.
+        self._upstream: WeakSet[_Upstream] = WeakSet()
+        self._acknowledgements: SimpleQueue[_Upstream] = SimpleQueue()
         self._bug: BaseException | None = None
 
     def loops(self) -> dict[str, Callable[[], None]]:
@@ -324,15 +341,19 @@ class GcmService:
 
     def upstream(self, window: Window, message: dict[str, Json]) -> None:
         """Feeds back a receipt or a message from a device; Google hears of it when it is stored."""
-        message_id, sender = text(message, "message_id"), text(message, "from")
-        body = orjson.dumps({"to": sender, "message_id": message_id, "message_type": "ack"})
-        # The stanza's own id serves only errors; a device may have written what XML cannot hold.
-        stanza_id = message_id if message_id.isprintable() else ""
+        app = self.lane.settings.app
+        if len(self._upstream) >= _MOST_UPSTREAM:
+            _seldom.warning(
+                (app, "upstream"), "Google sends more than can be stored: it has to send it again", game=app
+            )
+            return
+        one = _Upstream(window, message)
+        self._upstream.add(one)
 
         def make(origin: SentFrom, now_s: int) -> bytes:
             return upstream_feedback(origin, message, now_s)
 
-        self.lane.publish(make, partial(self._acknowledgements.put, (window, stanza_id, body)))
+        self.lane.publish(make, partial(self._acknowledgements.put, one))
 
     def died(self, error: BaseException) -> None:
         """A bug: the sender raises it, and the process stops in order."""
@@ -341,11 +362,11 @@ class GcmService:
     # --- the acknowledger ---------------------------------------------------------------------------------------------
     def _acknowledge(self) -> None:
         while True:
-            window, message_id, body = self._acknowledgements.get()
+            one = self._acknowledgements.get()
             try:
-                window.acknowledge(message_id, body)
+                one.window.acknowledge(one.stanza_id, one.body)
             except LinkError:
-                log.debug("not acknowledged, Google will send it again", message_id=message_id)
+                log.debug("not acknowledged, Google will send it again", message_id=one.stanza_id)
 
 
 def log_in_once(app: str, settings: GcmSettings, limit_s: float) -> None:
