@@ -1,6 +1,8 @@
 """A module imports only from the layers below it, or from its own package in its own layer; there are no cycles."""
 
 import ast
+import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -15,12 +17,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("broker",),
     ("push",),
-    ("limits",),
+    ("push.limits",),
     ("providers.budget", "providers.tls", "providers.key_text"),
     ("providers.proxy",),
     ("providers.http2",),
     ("providers.http1",),
-    ("providers.provider", "providers.dispatch", "providers.judgement", "providers.rotation"),
+    ("providers.provider", "providers.open_lane", "providers.dispatch", "providers.judgement", "providers.rotation"),
     ("providers",),
     ("daemon",),
     ("listener", "sender"),
@@ -37,13 +39,37 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "pusher"
 
 
+#: The words of the platforms that are shipped: only their own rooms know them.
+PLATFORM_WORDS = re.compile("apns|gcm|fcm|xmpp", re.IGNORECASE)
+AT_HOME = ("providers", ALONE)
+
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(name: str) -> set[str]:
-    """Modules of the package that this one imports, anywhere in its text."""
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+def for_types_alone(name: str) -> set[ast.AST]:
+    """What stands below `if TYPE_CHECKING`: it imports nothing when the program runs."""
+    return {
+        inner
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+
+
+@cache
+def imports(name: str, *, running: bool = False) -> set[str]:
+    """Modules of the package that this one imports, anywhere; ``running``: without those for types alone."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    left_out = for_types_alone(name) if running else set()
+    for node in ast.walk(tree(name)):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             found |= {known_module(alias.name) for alias in node.names if in_package(alias.name)}
         elif isinstance(node, ast.ImportFrom):
@@ -92,7 +118,7 @@ def allowed(importer: str, imported: str) -> bool:
     if package_of(importer) == ALONE:
         return package_of(imported) == ALONE
     if package_of(imported) == ALONE:
-        return importer == "cli"
+        return importer == "commands.cli" and imported == ALONE
     if package_of(importer) == package_of(imported):
         return layer(imported) <= layer(importer)
     return layer(imported) < layer(importer)
@@ -119,9 +145,34 @@ def test_no_cycles() -> None:
 def test_a_name_of_a_class_means_one_thing() -> None:
     """Those with several homes are terms of the field that mean the same in each of them."""
     homes: dict[str, list[str]] = {}
-    for name, path in MODULES.items():
-        for node in ast.parse(path.read_text()).body:
+    for name in MODULES:
+        for node in tree(name).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(name)
     shared = {name: found for name, found in homes.items() if len(found) > 1}
     assert len(shared) <= 4, shared
+
+
+def test_the_hall_is_small() -> None:
+    """Rooms and modules at the top, beside what makes it a package and a program."""
+    found = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+    assert len(found) <= 12, sorted(found)
+
+
+@cache
+def longest_chain(name: str) -> tuple[str, ...]:
+    chains = [longest_chain(imported) for imported in sorted(imports(name, running=True))]
+    return (name, *max(chains, key=len, default=()))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_chains_of_imports_are_short(name: str) -> None:
+    chain = longest_chain(name)
+    assert len(chain) <= 10, " -> ".join(chain)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) not in AT_HOME])
+def test_no_platform_is_named_but_at_home(name: str) -> None:
+    texts = [node.value for node in ast.walk(tree(name)) if isinstance(node, ast.Constant)]
+    found = [text for text in texts if isinstance(text, str) and PLATFORM_WORDS.search(text)]
+    assert not found

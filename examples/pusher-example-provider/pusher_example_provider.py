@@ -15,17 +15,10 @@ from pusher.config.schema import Path, Secret, Url
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError
 from pusher.providers.http2 import Exchange, Fields, Origin
-from pusher.providers.http2_service import Http2Service
+from pusher.providers.http2_service import Http2Service, check_connection
 from pusher.providers.judgement import ACCEPTED, Finish, Judgement, Proof, Retry
-from pusher.providers.provider import (
-    Check,
-    OpenLane,
-    Provider,
-    Shown,
-    check_connection,
-    plain_rules,
-    plain_told,
-)
+from pusher.providers.open_lane import OpenLane
+from pusher.providers.provider import Check, Provider, Shown, plain_rules, plain_told
 from pusher.providers.tls import TlsTrust
 from pusher.push.feedback import plain_feedback
 from pusher.push.fields import Json, decode_expiry, decode_metadata, decode_object, decode_token, encode

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from pusher.config import Config
-from pusher.config.kafka import KafkaSettings
 from pusher.errors import StartError
+
+if TYPE_CHECKING:
+    from pusher.config.kafka import KafkaSettings
+    from pusher.config.values import Config
 
 #: A token is asked for again this long before it expires; one whose expiry cannot be read is kept no longer than this.
 _EARLY_S = 30.0

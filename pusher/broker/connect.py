@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pusher.broker.interface import Broker
-from pusher.config import Config, doors
+from pusher.config import doors
 from pusher.config.kafka import BrokerSettings
 from pusher.config.schema import scheme
+from pusher.config.values import Config
 
 OpenBroker = Callable[[Config, BrokerSettings, str], Broker]
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pusher.broker.offsets import Assignment, Commit, TopicPartition, Tracker
-from pusher.config import Config
-from pusher.config.settings import QueueSettings
-from pusher.telemetry.health import Health
 from pusher.telemetry.log import logger
+
+if TYPE_CHECKING:
+    from pusher.config.settings import QueueSettings
+    from pusher.config.values import Config
+    from pusher.telemetry.health import Health
 
 log = logger(__name__)
 

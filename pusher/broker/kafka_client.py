@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pusher.broker.access import Access
 from pusher.broker.interface import Broker
-from pusher.config import Config, settings
+from pusher.config import settings
 from pusher.config.kafka import BrokerSettings
+from pusher.config.values import Config
 
 
 def open_broker(config: Config, at: BrokerSettings, address: str) -> Broker:

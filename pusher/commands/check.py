@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 from pusher.broker import connect
 from pusher.broker.interface import log_failure
-from pusher.config import Config, doors, settings
+from pusher.config import doors, settings
+from pusher.config.values import Config
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import OpenStatsReporter
 from pusher.errors import StartError
-from pusher.limits import opening
 from pusher.listener import settings as listener_settings
 from pusher.listener.opening import open_stores
 from pusher.providers.http2.transport import ConnectFailed
 from pusher.providers.provider import Check, provider
+from pusher.push.limits import opening
 from pusher.push.reporter import Around, OpenReporter
 from pusher.telemetry.stats import Stats
 
@@ -23,7 +24,7 @@ OK, CANNOT_START = 0, 2
 
 
 def check_sender(platform: str, config: Config) -> int:
-    """The command ``apns`` or ``gcm`` with ``--check``: one line a check, exit code 0 or 2. May wait."""
+    """A platform's command with ``--check``: one line a check, exit code 0 or 2. May wait."""
     apps = config[settings.of_provider(platform).apps]
     return run_checks(
         [

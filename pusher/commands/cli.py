@@ -9,15 +9,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pusher import __version__, config
-from pusher.config import Config, doors, settings
+from pusher.config import doors, settings
 from pusher.config.effective import effective, without_effect
+from pusher.config.values import Config
 from pusher.daemon import early
 from pusher.errors import StartError
+from pusher.sim import SIMULATORS
 from pusher.telemetry import log as logging_setup
 
 #: Exit codes.
@@ -95,7 +98,13 @@ def _simulator(name: str, text: str) -> Command:
     return Command(name, text, f"{module}:run", f"{module}:add_arguments", configured=False)
 
 
-_PLATFORMS = doors.installed(doors.PROVIDERS)
+def _of_providers() -> Iterator[Command]:
+    """What cannot be imported is left out: it costs itself, and ``--check`` names it."""
+    for name, door in doors.installed(doors.COMMANDS).items():
+        with suppress(doors.Broken):
+            yield Command(name, *door.load())
+
+
 COMMANDS = (
     *(
         Command(word, f"send pushes of the platform {word}", _send, _add_check, stays=True)
@@ -129,12 +138,7 @@ COMMANDS = (
         "pusher.commands.topics:run_tail",
         "pusher.commands.topics:add_tail_arguments",
     ),
-    Command(
-        "channels",
-        "create, list or delete Apple's broadcast channels of an app",
-        "pusher.providers.apns.channels:run",
-        "pusher.providers.apns.channels:add_arguments",
-    ),
+    *_of_providers(),
     Command(
         "replay",
         "send a range of messages again",
@@ -150,11 +154,7 @@ COMMANDS = (
     Command(
         "simulate",
         "play a provider, to try things without one",
-        commands=(
-            _simulator("apns", "Apple's APNs"),
-            _simulator("gcm", "Google's XMPP service"),
-            _simulator("fcm", "Google's FCM HTTP v1"),
-        ),
+        commands=tuple(_simulator(*row) for row in SIMULATORS.items()),
     ),
 )
 

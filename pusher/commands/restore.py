@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.listener import settings as listener_settings
 from pusher.listener.opening import open_stores

@@ -17,10 +17,12 @@ from gevent.event import Event
 
 from pusher.broker.interface import Done
 from pusher.broker.offsets import TopicPartition, Tracker
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.daemon.greenlets import Greenlets
 from pusher.errors import StartError
-from pusher.providers.provider import OpenLane, Shown, provider, words
+from pusher.providers.open_lane import OpenLane
+from pusher.providers.provider import Shown, provider, words
 from pusher.push.fields import InvalidMessage
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind
@@ -39,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Sends one push through an app's own settings and prints its feedback. Exit status 0: the provider accepted it."
     )
-    parser.add_argument("platform", choices=words(), help="to Apple or to Google")
-    parser.add_argument("--app", required=True, help="one of apns.apps or gcm.apps")
-    parser.add_argument("--token", required=True, help="of the device; gcm: /topics/NAME too")
+    parser.add_argument("platform", choices=words(), help="whose push it is")
+    parser.add_argument("--app", required=True, help="one of the platform's apps")
+    parser.add_argument("--token", required=True, help="of the device; where the platform has them, /topics/NAME too")
     parser.add_argument("--title")
     parser.add_argument("--body")
     parser.add_argument(
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="gcm: Google checks the push and delivers nothing; Apple has no such thing",
+        help="the provider checks the push and delivers nothing; Apple has no such thing",
     )
     parser.add_argument(
         "--timeout", type=float, default=_TIMEOUT_S, metavar="S", help="how long to wait for an outcome (%(default)g s)"

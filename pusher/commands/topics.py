@@ -19,7 +19,8 @@ from tqdm import tqdm
 from pusher.broker import connect
 from pusher.broker.interface import Broker, NoSuchTopic, Reader, Record
 from pusher.commands.load import Load, Stuck
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.push import topics
 

@@ -8,6 +8,7 @@ nothing; ``Door.load`` does.
 from __future__ import annotations
 
 import configparser
+import re
 from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
@@ -24,10 +25,13 @@ BROKERS = "pusher.brokers"
 #: Modules that declare settings: every ``Setting`` in them is known to file, variables, flags and documents.
 SETTINGS = "pusher.settings"
 
+#: Commands that a provider brings beside its own.
+COMMANDS = "pusher.commands"
+
 #: The package of what pusher ships.
 SHIPPED = "pusherd"
 
-GROUPS = (PROVIDERS, STATS, FEEDBACK, TOKENS, BROKERS)
+GROUPS = (PROVIDERS, STATS, FEEDBACK, TOKENS, BROKERS, COMMANDS)
 
 
 class Broken(StartError):
@@ -88,3 +92,7 @@ def _shipped(group: str) -> list[tuple[str, str]]:
 def _one_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+#: The words of all platforms, as alternatives of a regular expression.
+PLATFORMS = "|".join(map(re.escape, installed(PROVIDERS)))

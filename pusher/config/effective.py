@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pusher.config import settings
-from pusher.config.loader import Config, RefusedValue, Value
 from pusher.config.schema import masked
+from pusher.config.values import Config, RefusedValue, Value
 
 #: Groups that only senders read.
 _OF_SENDERS = frozenset({"queue", "feedback", "dedup", "rateLimiter"})

@@ -8,7 +8,7 @@ Two rounds: the plain settings say which apps there are, and with them the keys 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ import configargparse
 from pusher.config import file, settings
 from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Setting, masked, variable
 from pusher.config.unread import Unread
+from pusher.config.values import Config, RefusedValue, Value
 
 T = TypeVar("T")
 
@@ -32,61 +33,6 @@ class Given(NamedTuple):
     text: str
     where: str
     rank: int = 0
-
-
-class RefusedValue(NamedTuple):
-    """A value that cannot be one: it costs the app whose it is, when that is set up."""
-
-    message: str
-
-
-class Value(NamedTuple):
-    """What is in force for a setting, and where it came from."""
-
-    setting: Setting[Any]
-    value: Any
-    where: str
-
-
-class Config:
-    """All settings, checked. ``config[SETTING]`` and ``config.of(APP_SETTING, app)`` are typed and never wait."""
-
-    def __init__(self, values: Mapping[str, Value], warnings: Sequence[str], path: str, *, production: bool) -> None:
-        self._values = values
-        #: One line for each key or variable that nothing reads.
-        self.warnings = tuple(warnings)
-        #: The file, to be read again when credentials are to be reloaded.
-        self.path = path
-        #: Whether the providers' production addresses are meant.
-        self.production = production
-        #: The command that it was read for; "" for none.
-        self.command = ""
-        #: Reads all sources again; raises ConfigError. The file may have changed since.
-        self.again: Callable[[], Config] = lambda: self
-        #: Whether the file has changed since it was read. Never waits.
-        self.changed: Callable[[], bool] = lambda: False
-
-    def __getitem__(self, setting: Setting[T]) -> T:
-        found = self._values.get(setting.key.lower())
-        if found is None:
-            return setting.default
-        if isinstance(found.value, RefusedValue):
-            raise ConfigError(found.value.message)
-        value: T = found.value
-        return value
-
-    def of(self, setting: AppSetting[T], app: str) -> T:
-        """The value of one app; its name's case does not matter. Raises ``ConfigError`` where it is not valid."""
-        return self[setting.for_app(app)]
-
-    def where(self, setting: Setting[T]) -> str:
-        """Where a value came from, for messages: ``default``, ``file:line``, ``variable NAME`` or ``flag --key``."""
-        found = self._values.get(setting.key.lower())
-        return "default" if found is None else found.where
-
-    def values(self) -> Iterator[Value]:
-        """Everything in force, in the order of the declarations, each app's after the plain ones."""
-        return iter(self._values.values())
 
 
 def load(
@@ -128,7 +74,7 @@ def parse(
     if rest:
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
     known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
-    unread = Unread(known, plain.variables.keys() | own.variables.keys())
+    unread = Unread(known, plain.variables.keys() | own.variables.keys(), settings.declared(), settings.apps())
     warnings = [_twice(line, name) for line in lines] + [unread.key(line, name) for line in lines]
     warnings += [unread.variable(key) for key in sorted(variables)]
     return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)

@@ -6,13 +6,13 @@ docs/configuration.md. Times come out in seconds, whatever unit the key counts i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
 from pusher.config import doors
+from pusher.config.doors import PLATFORMS
 from pusher.config.kafka import COMMON, BrokerSettings, KafkaSettings, kafka_settings
 from pusher.config.schema import (
     Bool,
@@ -34,9 +34,6 @@ from pusher.config.schema import (
 from pusher.config.unused import UNUSED
 
 _PORT = Int(1, 65_535)
-
-#: The words of all providers, as alternatives of a regular expression.
-PLATFORMS = "|".join(map(re.escape, doors.installed(doors.PROVIDERS)))
 
 # --- the process
 

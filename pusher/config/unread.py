@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pusher.config import file, settings
+from pusher.config import file
 from pusher.config.schema import APP, AppSetting, ConfigError, Setting, Unused, variable
 
 
 class Unread:
     """Finds them, given what is known: settings by every spelling of their keys in lower case, and variables."""
 
-    def __init__(self, keys: Mapping[str, Setting[Any]], variables: Collection[str]) -> None:
-        self._keys, self._variables = keys, variables
-        self._of_apps = [setting for setting in settings.declared() if isinstance(setting, AppSetting)]
+    def __init__(
+        self,
+        keys: Mapping[str, Setting[Any]],
+        variables: Collection[str],
+        declared: Iterable[Setting[Any]],
+        apps: Mapping[str, Setting[tuple[str, ...]]],
+    ) -> None:
+        self._keys, self._variables, self._apps = keys, variables, apps
+        self._of_apps = [setting for setting in declared if isinstance(setting, AppSetting)]
         near = [setting.key for setting in (*keys.values(), *self._of_apps)]
         self._near_keys = {key.lower(): key for key in near}
         self._near_variables = {variable(key): variable(key) for key in near}
@@ -58,7 +64,7 @@ class Unread:
             pattern = variable(setting.key) if dot == "_" else setting.key
             before, _, after = pattern.partition(APP.upper() if dot == "_" else APP)
             found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name, re.IGNORECASE)
-            apps = settings.apps().get(setting.key.partition(".")[0])
+            apps = self._apps.get(setting.key.partition(".")[0])
             if found and apps and setting.has_effect:
                 return f"{before}{found[1]}: nothing reads it, because {found[1]!r} is not in {apps.key}"
         return None

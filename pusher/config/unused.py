@@ -8,7 +8,6 @@ from pusher.config.schema import Setting, unused
 UNUSED: tuple[Setting[str], ...] = (
     unused("feedback.kafka.topics", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
     unused("feedback.kafka.topic", text="Accepted, no effect: topics are named `push-<game>-<platform>-feedbacks`."),
-    unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
     unused("feedback.cache.cleaningInterval"),
     unused("stats.statsd.buflen", text="Accepted, no effect: metrics share datagrams of at most 1432 bytes."),
     unused("pprof.enabled", text="Accepted, no effect: see `admin.debug`."),

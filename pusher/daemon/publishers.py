@@ -6,8 +6,8 @@ import time
 
 from pusher.broker import connect
 from pusher.broker.interface import Broker, Failed, Publisher
-from pusher.config import Config
 from pusher.config.kafka import BrokerSettings
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.telemetry import sentry
 from pusher.telemetry.health import Health

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from pusher.config import Config, doors, settings
+from pusher.config import doors, settings
+from pusher.config.values import Config
 from pusher.daemon.greenlets import Greenlets
 from pusher.daemon.publishers import Publishers
 from pusher.push.contained import Contained

@@ -16,8 +16,8 @@ import gevent
 from statsd import StatsClient
 from statsd.client.udp import Pipeline
 
-from pusher.config import Config, SocketAddress
-from pusher.config.schema import HostPort, Setting, Text
+from pusher.config.schema import HostPort, Setting, SocketAddress, Text
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.telemetry.log import logger
 from pusher.telemetry.metrics import Metric

@@ -23,8 +23,8 @@ import gevent
 from pusher.broker import connect
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
-from pusher.config import Config
 from pusher.config import settings as process_settings
+from pusher.config.values import Config
 from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming

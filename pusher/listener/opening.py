@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from pusher.config import Config, doors
+from pusher.config import doors
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.listener import settings
 from pusher.listener.store import DeadToken, NotDeleted, OpenStore, TokenStore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pusher.config import doors
+from pusher.config.doors import PLATFORMS
 from pusher.config.schema import Bool, Choice, Doors, Duration, Int, Number, Setting
-from pusher.config.settings import PLATFORMS, queue_settings
+from pusher.config.settings import queue_settings
 
 #: The only command that reads them.
 READ_BY = "start-feedback-listener"

@@ -15,7 +15,7 @@ import orjson
 
 from pusher.broker.interface import Record
 from pusher.broker.offsets import Tracker
-from pusher.config.settings import PLATFORMS
+from pusher.config.doors import PLATFORMS
 from pusher.providers.provider import provider
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage, Json

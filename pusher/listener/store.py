@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from pusher.config import Config
+from pusher.config.values import Config
 from pusher.providers.provider import Check
 from pusher.push.topics import TopicName
 

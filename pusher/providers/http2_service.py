@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from pusher.errors import StartError
 from pusher.providers.dispatch import Dispatcher
 from pusher.providers.http2.exchange import Exchange
 from pusher.providers.http2.pool import Pool
-from pusher.providers.http2.transport import Origin
+from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.judgement import Judgement
 from pusher.providers.tls import TlsTrust
 from pusher.push.lane import Lane
@@ -102,3 +103,12 @@ class Http2Service(Generic[P]):
 
     def _judge(self, exchange: Exchange) -> Judgement:
         return self.dialogue.judge(exchange)
+
+
+def check_connection(origin: Origin, trust: TlsTrust, timeout_s: float) -> str:
+    """Connects once. Raises ``StartError``."""
+    try:
+        connect(origin, trust.context(alpn="h2"), timeout_s).close()
+    except ConnectFailed as error:
+        raise StartError(f"{origin}: {error}") from None
+    return f"{origin} answers with a certificate that is trusted"

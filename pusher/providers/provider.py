@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pusher.config import Config, doors, settings
+from pusher.config import doors, settings
 from pusher.config.schema import AppSetting
-from pusher.errors import StartError
-from pusher.limits.rules import rules
-from pusher.providers.http2.transport import ConnectFailed, Origin, connect
-from pusher.providers.tls import TlsTrust
-from pusher.push.feedbacks import MakeFeedback
-from pusher.push.fields import Json
-from pusher.push.lane import Lane, LaneSettings, Parse
-from pusher.push.push import Push
-from pusher.push.reporter import FeedbackReporter
-from pusher.push.retry import RetryPolicy
-from pusher.telemetry.health import Condition, Health
-from pusher.telemetry.stats import Stats
+from pusher.config.values import Config
 
 if TYPE_CHECKING:
-    from pusher.limits.limiter import Limits
+    from pusher.providers.open_lane import OpenLane
+    from pusher.push.fields import Json
+    from pusher.push.lane import Lane
+    from pusher.push.push import Push
+    from pusher.telemetry.health import Condition, Health
 
 #: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.
 Check = tuple[str, Callable[[], str]]
@@ -129,40 +122,6 @@ def plain_told(fields: Mapping[str, Json]) -> Told | None:
 
 
 @dataclass(frozen=True)
-class OpenLane:
-    """Makes the lane of one app."""
-
-    app: str
-    platform: str
-    hostname: str
-    #: Where outcomes are reported; none: nowhere.
-    reporters: Sequence[FeedbackReporter]
-    stats: Stats
-    config: Config
-    #: What keeps back pushes of devices that have had enough; None: nothing does.
-    limits: Limits | None = None
-
-    def __call__(
-        self, client: str, parse: Parse[Any], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
-    ) -> Lane[Any]:
-        """``client`` is a tag of the latency, which tells a platform's ways apart; ``high_water`` is in pushes."""
-        how = LaneSettings(
-            app=self.app,
-            platform=self.platform,
-            client=client,
-            hostname=self.hostname,
-            retry=retry,
-            high_water=high_water,
-            patience=self.config[settings.QUEUE.max_uncommitted] // 2,
-            feedback_successes=self.config[settings.FEEDBACK_SUCCESSES],
-        )
-        lane: Lane[Any] = Lane(how, parse, make_feedback, self.reporters, self.stats)
-        if self.limits is not None:
-            lane.gate = self.limits.gate(lane)
-        return lane
-
-
-@dataclass(frozen=True)
 class Provider:
     """A platform."""
 
@@ -191,11 +150,6 @@ def provider(word: str) -> Provider:
     return found
 
 
-def compares(config: Config, platform: str, app: str) -> bool:
-    """Whether a parser has to give the app's pushes their ``content``, by which duplicates are found."""
-    return rules(config, platform, app).compares
-
-
 def words() -> tuple[str, ...]:
     """Of all providers: they stand in topics and name the commands that send."""
     return tuple(doors.installed(doors.PROVIDERS))
@@ -204,12 +158,3 @@ def words() -> tuple[str, ...]:
 def all_apps(config: Config) -> tuple[str, ...]:
     """Of all platforms."""
     return tuple(app for setting in settings.apps().values() for app in config[setting])
-
-
-def check_connection(origin: Origin, trust: TlsTrust, timeout_s: float) -> str:
-    """Connects once. Raises ``StartError``."""
-    try:
-        connect(origin, trust.context(alpn="h2"), timeout_s).close()
-    except ConnectFailed as error:
-        raise StartError(f"{origin}: {error}") from None
-    return f"{origin} answers with a certificate that is trusted"

@@ -8,13 +8,15 @@ not wait.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pusher.broker.interface import Done, Publisher
-from pusher.config import Config
-from pusher.config.kafka import BrokerSettings
 from pusher.push.topics import TopicName
 from pusher.telemetry.stats import Stats
+
+if TYPE_CHECKING:
+    from pusher.config.kafka import BrokerSettings
+    from pusher.config.values import Config
 
 #: ``report(value, done)`` takes one outcome of an app, its feedback record as JSON. Never waits.
 #:

@@ -1,4 +1,4 @@
-"""The names of topics: ``push-<game>`` + ``_`` or ``-`` + ``apns|gcm`` + anything.
+"""The names of topics: ``push-<game>`` + ``_`` or ``-`` + the word of a platform + anything.
 
 A game may itself contain ``_``, ``-`` or a platform's name; where a name can be split in several ways, a configured app
 decides, and among several configured ones the longest.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pusher.config.settings import PLATFORMS
+from pusher.config.doors import PLATFORMS
 
 FEEDBACKS, INVALID, HELD = "-feedbacks", "-invalid", "-held"
 #: Stands for a game or platform that a topic's name does not tell.

@@ -18,7 +18,8 @@ from gevent.pool import Group
 
 from pusher.broker import connect
 from pusher.broker.interface import Publisher
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.daemon import readings
 from pusher.daemon.admin.port import AdminPort, Watched
 from pusher.daemon.consuming import Consuming
@@ -28,9 +29,9 @@ from pusher.daemon.reporters import FeedbackReporters, open_stats
 from pusher.daemon.troubles import Troubles, internal_error
 from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
-from pusher.limits.opening import open_limits
-from pusher.providers.provider import OpenLane, Service, provider
+from pusher.providers.open_lane import OpenLane
 from pusher.push.lane import Lane
+from pusher.push.limits.opening import open_limits
 from pusher.push.pipeline import Pipeline
 from pusher.sender.summary import summarize
 from pusher.telemetry import metrics, sentry
@@ -52,7 +53,7 @@ _RELOAD = "reload"
 
 
 class Sender:
-    """The commands ``apns`` and ``gcm``."""
+    """The command of a platform."""
 
     def __init__(self, platform: str, config: Config) -> None:
         self.platform = platform
@@ -398,7 +399,7 @@ class Sender:
 
 
 def run_sender(platform: str, config: Config) -> int:
-    """The command ``apns`` or ``gcm``; returns the exit code. Raises ``StartError``."""
+    """The command of a platform; returns the exit code. Raises ``StartError``."""
     sentry.setup(config[settings.SENTRY_URL], platform, config[settings.SENTRY_LIBRARY])
     try:
         return Sender(platform, config).run()

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import gevent
 
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.providers.provider import Service
 from pusher.push.lane import Totals
 from pusher.push.outcome import Kind

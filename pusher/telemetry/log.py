@@ -28,7 +28,7 @@ import gevent
 from pusher.telemetry.writer import LineWriter
 
 #: First words of the names of libraries' loggers.
-_LIBRARIES = ("kafka", "raven", "sentry", "sleekxmpp", "h2", "hpack", "urllib3", "google", "asyncio")
+_LIBRARIES = ("kafka", "raven", "sentry", "h2", "hpack", "urllib3", "google", "asyncio")
 #: Beginnings of their lines that tell an operator nothing, and are for debugging: a new topic is looked up before it is
 #: there, and the steps of kafka-python's loop are timed with all that other greenlets do meanwhile.
 _NO_FAULT = ("Topic %s not found in cluster metadata", "Task ")

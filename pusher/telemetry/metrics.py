@@ -36,7 +36,7 @@ INITIALIZE_FAILURE = Metric("initialize_failure", "count", _APP, "Apps that coul
 SEND_NOTIFICATION_LATENCY = Metric(
     "send_notification_latency", "timing", (*_APP, "client"), "From handing a push to a link to its final answer."
 )
-FIREBASE_LATENCY = Metric("firebase_latency", "timing", ("game",), "From a request to FCM to its answer.")
+FIREBASE_LATENCY = Metric("firebase_latency", "timing", ("game",), "From a request to Firebase to its answer.")
 QUEUE_LATENCY = Metric("queue_latency", "timing", _APP, "From a message's timestamp in Kafka to handing it to a link.")
 RATE_LIMIT_REACHED = Metric(
     "rate_limit_reached", "count", _APP, "Pushes that were not sent because their device had had those of its minute."

@@ -19,7 +19,7 @@ from gevent.pool import Group
 
 from lab.processes import wait_until
 from pusher import config
-from pusher.providers.provider import OpenLane
+from pusher.providers.open_lane import OpenLane
 from pusher.providers.provider import provider as provider_of
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane

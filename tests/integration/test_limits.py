@@ -19,12 +19,12 @@ from lab.kafka.server import free_port
 from lab.processes import wait_until
 from lab.redis import RedisServer
 from pusher.config.loader import parse
-from pusher.limits.limiter import Limits
-from pusher.limits.rules import rules
 from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
+from pusher.push.limits.limiter import Limits
+from pusher.push.limits.rules import rules
 from pusher.push.outcome import Kind
 from pusher.push.retry import RetryPolicy
 from pusher.telemetry import metrics

@@ -11,9 +11,10 @@ from pusher.broker.kafka.publisher import KafkaPublisher
 from pusher.broker.kafka.reader import KafkaReader
 from pusher.broker.kafka.source import KafkaSource
 from pusher.broker.offsets import Commit
-from pusher.config import Config, settings
+from pusher.config import settings
 from pusher.config.kafka import BrokerSettings
 from pusher.config.settings import QueueSettings
+from pusher.config.values import Config
 
 
 class KafkaBroker:

@@ -11,9 +11,10 @@ from pusher.broker.librdkafka.publisher import LibrdkafkaPublisher
 from pusher.broker.librdkafka.reader import LibrdkafkaReader
 from pusher.broker.librdkafka.source import LibrdkafkaSource
 from pusher.broker.offsets import Commit
-from pusher.config import Config, settings
+from pusher.config import settings
 from pusher.config.kafka import BrokerSettings
 from pusher.config.settings import QueueSettings
+from pusher.config.values import Config
 
 
 class LibrdkafkaBroker:

@@ -12,9 +12,10 @@ from pusher.broker.sqlite.publisher import SqlitePublisher
 from pusher.broker.sqlite.reader import SqliteReader
 from pusher.broker.sqlite.source import SqliteSource
 from pusher.broker.sqlite.store import SCHEME, file_of
-from pusher.config import Config, settings
+from pusher.config import settings
 from pusher.config.kafka import BrokerSettings
 from pusher.config.settings import QueueSettings
+from pusher.config.values import Config
 from pusher.errors import StartError
 
 

@@ -19,7 +19,8 @@ from pusher.commands.replay.job import Filters, Job, queue_of, source_of
 from pusher.commands.replay.message import Message
 from pusher.commands.replay.places import EXPECTED, find_range, parse_place
 from pusher.commands.topics import broker_address, quiet_interrupt
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.errors import StartError
 
 _OK, _FAILED, _INTERRUPTED = 0, 1, 130

@@ -22,12 +22,14 @@ from pusher.commands.replay.message import (
     target_name,
 )
 from pusher.commands.replay.places import Range
-from pusher.config import Config, settings
+from pusher.config import settings
 from pusher.config.settings import QueueSettings
+from pusher.config.values import Config
 from pusher.errors import StartError
-from pusher.limits.rules import rules
 from pusher.listener import settings as listener_settings
+from pusher.providers.provider import words
 from pusher.push import topics
+from pusher.push.limits.rules import rules
 from pusher.push.topics import TopicName
 
 
@@ -144,7 +146,7 @@ class Job:
     def _name(self, topic: str) -> TopicName:
         name = target_name(self.config, topic)
         if name is None:
-            raise StartError(f"{topic} is no topic of requests: push-<game>_<apns or gcm>...")
+            raise StartError(f"{topic} is no topic of requests: push-<game>_<{' or '.join(words())}>...")
         return name
 
     def _parser(self, target: str) -> Parse:

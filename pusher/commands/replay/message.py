@@ -13,7 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from pusher.broker.interface import Record
-from pusher.config import Config
+from pusher.config.values import Config
 from pusher.providers.provider import all_apps, provider, words
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage, Json

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from pusher import __version__
-from pusher.config import Config, settings
+from pusher.config import settings
+from pusher.config.values import Config
 from pusher.daemon.admin import prometheus
 from pusher.daemon.admin.history import History
 from pusher.daemon.admin.page import PAGE, PAGE_HEADERS

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import orjson
 
-from pusher.config import Config
 from pusher.config.settings import of_provider
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.providers.apns import settings
 from pusher.providers.apns.credentials import Credentials

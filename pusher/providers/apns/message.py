@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import orjson
 
-from pusher.limits.content import canonical
 from pusher.providers.http2.connection import literal_field
 from pusher.push.fields import (
     MAX_BODY_BYTES,
@@ -27,6 +26,7 @@ from pusher.push.fields import (
     encode,
     merge,
 )
+from pusher.push.limits.content import canonical
 from pusher.push.push import Push, derived_id
 from pusher.telemetry.log import Seldom, logger
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pusher.backoff import BackOff
-from pusher.config import Config
 from pusher.config.settings import of_provider
+from pusher.config.values import Config
 from pusher.errors import CredentialError, StartError
 from pusher.providers.apns import guide, settings
 from pusher.providers.apns.credentials import ClientCertificate, Credentials, ProviderToken, refuse_dates, shared
@@ -17,7 +17,8 @@ from pusher.providers.apns.service import PRODUCTION_HOST, SANDBOX_HOST, ApnsSer
 from pusher.providers.apns.trial import ask_once
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, compares
+from pusher.providers.open_lane import OpenLane, compares
+from pusher.providers.provider import Check, Guide, Provider, Rules, Shown, Told
 from pusher.providers.proxy import Proxy, always
 from pusher.providers.tls import TlsTrust
 from pusher.push.fields import Json

@@ -92,4 +92,9 @@ RETRY_MAX_ELAPSED = Setting(
 )
 
 #: Keys of earlier files that have no meaning here.
-UNUSED = (unused("apns.responseChannelSize"),)
+UNUSED = (
+    unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
+    unused("apns.responseChannelSize"),
+    unused("apns.rateLimit.rpm"),
+    unused("apns.dedup.ttl"),
+)

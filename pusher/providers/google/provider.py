@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from pusher.backoff import BackOff
-from pusher.config import Config
 from pusher.config.settings import of_provider
+from pusher.config.values import Config
 from pusher.errors import CredentialError, StartError
 from pusher.providers.google import guide, settings
 from pusher.providers.google.fcm.access_token import REQUEST_TIMEOUT_S, AccessToken, TokenSource
@@ -28,7 +28,9 @@ from pusher.providers.google.xmpp.message import GcmParser
 from pusher.providers.http1 import Client
 from pusher.providers.http2.pool import Policy
 from pusher.providers.http2.transport import Origin
-from pusher.providers.provider import Check, Guide, OpenLane, Provider, Rules, Shown, Told, check_connection, compares
+from pusher.providers.http2_service import check_connection
+from pusher.providers.open_lane import OpenLane, compares
+from pusher.providers.provider import Check, Guide, Provider, Rules, Shown, Told
 from pusher.providers.proxy import ProxyOf, always, of_environment
 from pusher.providers.tls import TlsTrust
 from pusher.push.fields import Json

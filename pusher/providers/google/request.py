@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from pusher.limits.content import canonical
 from pusher.push.fields import (
     MAX_TOKEN_CHARACTERS,
     InvalidMessage,
@@ -26,6 +25,7 @@ from pusher.push.fields import (
     decode_object,
     merge,
 )
+from pusher.push.limits.content import canonical
 from pusher.push.push import Push, derived_id
 from pusher.telemetry.log import few, logger
 

@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 from pusher import __version__
-from pusher.config import ConfigError
+from pusher.errors import StartError
 from pusher.telemetry.sentry.posting import flush
 from pusher.telemetry.sentry.reporter import ExcInfo, SentryReporter
 
@@ -26,7 +26,7 @@ _reporter: SentryReporter | None = None
 def setup(dsn: str, command: str, library: str = "raven") -> None:
     """Turns reporting on; ``dsn`` "" means the variable SENTRY_DSN, or off.
 
-    Raises ConfigError for a bad DSN, and for a library that is not installed.
+    Raises StartError for a bad DSN, and for a library that is not installed.
     """
     global _reporter  # noqa: PLW0603  # one Sentry a process
     _reporter = None
@@ -39,13 +39,13 @@ def _open(dsn: str, command: str, library: str) -> SentryReporter:
     try:
         found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ImportError:
-        raise ConfigError(f"sentry.library: {library} is not installed; `pip install 'pusherd[sentry]'`") from None
+        raise StartError(f"sentry.library: {library} is not installed; `pip install 'pusherd[sentry]'`") from None
     try:
         if not dsn.startswith(("http://", "https://")):
             raise ValueError
         reporter: SentryReporter = found(dsn, {"version": __version__, "cmd": command})
     except ValueError:  # whose text has the DSN
-        raise ConfigError(
+        raise StartError(
             "sentry.url: not a Sentry DSN; give one such as https://key@host/project, or none to turn Sentry off"
         ) from None
     return reporter

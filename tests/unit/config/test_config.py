@@ -10,14 +10,14 @@ from lab.processes import ROOT
 from pusher import config
 from pusher.config import Config, ConfigError, SocketAddress, settings
 from pusher.config.effective import effective, without_effect
-from pusher.config.loader import Value
 from pusher.config.schema import Duration, List, Number, Setting, ValueKind, variable
+from pusher.config.values import Value
 from pusher.daemon import statsd
-from pusher.limits.settings import DEDUP_GAMES
 from pusher.listener import settings as listener_settings
 from pusher.listener.stores.postgres import settings as pg
 from pusher.providers.apns import settings as apns_settings
 from pusher.providers.google import settings as google_settings
+from pusher.push.limits.settings import DEDUP_GAMES
 
 
 def parse(text: str = "", *flags: str, **variables: str) -> Config:

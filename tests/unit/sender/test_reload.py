@@ -19,7 +19,8 @@ from gevent.pool import Group
 from lab.processes import ROOT, wait_until
 from pusher import config
 from pusher.errors import CredentialError, StartError
-from pusher.providers.provider import OpenLane, provider
+from pusher.providers.open_lane import OpenLane
+from pusher.providers.provider import provider
 from pusher.providers.rotation import Rotation
 from pusher.push.lane import Lane
 from pusher.push.outcome import Kind

@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from pusher.config import Config
+from pusher.config.values import Config
 from pusher.listener.stores.postgres import settings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from pusher.config import Config
 from pusher.config import settings as all_settings
+from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.listener.store import DeadToken, Kept, NotDeleted, Restored, TokenStore, Wanted
 from pusher.listener.stores.postgres import settings

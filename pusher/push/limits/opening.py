@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pusher.config import Config
-from pusher.limits import settings
-from pusher.limits.rules import rules
+from pusher.config.values import Config
+from pusher.push.limits import settings
+from pusher.push.limits.rules import rules
 from pusher.telemetry.stats import Stats
 
 if TYPE_CHECKING:
-    from pusher.limits.limiter import Limits
+    from pusher.push.limits.limiter import Limits
 
 
 def open_limits(config: Config, platform: str, apps: Iterable[str], hostname: str, stats: Stats) -> Limits | None:
@@ -20,7 +20,7 @@ def open_limits(config: Config, platform: str, apps: Iterable[str], hostname: st
     if not any(rules(config, platform, app).is_on for app in apps):
         return None
     # the client library is loaded only by those who need it
-    from pusher.limits.limiter import Limits
+    from pusher.push.limits.limiter import Limits
 
     return Limits(config, platform, hostname, stats)
 
@@ -35,6 +35,6 @@ def checks(config: Config, platform: str, apps: Iterable[str]) -> Iterator[tuple
 
 
 def _check(config: Config, key: str) -> str:
-    from pusher.limits.server import check_server
+    from pusher.push.limits.server import check_server
 
     return check_server(config, settings.DEDUP if key.startswith("dedup") else settings.RATE_LIMITER)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pusher.limits.rules import DeviceRules
+if TYPE_CHECKING:
+    from pusher.push.limits.rules import DeviceRules
 
 
 class LuaScript:

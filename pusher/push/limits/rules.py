@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pusher.config import Config
 from pusher.config.settings import of_provider
-from pusher.limits.settings import DEDUP_ACTION, DEDUP_GAMES
+from pusher.config.values import Config
+from pusher.push.limits.settings import DEDUP_ACTION, DEDUP_GAMES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pusher.limits.fnv import fnv1a_64
+from pusher.push.limits.fnv import fnv1a_64
 
 
 def plainly(text: bytes) -> int:

@@ -7,11 +7,11 @@ import json
 import orjson
 import pytest
 
-from pusher.limits.content import canonical
 from pusher.providers.apns.message import ApnsParser
 from pusher.providers.google.fcm.message import FcmParser
 from pusher.providers.google.xmpp.message import GcmParser
 from pusher.push.fields import decode_object
+from pusher.push.limits.content import canonical
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from pusher.config import Config
-from pusher.limits import settings
-from pusher.limits.cluster import Cluster
-from pusher.limits.fnv import fnv1a_64
-from pusher.limits.rules import DeviceRules, rules
-from pusher.limits.script import BATCH, COUNTERS_DB, FORGET, MARKS_DB, Asked, Finding, head
-from pusher.limits.server import RedisAddress, RedisConnections, RedisUnavailable
+from pusher.config.values import Config
 from pusher.push.lane import Lane
+from pusher.push.limits import settings
+from pusher.push.limits.cluster import Cluster
+from pusher.push.limits.fnv import fnv1a_64
+from pusher.push.limits.rules import DeviceRules, rules
+from pusher.push.limits.script import BATCH, COUNTERS_DB, FORGET, MARKS_DB, Asked, Finding, head
+from pusher.push.limits.server import RedisAddress, RedisConnections, RedisUnavailable
 from pusher.push.outcome import DUPLICATE, RATE_LIMITED, Outcome
 from pusher.push.push import Push
 from pusher.telemetry import metrics

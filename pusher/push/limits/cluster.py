@@ -15,8 +15,8 @@ import redis
 from gevent.event import Event
 from redis.crc import key_slot
 
-from pusher.limits.script import LuaScript
-from pusher.limits.server import RedisAddress, RedisConnections, RedisUnavailable, one_line
+from pusher.push.limits.script import LuaScript
+from pusher.push.limits.server import RedisAddress, RedisConnections, RedisUnavailable, one_line
 
 #: What makes a script one that may use keys of several slots of its node (Redis, "Lua script flags").
 _FLAGS = "#!lua flags=allow-cross-slot-keys\n"

@@ -19,10 +19,10 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 
-from pusher.config import Config
+from pusher.config.values import Config
 from pusher.errors import StartError
-from pusher.limits.script import LuaScript
-from pusher.limits.settings import RedisSettings
+from pusher.push.limits.script import LuaScript
+from pusher.push.limits.settings import RedisSettings
 
 #: Longest time that a batch of pushes waits for an answer.
 ANSWER_WITHIN_S = 0.1
