@@ -30,6 +30,7 @@ from pusher.daemon.troubles import Troubles, internal_error
 from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
 from pusher.providers.open_lane import OpenLane
+from pusher.providers.provider import Service, provider
 from pusher.push.lane import Lane
 from pusher.push.limits.opening import open_limits
 from pusher.push.pipeline import Pipeline
