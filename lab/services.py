@@ -83,10 +83,12 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis."""
+    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis, tinyproxy."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
     if not (STATE / "kafka-jars").is_dir() and not shutil.which("mvn"):
         packages.append("maven")
+    if not shutil.which("tinyproxy"):
+        packages.append("tinyproxy-bin")  # the program without the server that runs on the machine
     if postgres.programs() is None:
         as_root("mkdir", "-p", str(NO_MAIN_CLUSTER.parent))
         as_root("sh", "-c", f"echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}")

@@ -14,17 +14,20 @@ import gevent
 import pytest
 from gevent.server import StreamServer
 
+from lab.processes import wait_until
 from pusher.config.effective import effective
 from pusher.config.loader import parse
 from pusher.config.schema import ConfigError
 from pusher.errors import StartError
 from pusher.providers.apns.provider import apns_proxy
 from pusher.providers.google.provider import fcm_origin, google_proxy
+from pusher.providers.google.xmpp.link import Link, LinkError, LinkSettings
 from pusher.providers.http1 import Client, ExchangeFailed, Request, exchange
 from pusher.providers.http2.transport import ConnectFailed, Origin, connect
 from pusher.providers.proxy import Proxy, always, of_environment, read
 from pusher.providers.tls import TlsTrust
 from pusher.sim.fcm import FcmSimulator
+from pusher.sim.gcm import GcmSimulator
 
 TINYPROXY = shutil.which("tinyproxy")
 
@@ -48,8 +51,8 @@ def through(proxy: Proxy | None, provider: FcmSimulator, timeout_s: float = 20.0
 @pytest.fixture
 def tinyproxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
     """Starts one; returns its port."""
-    if TINYPROXY is None:
-        pytest.skip("tinyproxy is not installed")
+    assert TINYPROXY is not None, "tinyproxy is missing: run scripts/services install"
+    program = TINYPROXY
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*lines: str) -> int:
@@ -57,7 +60,7 @@ def tinyproxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
             port = int(free.getsockname()[1])
         settings = tmp_path / "tinyproxy.conf"
         settings.write_text("\n".join([f"Port {port}", "Listen 127.0.0.1", "Timeout 60", *lines, ""]))
-        started.append(subprocess.Popen([TINYPROXY, "-d", "-c", settings], stdout=subprocess.DEVNULL))
+        started.append(subprocess.Popen([program, "-d", "-c", settings], stdout=subprocess.DEVNULL))
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -80,6 +83,43 @@ def test_http2_and_token_endpoints_through_a_real_proxy(tinyproxy: Callable[...,
     through(read(url, "it"), provider)
     client = Client(TlsTrust(provider.ca_file).context, always(url))
     assert exchange(Request("GET", f"https://localhost:{provider.oauth.port}/x"), client, 20).status == 404
+
+
+@pytest.mark.parametrize("login", ["", "me:secret@"])
+def test_messages_over_xmpp_through_a_real_proxy(tinyproxy: Callable[..., int], login: str) -> None:
+    """The link to Google, with its login, a message and the answer."""
+    port = tinyproxy(*(["BasicAuth me secret"] if login else []))
+    with GcmSimulator({"123": "key"}) as google:
+        answers: list[dict[str, Any]] = []
+        proxy = read(f"http://{login}127.0.0.1:{port}", "it")
+        settings = LinkSettings(
+            "localhost", google.port, "123", "key", ping_interval_s=60, ping_timeout_s=60, proxy=proxy
+        )
+        link = Link(settings, on_message=answers.append, on_stanza_error=_unexpected, on_down=_unexpected)
+        link.open(TlsTrust(google.ca_file).context())
+        link.send("m1", b'{"to":"token","message_id":"m1","data":{"k":"v"}}')
+        wait_until(lambda: answers)
+        assert [(one["message_type"], one["message_id"]) for one in answers] == [("ack", "m1")]
+        assert [received[:2] for received in google.received] == [("m1", "token")]
+        link.close()
+
+
+def test_xmpp_finds_no_way_past_a_proxy_that_wants_a_password(tinyproxy: Callable[..., int]) -> None:
+    port = tinyproxy("BasicAuth me secret")
+    with GcmSimulator({"123": "key"}) as google:
+        proxy = read(f"http://me:hush@127.0.0.1:{port}", "it")
+        settings = LinkSettings(
+            "localhost", google.port, "123", "key", ping_interval_s=60, ping_timeout_s=60, proxy=proxy
+        )
+        link = Link(settings, on_message=_unexpected, on_stanza_error=_unexpected, on_down=_unexpected)
+        with pytest.raises(LinkError, match=r"opens no way to localhost:[0-9]+: HTTP 40[17]") as caught:
+            link.open(TlsTrust(google.ca_file).context())
+        assert "hush" not in str(caught.value)
+        assert google.events["logins"] == 0
+
+
+def _unexpected(*_: object) -> None:
+    """Nothing is asserted where it is called: a link may go down at its end."""
 
 
 def test_user_and_password_at_a_real_proxy(tinyproxy: Callable[..., int], provider: FcmSimulator) -> None:
