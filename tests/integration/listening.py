@@ -159,6 +159,10 @@ class Listening:
         until(lambda: text in self.log or self._process.poll() is not None, f"{text} in the log")
         assert text in self.log, self.log
 
+    def await_count(self, count: Callable[[], int], number: int) -> None:
+        until(lambda: count() == number or self._process.poll() is not None, f"{number} of what is counted")
+        assert count() == number, self.log
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
