@@ -321,6 +321,48 @@ def test_an_archive_that_cannot_be_made_is_a_reason_not_to_start(place: Place) -
     assert log.startswith('pusher: feedbackListeners.archive.table: the table "no_such_schema"."kept" cannot be made')
 
 
+def test_check_names_tables_without_an_index_and_that_there_is_no_undo(place: Place) -> None:
+    indexed, plain, missing = place.game("i"), place.game("p"), place.game("m")
+    for game in (indexed, plain):
+        place.database.make_table(f"{game}_apns", ["A"])
+    place.database.run(f'CREATE INDEX ON "{indexed}_apns" (token)')
+    place.database.run(f'CREATE INDEX ON "{plain}_apns" (born, token)')
+    place.database.run(f"CREATE INDEX ON \"{plain}_apns\" (token) WHERE token > 'B'")
+    long = "g" * 60
+    code, log = run_to_its_end(
+        place, place.settings(), "--check", f"--apns.apps={indexed},{plain},{missing},{long}", "--gcm.apps="
+    )
+    assert code == 2
+    lines = {line.partition(": ")[0]: line for line in log.splitlines()}
+    assert lines[f"ok      table of {indexed} apns"].endswith('_apns" has an index on token')
+    assert "has no index on token: each DELETE reads the whole table" in lines[f"ok      table of {plain} apns"]
+    assert "does not exist" in lines[f"ok      table of {missing} apns"]
+    assert "cuts names at 63 bytes" in lines[f"failed  table of {long} apns"]
+    assert "nobody can restore it" in lines["ok      feedbackListeners.archive.table"]
+
+
+def test_a_start_without_an_archive_says_so(place: Place) -> None:
+    listener = place.listen()
+    listener.await_log("no archive: what is deleted is gone, nobody can restore it")
+    assert listener.stop() == 0
+
+
+@pytest.mark.parametrize("reason", ["TopicDisallowed", "BadDeviceToken", "Unregistered", "DeviceTokenNotForTopic"])
+def test_a_set_up_that_is_wrong_for_everybody_empties_no_table(place: Place, reason: str) -> None:
+    """A misspelt topic in messages, tokens of the other environment, a proxy that answers 410, another app's topic."""
+    game = place.game()
+    tokens = [f"T{n:02}" for n in range(80)]
+    place.database.make_table(f"{game}_apns", tokens)
+    place.broker.create_topic(f"push-{game}-apns-held")
+    place.write(game, "apns", *(dead(token, reason) for token in tokens[:78]), *map(delivered, tokens[78:]), dead("Z"))
+    listener = place.listen(place.settings(flush_ms=1_000))
+    if reason != "TopicDisallowed":
+        listener.await_log("the guard has stopped their deletion")
+    until(lambda: sum(one.offset for one in committed(place.address, place.group).values()) == 81, "all finished")
+    assert place.left(game) == tokens
+    assert listener.stop() == 0
+
+
 def test_check_says_what_works(place: Place) -> None:
     code, log = run_to_its_end(place, place.settings() | {"archive": {"table": place.prefix}}, "--check")
     assert code == 0
