@@ -23,7 +23,8 @@ FROM python:3.11.13-slim-bookworm
 RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin pusher \
+    && groupadd --system --gid 10001 pusher \
+    && useradd --system --uid 10001 --gid 10001 --home-dir /app --shell /usr/sbin/nologin pusher \
     && mkdir -p /app/config /app/tls /app/data \
     && ln -s /opt/pusher/bin/pusher /app/pusher \
     && chown pusher /app/data
@@ -34,7 +35,8 @@ ENV PATH=/opt/pusher/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 # /app/data: the embedded broker, sqlite:////app/data/queue.db
 VOLUME ["/app/config", "/app/tls", "/app/data"]
-USER pusher
+# numeric, so that Kubernetes can tell that it is not root
+USER 10001:10001
 EXPOSE 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
