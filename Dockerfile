@@ -1,7 +1,10 @@
 # pusher with all its commands: `docker build -t pusher .`, then `docker run pusher /app/pusher apns -p`.
+# The base image is pinned by its digest: docs/container.md says how it is updated.
 # Settings: /app/config/default.yaml, or PUSHER_ variables. Keys and certificates: /app/tls.
 
-FROM python:3.11.13-slim-bookworm AS build
+ARG BASE=python:3.13.14-slim-bookworm@sha256:9d7f287598e1a5a978c015ee176d8216435aaf335ed69ac3c38dd1bbb10e8d64
+
+FROM ${BASE} AS build
 
 WORKDIR /src
 RUN python3 -m venv /opt/pusher
@@ -17,7 +20,7 @@ COPY pusher/ pusher/
 RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
     && /opt/pusher/bin/python -m pip uninstall -qy pip setuptools
 
-FROM python:3.11.13-slim-bookworm
+FROM ${BASE}
 
 # the init: it reaps orphans, which the kernel gives to process 1, and passes signals on from the first instant
 RUN apt-get update \

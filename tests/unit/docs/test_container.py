@@ -1,0 +1,76 @@
+"""The image and the compose file, as far as they can be judged without an engine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.processes import ROOT
+from pusher import config
+from pusher.commands.cli import COMMANDS
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "pusher:local"}
+
+
+def test_the_base_is_pinned_by_digest() -> None:
+    assert re.search(r"^ARG BASE=python:3\.\d+\.\d+-slim-bookworm@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}"}
+
+
+def test_every_package_is_checked_by_its_hash() -> None:
+    assert "--require-hashes -r requirements.lock" in DOCKERFILE
+
+
+def test_what_the_image_copies_is_sent_to_the_engine() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for path in (path.rstrip("/") for line in copied for path in line.split()):
+        assert (ROOT / path).exists()
+        assert path.split("/")[0] in allowed
+
+
+def test_ports_are_published_on_the_loopback_interface_only() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert len(ports) > 5
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_can_do_no_more_than_it_needs(name: str) -> None:
+    assert OURS[name]["read_only"] is True
+    assert OURS[name]["cap_drop"] == ["ALL"]
+    assert OURS[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not name.startswith("simulated")])
+def test_a_daemon_is_configured_for_what_stands_beside_it(name: str) -> None:
+    service = OURS[name]
+    assert service["command"][1] in {row.name for row in COMMANDS if row.stays}
+    assert service["depends_on"].keys() <= SERVICES.keys()
+    found = config.load(str(ROOT / "config/default.yaml"), service["environment"])
+    assert found.warnings == ()
+    hosts = {
+        value.partition("//")[2].partition(":")[0] or value.partition(":")[0]
+        for key, value in service["environment"].items()
+        if key.endswith(("_HOST", "_BROKERS", "_ENDPOINT")) and key != "PUSHER_ADMIN_HOST"
+    }
+    assert hosts <= SERVICES.keys()
+
+
+def test_what_a_daemon_reads_is_what_the_simulators_write() -> None:
+    written = {word for name in OURS if name.startswith("simulated") for word in OURS[name]["command"]}
+    directories = {"/app/data/apns", "/app/data/fcm"}
+    assert directories <= written
+    read = {value for value in OURS["apns"]["environment"].values() if value.startswith("/app/data/")}
+    assert read - written == {f"{directory}/ca.pem" for directory in directories}
+
+
+def test_no_password_is_missing() -> None:
+    assert "development-only" in SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert SERVICES["postgres"]["environment"]["POSTGRES_HOST_AUTH_METHOD"] == "scram-sha-256"
