@@ -95,6 +95,4 @@ RETRY_MAX_ELAPSED = Setting(
 UNUSED = (
     unused("feedback.cache.requestTimeout", text="Accepted, no effect: see `apns.requestTimeout`."),
     unused("apns.responseChannelSize"),
-    unused("apns.rateLimit.rpm"),
-    unused("apns.dedup.ttl"),
 )
