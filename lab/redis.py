@@ -115,8 +115,11 @@ class RedisServer:
             client.replicaof("NO", "ONE")
 
     def restart(self) -> None:
-        """Ends it in order and starts it again; it has what it keeps on the disk."""
-        self.stop()
+        """Ends it in order and starts it again, as fast as it can; it has what it keeps on the disk."""
+        assert self._child is not None, f"{self.address} was never started"
+        with self.client() as client:
+            client.shutdown(now=True)
+        self._child.wait(10)
         self.start()
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the declarations stand beside scripts/, not in it
 
+from pusher.commands.migration.differences import DIFFERENCES  # noqa: E402
 from pusher.config import Setting, settings  # noqa: E402
 from pusher.config.schema import APP, variable  # noqa: E402
 from pusher.daemon.admin.prometheus import PROCESS_NAMES, prometheus_name  # noqa: E402
@@ -159,7 +160,17 @@ def _cell(text: str) -> str:
     return "`".join(outside).replace("|", "\\|")
 
 
-PAGES = {"docs/configuration.md": configuration, "docs/metrics.md": metrics_page}
+def migration() -> str:
+    """docs/migration.md: written by hand, but for its table."""
+    begin, end = "<!-- differences: written by scripts/build_docs.py -->\n", "<!-- end of differences -->"
+    text = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    rows = ((one.area, one.there, one.here, one.why) for one in DIFFERENCES)
+    table = _table(("What", "The Go program", "pusher", "Why"), rows)
+    return f"{before}{begin}{table}{end}{rest.partition(end)[2]}"
+
+
+PAGES = {"docs/configuration.md": configuration, "docs/metrics.md": metrics_page, "docs/migration.md": migration}
 
 
 def stale() -> Iterator[Path]:

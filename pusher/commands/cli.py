@@ -119,6 +119,13 @@ COMMANDS = (
         "pusher.commands.init:add_arguments",
         configured=False,
     ),
+    Command(
+        "migrate-check",
+        "read configurations of the Go program and print what changes",
+        "pusher.commands.migration.command:run",
+        "pusher.commands.migration.command:add_arguments",
+        configured=False,
+    ),
     Command("settings", "print the settings in force and where each comes from", _print_settings),
     Command(
         "send",

@@ -80,6 +80,11 @@ def parse(
     return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)
 
 
+def lines(text: str, name: str) -> list[file.Line]:
+    """The lines of a file's text. Raises ConfigError."""
+    return file.parse(text, name, _takes_mapping)
+
+
 def _twice(line: file.Line, name: str) -> str | None:
     """The warning about a key that stands twice, in other capitals, if it does."""
     if not line.instead_of:

@@ -43,6 +43,8 @@ Clock = Callable[[], float]
 _FREE_RESENDS_AT_ONCE = 3
 #: A push that could not be made into a request is tried again so much later, so many times.
 _AFTER_FAULT_S, _MOST_FAULTS = 60.0, 3
+#: A gate is asked about so many pushes at a time.
+_AT_THE_GATE = 256
 #: Expired pushes that are finished before others get their turn: some 10 ms of work.
 _SLICE = 250
 
@@ -185,9 +187,9 @@ class Lane(Generic[P]):
         Drops what belongs to a lost partition and finishes what has expired.
         """
         self._taker = gevent.getcurrent()
+        if self.gate is not None:
+            return self._take_through(self.gate, limit, timeout_s)
         self._taken = taken = self._take(limit, timeout_s)
-        if self.gate is not None and taken:
-            self._taken = taken = self.gate.admit(taken)
         return taken
 
     def take_back(self) -> None:
@@ -203,6 +205,16 @@ class Lane(Generic[P]):
         for push in taken:
             if not push.finished and push not in waiting:
                 self.give_back(push)
+
+    def _take_through(self, gate: Gate[P], limit: int, timeout_s: float) -> list[P]:
+        """As ``_take``; the gate is asked about more than are wanted, because asking it costs a round trip."""
+        known = bool(self._opened) and getattr(self._opened[0], "admitted", False)
+        self._taken = self._take(limit if known else max(limit, _AT_THE_GATE), timeout_s)
+        passed = gate.admit([*self._taken])
+        self._taken, later = passed[:limit], passed[limit:]
+        self._opened.extendleft(reversed(later))
+        self.waiting += len(later)
+        return passed[:limit]
 
     def _take(self, limit: int, timeout_s: float) -> list[P]:
         taken = self._ready(limit)

@@ -17,6 +17,8 @@ DELIVERED, REJECTED, FAILED, EXPIRED, INVALID = "delivered", "rejected", "failed
 FED_BACK = "fed back"
 #: Ended without a trace in Kafka.
 NO_TRACE = "no trace"
+#: Delivered, or kept back by a limit without a trace.
+LIMITED = "limited"
 _FAILED_STATUS = (0, 429, 500, 502, 503, 504)
 _FAILED_ERRORS = (
     "DEVICE_MESSAGE_RATE_EXCEEDED",
@@ -67,8 +69,9 @@ class Message:
             return f"{self.expected}, and has a feedback"
         if self.expected == INVALID:
             return "" if self.invalid else "not in the invalid topic"
-        if self.expected in (EXPIRED, NO_TRACE):
-            return "in the invalid topic" if self.invalid else ""
+        if self.expected in (EXPIRED, NO_TRACE, LIMITED):
+            kinds -= {DELIVERED} if self.expected == LIMITED else set()
+            return "in the invalid topic" if self.invalid else f"{kinds}" if kinds else ""
         if not kinds:
             return "no feedback"
         return "" if self.expected == FED_BACK or kinds == {self.expected} else f"expected to be {self.expected}"
@@ -145,7 +148,7 @@ class Ledger:
 
     def produced(self, number: int, expected: str, position: Position) -> None:
         message = self.messages[number] = self._at[position] = Message(number, expected, position)
-        if message.expected not in (EXPIRED, NO_TRACE):
+        if message.expected not in (EXPIRED, NO_TRACE, LIMITED):
             self.waiting += 1
 
     def fed_back(self, record: dict[str, Any]) -> None:
@@ -154,7 +157,7 @@ class Ledger:
         if message is None:
             self.strangers.append(f"a feedback of no message: {record}")
             return
-        if not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE):
+        if not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE, LIMITED):
             self.waiting -= 1
         message.feedbacks.append(of_google(record) if "message_type" in record else of_apple(record))
 

@@ -104,8 +104,11 @@ class DeviceGate(Generic[P]):
         if not fresh:
             return pushes
         answers = self._answers(fresh)
-        for push, answer in zip(fresh, answers, strict=True):
+        for push in fresh:
             push.admitted = True
+        if answers.count(b"0") == len(answers):
+            return pushes
+        for push, answer in zip(fresh, answers, strict=True):
             if answer != _SENT:
                 self._judge(push, Finding(answer - _SENT))
         return [push for push in pushes if not push.finished]
@@ -117,7 +120,7 @@ class DeviceGate(Generic[P]):
         marks = self._marks(pushes) if own.compares else [""] * len(pushes)
         ids = [push.id for push in pushes]
         if self._limits.marks is self._limits.counters and not self._limits.counters.address.cluster:
-            return self._ask_both(list(map(Asked, counters, marks, ids)))
+            return self._ask_both(list(zip(counters, marks, ids, strict=True)))
         return self._ask_each(counters, marks, ids)
 
     def _ask_both(self, questions: list[Asked]) -> bytes:
@@ -130,9 +133,9 @@ class DeviceGate(Generic[P]):
 
     def _ask_each(self, counters: list[str], marks: list[str], ids: list[str]) -> bytes:
         """Two servers: first whether each was sent before, then whether the device may have another."""
-        known = self._ask_one(self._limits.marks, [Asked("", *both) for both in zip(marks, ids, strict=True)])
+        known = self._ask_one(self._limits.marks, [("", *both) for both in zip(marks, ids, strict=True)])
         wanted = [
-            Asked("" if self._rules.drop and one != _SENT else counter, "", own_id)
+            ("" if self._rules.drop and one != _SENT else counter, "", own_id)
             for one, counter, own_id in zip(known, counters, ids, strict=True)
         ]
         counted = self._ask_one(self._limits.counters, wanted)
@@ -148,7 +151,7 @@ class DeviceGate(Generic[P]):
 
     def _ask_one(self, server: RedisConnections | Cluster, questions: list[Asked]) -> bytes:
         """Of those questions that name a key; the others are answered without it."""
-        named = [question for question in questions if question.counter or question.mark]
+        named = [question for question in questions if question[0] or question[1]]
         if not named:
             return b"0" * len(questions)
         try:
@@ -157,7 +160,7 @@ class DeviceGate(Generic[P]):
             self._tell(error)
             self._count_unasked(named)
             return b"0" * len(questions)
-        return bytes(next(answers) if question.counter or question.mark else _SENT for question in questions)
+        return bytes(next(answers) if counter or mark else _SENT for counter, mark, _ in questions)
 
     def _forget(self, marks: list[tuple[str, str]]) -> None:
         """What was not sent is not remembered."""
@@ -179,6 +182,8 @@ class DeviceGate(Generic[P]):
             samples = fnv1a_64([push.token.encode() for push in compared])
             compared = [push for push, one in zip(compared, samples, strict=True) if (one >> 48) % 100 < share]
         hashes = fnv1a_64([b"%b|%b" % (push.token.encode(), push.content) for push in compared])
+        if len(compared) == len(pushes):
+            return list(map(str, hashes))
         marks = dict(zip(map(id, compared), hashes, strict=True))
         return [str(marks.get(id(push), "")) for push in pushes]
 
@@ -204,8 +209,8 @@ class DeviceGate(Generic[P]):
         self._lane.finish(push, outcome)
 
     def _count_unasked(self, questions: Sequence[Asked]) -> None:
-        self._failed.add(sum(bool(question.counter) for question in questions))
-        self._errors.add(sum(bool(question.mark) for question in questions))
+        self._failed.add(sum(bool(counter) for counter, _, _ in questions))
+        self._errors.add(sum(bool(mark) for _, mark, _ in questions))
 
     def _tell(self, error: RedisUnavailable) -> None:
         _seldom.error(

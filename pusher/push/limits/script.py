@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pusher.push.limits.rules import DeviceRules
@@ -23,12 +23,8 @@ class LuaScript:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Asked(NamedTuple):
-    """Of one push: its counter, its mark and its id; "" for what is not asked."""
-
-    counter: str
-    mark: str
-    id: str
+#: About one push: its counter, its mark and its id; "" for what is not asked.
+Asked = tuple[str, str, str]
 
 
 class Finding(enum.IntFlag):
@@ -44,8 +40,9 @@ class Finding(enum.IntFlag):
 #: The database of the counters and that of the marks, where both are on one server.
 COUNTERS_DB, MARKS_DB = "0", "1"
 
-#: ARGV: limit, memory in ms, drop (1 or 0), database of the counters, of the marks; then counter, mark and id of each
-#: push. A digit for each push is the answer. The keys are no KEYS, because they may be of two databases.
+#: ARGV: limit, memory in ms, drop (1 or 0), database of the counters, of the marks; then a JSON array of counter, mark
+#: and id of each push, which costs less than an argument each. A digit for each push is the answer. The
+#: keys are no KEYS, because they may be of two databases.
 BATCH = LuaScript("""
 local limit, memory, drop = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local present = nil
@@ -53,8 +50,8 @@ local function use(db)
   if db ~= '' and db ~= present then redis.call('SELECT', db); present = db end
 end
 local answers = {}
-for i = 6, #ARGV, 3 do
-  local counter, mark, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for _, push in ipairs(cjson.decode(ARGV[6])) do
+  local counter, mark, id = push[1], push[2], push[3]
   local duplicate, limited, unreadable = false, false, false
   if mark ~= '' then
     use(ARGV[5])
@@ -86,10 +83,10 @@ end
 return table.concat(answers)
 """)
 
-#: ARGV: marks and ids. Takes back the marks that these pushes have set.
+#: ARGV: a JSON array of marks and ids. Takes back the marks that these pushes have set.
 FORGET = LuaScript("""
-for i = 1, #ARGV, 2 do
-  if redis.call('GET', ARGV[i]) == ARGV[i + 1] then redis.call('DEL', ARGV[i]) end
+for _, push in ipairs(cjson.decode(ARGV[1])) do
+  if redis.call('GET', push[1]) == push[2] then redis.call('DEL', push[1]) end
 end
 return ''
 """)

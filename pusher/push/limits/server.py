@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import gevent
+import orjson
 import redis
 from gevent.event import Event
 from redis.backoff import NoBackoff
@@ -28,7 +28,7 @@ from pusher.push.limits.settings import RedisSettings
 ANSWER_WITHIN_S = 0.1
 #: Longest time that opening a connection may take; nobody waits for it.
 _CONNECT_WITHIN_S = 5.0
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+_AT_ONCE_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.1, 2.0
 #: After so many failures in a row nobody asks until a new connection stands.
 _MOST_FAILURES = 3
 #: Connections that are kept open; each app asks for one batch at a time.
@@ -97,7 +97,7 @@ class RedisConnections:
 
     def ask(self, script: LuaScript, head: Sequence[str | int], items: Sequence[tuple[str, ...]]) -> bytes:
         """What the script answers: a character an item. Waits up to 100 ms; raises ``RedisUnavailable``."""
-        arguments = [*head, *chain.from_iterable(items)]
+        arguments = [*head, orjson.dumps(items)]
         deadline = self._clock() + ANSWER_WITHIN_S
         while True:
             connection = self._take(deadline)
@@ -119,25 +119,30 @@ class RedisConnections:
 
     def run(self) -> None:
         """Opens connections when they are wanted, for ever."""
-        wait_s = _FIRST_WAIT_S
+        wait_s, failing_since = _FIRST_WAIT_S, 0.0
         while True:
             self._wanted.wait()
             if not (self._down or (self._waiting and not self._free and self._open < _MOST_CONNECTIONS)):
                 self._wanted.clear()
                 continue
-            if self._failures >= _MOST_FAILURES:
+            if self._down:
                 gevent.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-            else:
+            elif not self._failures:
                 wait_s = _FIRST_WAIT_S
             try:
                 connection = self.connect()
             except (redis.RedisError, OSError) as error:
+                failing_since = failing_since or self._clock()
+                if self._clock() - failing_since < ANSWER_WITHIN_S:
+                    # who waits may wait for a server that is just being started again
+                    gevent.sleep(_AT_ONCE_S)
+                    continue
                 self._failures = max(self._failures, _MOST_FAILURES)
                 self._down = self._named(one_line(error))
                 self._tell()
             else:
-                self._down = ""
+                self._down, failing_since = "", 0.0
                 self._open += 1
                 self._give_back(connection)
 
@@ -222,7 +227,9 @@ class RedisConnections:
             raise
         return connection
 
-    def _answer(self, connection: Any, script: LuaScript, arguments: Sequence[str | int], deadline: float) -> bytes:
+    def _answer(
+        self, connection: Any, script: LuaScript, arguments: Sequence[str | int | bytes], deadline: float
+    ) -> bytes:
         late = RedisUnavailable(f"no answer within {ANSWER_WITHIN_S:g} s")
         with gevent.Timeout(max(0.0, deadline - self._clock()), late):
             try:
