@@ -135,7 +135,9 @@ class ApnsParser:
         if len(push.body) > MAX_BODY_BYTES:
             raise InvalidMessage("payload-too-large", f"the payload has {len(push.body)} bytes")
         push.id = derived_id(origin)
-        expiration_s = self._expiration_s(push, expiration)
+        expiration_s = push.expires_ms // 1000 if push.expires_ms else None
+        if expiration is not None:
+            expiration_s = self._expiration_s(expiration, expiration_s)
         if channel is None:
             push.path = b"/3/device/" + push.token.encode()
             push.literals = self._literals(push, collapse_id, expiration_s)
@@ -183,7 +185,7 @@ class ApnsParser:
             topic += suffix
             of_app = False
         given = self._priority(priority, push_type)
-        return SharedHeaders(topic.encode(), push_type.encode(), given, own_topic, own_type, of_app=of_app)
+        return SharedHeaders(topic.encode(), push_type.encode(), given, own_topic, own_type, False, of_app)
 
     def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
         if topic is None or topic == "":
@@ -202,12 +204,11 @@ class ApnsParser:
             self._left_out("priority", "is none of 1, 5, 10, normal and high")
         return b"5" if push_type == "background" else b""
 
-    def _expiration_s(self, push: ApnsPush, expiration: Json) -> int | None:
-        if expiration is not None:
-            if type(expiration) is int and 0 <= expiration <= _MAX_EXPIRATION_S:
-                return expiration
-            self._left_out("expiration", "is not a number of seconds")
-        return push.expires_ms // 1000 if push.expires_ms else None
+    def _expiration_s(self, expiration: Json, otherwise: int | None) -> int | None:
+        if type(expiration) is int and 0 <= expiration <= _MAX_EXPIRATION_S:
+            return expiration
+        self._left_out("expiration", "is not a number of seconds")
+        return otherwise
 
     def _literals(self, push: ApnsPush, collapse_id: Json, expiration_s: int | None) -> bytes:
         """The header fields that differ from push to push."""

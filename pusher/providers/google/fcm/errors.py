@@ -103,7 +103,9 @@ def _delivered(body: bytes) -> Outcome:
     except orjson.JSONDecodeError:
         return DELIVERED
     name = answer.get("name") if isinstance(answer, dict) else None
-    return DELIVERED._replace(provider_id=name[:_MAX_NAME_CHARACTERS]) if isinstance(name, str) and name else DELIVERED
+    if not isinstance(name, str) or not name:
+        return DELIVERED
+    return Outcome(Kind.DELIVERED, status=200, provider_id=name[:_MAX_NAME_CHARACTERS])
 
 
 def _error(body: bytes) -> dict[str, Json]:
