@@ -96,33 +96,36 @@ class Sorter:
                 if reason is None and (names is None or names.reason is not None):
                     fields, names = decode_exactly(record.value), self._plain
                     reason = fields.get(names.reason)
-                doubtful = dead_reasons.get(reason) if type(reason) is str else None
-                if doubtful is None or names is None:
+                if names is not None and type(reason) is str and reason in dead_reasons:
+                    self._put_dead(found, tracker, record, fields, names)
+                else:
                     successes += not reason and names is not None and fields.get(names.success) == success
                     found.others.append(record.offset)
-                else:
-                    self._put_dead(found, Dead("", str(reason), doubtful, tracker, record), fields, names)
             except InvalidMessage as error:
                 found.invalid.append((record, error))
         judged = [one.doubtful for one in found.dead if not one.released]
         doubtful_ones = sum(judged)
         return found._replace(successes=successes, doubtful=doubtful_ones, proven=len(judged) - doubtful_ones)
 
-    def _put_dead(self, found: Sorted, one: Dead, fields: Fields, names: Names) -> None:
-        value = one.record.value or b""
-        if fields.get(names.token) is None or value.lower().count(b'"metadata"') > 1:
+    def _put_dead(self, found: Sorted, tracker: Tracker, record: Record, fields: Fields, names: Names) -> None:
+        value = record.value or b""
+        if fields.get(names.token) is None or value.count(b'"%s"' % str(names.metadata).encode()) > 1:
             fields, names = decode_exactly(value), self._plain
-        metadata = fields.get(names.metadata)
+        reason, metadata = fields[names.reason], fields.get(names.metadata)
         facts = metadata if isinstance(metadata, dict) else {}
         # Who writes no metadata marks nothing; who does marks each token that is to be deleted.
-        if one.reason in self._rules.marked and facts and facts.get("deleteToken") is not True:
-            found.others.append(one.record.offset)
+        if reason in self._rules.marked and facts and facts.get("deleteToken") is not True:
+            found.others.append(record.offset)
             return
         found.dead.append(
-            one._replace(
-                token=_token(fields.get(names.token)),
-                told_ms=_told_ms(facts.get("unregisteredAt"), fields.get(names.timestamp), one.record.timestamp),
-                released=has_origin(one.record),
+            Dead(
+                _token(fields.get(names.token)),
+                reason,
+                self._rules.dead[reason],
+                tracker,
+                record,
+                _told_ms(facts.get("unregisteredAt"), fields.get(names.timestamp), record.timestamp),
+                bool(record.headers) and has_origin(record),
             )
         )
 
