@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tqdm import tqdm
+
 from pusher.config import settings
 from pusher.config.values import Config
 from pusher.errors import StartError
@@ -18,7 +20,6 @@ from pusher.providers.provider import words
 from pusher.push.topics import TopicName
 
 DONE, FAILED = 0, 1
-_BAR_CHARACTERS = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +63,12 @@ def _restore(name: str, store: RestoringStore, wanted: Wanted, *, really: bool) 
         _say(f"{name}: {rows:,} rows would be restored; add --yes to do it")
         return DONE
     done = restored = 0
+    tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
     try:
-        for part in store.restore(wanted):
-            done, restored = done + part.rows, restored + part.restored
-            _show_progress(done, rows)
+        with tqdm(total=rows, desc=name, unit=" rows", leave=False, disable=None) as bar:
+            for part in store.restore(wanted):
+                done, restored = done + part.rows, restored + part.restored
+                bar.update(part.rows)
     except NotDeleted as error:
         _say(f"{name}: {restored:,} rows restored, {rows - done:,} are left: {error}; give the command again")
         return FAILED
@@ -77,16 +80,6 @@ def _warn_of_apps(args: argparse.Namespace, config: Config) -> None:
     apps = config[settings.apps()[args.platform]]
     if apps and args.game not in apps:
         _say(f"{args.game} is not in {args.platform}.apps ({', '.join(apps)})")
-
-
-def _show_progress(done: int, rows: int) -> None:
-    """A bar, where somebody looks."""
-    if not sys.stderr.isatty():
-        return
-    full = min(_BAR_CHARACTERS, _BAR_CHARACTERS * done // rows)
-    bar = "#" * full + "." * (_BAR_CHARACTERS - full)
-    sys.stderr.write(f"\r[{bar}] {done:,} of {rows:,}" + "\n" * (done >= rows))
-    sys.stderr.flush()
 
 
 def _say(line: str) -> None:
