@@ -113,7 +113,9 @@ def _run(name: str, file: str, environ: Mapping[str, str], flags: Sequence[str])
         status = cli.main([name, "--check", "--config", "config.yaml", *flags])
     findings, said = out.getvalue().splitlines(), err.getvalue().splitlines()
     assert status in (check.OK, check.CANNOT_START)
-    assert all(line.startswith(("ok      ", "failed  ")) for line in findings), "a finding is more than a line"
+    assert all(line.startswith(("ok      ", "failed  ", "door    ")) for line in findings), (
+        "a finding is more than a line"
+    )
     assert (status == check.CANNOT_START) == (any(line.startswith("failed") for line in findings) or bool(said))
     assert [line[:8] for line in said] in ([], ["pusher: "]), "more than a line"
     for line in [*findings, *said, *(record.getMessage() for record in logged)]:

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -33,6 +34,12 @@ def error(text: str = "", *flags: str, **variables: str) -> str:
 
 
 # --- which source wins
+
+
+def test_no_setting_is_declared_twice() -> None:
+    """The second one would take the place of the first, with another kind and another default."""
+    keys = Counter(setting.key.lower() for setting in settings.declared())
+    assert [key for key, number in keys.items() if number > 1] == []
 
 
 def test_a_flag_wins_over_a_variable_over_the_file_over_the_default() -> None:
