@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from bench import listener, rates, topics
 from bench.create_bench import messages
 from bench.daemon import Profile
 from bench.ground import Ground, Run, Stretch, Work
-from bench.services import RECOMMENDED, SERVICES, gcm_simulator
+from bench.services import CONFLUENT, RECOMMENDED, SERVICES, gcm_simulator
 from lab.nginx import Nginx
 from lab.processes import ROOT
 
@@ -121,6 +122,11 @@ def defaults(bench: Bench) -> Figures:
     return bench.full_speed("defaults", bench.work("apns", settings={}))
 
 
+def librdkafka(bench: Bench) -> Figures:
+    """Apple, as config/default.yaml is, with Kafka's other client."""
+    return bench.full_speed("librdkafka", bench.work("apns", settings=RECOMMENDED["apns"] | CONFLUENT))
+
+
 def fcm(bench: Bench) -> Figures:
     """Google's FCM HTTP v1."""
     return bench.full_speed("fcm", bench.work("fcm"))
@@ -194,12 +200,14 @@ def backlog(bench: Bench) -> Figures:
 #: in the order in which they take turns
 MEASUREMENTS: dict[str, Callable[[Bench], Figures]] = {
     "apns": apns,
+    "librdkafka": librdkafka,
     "http2": http2,
     "fcm": fcm,
     "two": two,
     "apps": many_apps,
     "gcm": gcm,
     "rates": rates.measure,
+    "librdkafka_rates": partial(rates.measure, settings=CONFLUENT),
     "defaults": defaults,
     "listener": feedbacks,
     "gcm50": gcm50,

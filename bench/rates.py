@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bench import topics
@@ -22,20 +22,25 @@ RATES_S = (10, 100, 1000)
 SETTLING_S = 4.0
 
 
-def measure(bench: "Bench") -> "Figures":
+def measure(bench: "Bench", settings: Mapping[str, str] | None = None) -> "Figures":
     """At rest and at each rate: per cent of a core, median and 99th percentile from Kafka's timestamp to accepted."""
-    source = APNS.source(kind=f"rates-{bench.repeat}")
+    # tokens of its own, by which nginx tells what arrived
+    first = bench.repeat + (500_000 if settings else 0)
+    kind = "-".join(["rates", *(settings or {}).values(), str(bench.repeat)])
+    source = APNS.source(kind=kind)
     bench.ground.create(source, partitions=PARTITIONS)
     seconds = bench.extent.rate_seconds
     figures: Figures = {}
-    with Run(bench.ground, bench.work("apns", provider=bench.nginx_with_log, topics=[source])) as run:
+    with Run(
+        bench.ground, bench.work("apns", provider=bench.nginx_with_log, topics=[source], settings=settings or {})
+    ) as run:
         run.await_members()
-        _push(bench, run, source, 10, seed=bench.repeat)  # what is new to a process costs more
+        _push(bench, run, source, 10, seed=first)  # what is new to a process costs more
         time.sleep(SETTLING_S)
         figures["idle_cpu"] = _share(run, lambda: time.sleep(seconds))
         figures["idle_mb"] = run.daemons[0].memory_mb()
         for rate_s in RATES_S:
-            found = _push(bench, run, source, int(rate_s * seconds), rate_s, seed=1000 * (bench.repeat + 1) + rate_s)
+            found = _push(bench, run, source, int(rate_s * seconds), rate_s, seed=1000 * (first + 1) + rate_s)
             figures |= {f"{name}_{rate_s}": value for name, value in found.items()}
         run.stop()
     return figures

@@ -92,7 +92,10 @@ def gcm_simulator(directory: Path, *, log_arrivals: bool = False, latency_ms: in
 
 
 #: what config/default.yaml sets for a sender's throughput, by the name of the service
-RECOMMENDED: dict[str, dict[str, int]] = {"apns": {"apns.concurrentWorkers": 300}, "fcm": {}, "gcm": {}}
+RECOMMENDED: dict[str, dict[str, int | str]] = {"apns": {"apns.concurrentWorkers": 300}, "fcm": {}, "gcm": {}}
+
+#: The other client of Kafka.
+CONFLUENT = {"kafka.client": "confluent-kafka"}
 
 SERVICES = {
     "apns": Service("apns", Nginx, apns_settings, "ApnsID", "DeviceToken", "DeviceToken"),

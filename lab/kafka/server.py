@@ -93,6 +93,11 @@ class KafkaServer:
 
     def start(self, timeout_s: float = 60) -> None:
         """Start the broker and wait until it serves metadata. RuntimeError with the end of its log when it does not."""
+        self.launch()
+        self.wait_until_ready(timeout_s)
+
+    def launch(self) -> None:
+        """Start the broker and do not wait."""
         command = [java(), *JAVA_FLAGS, "-cp", f"{fetch_jars()}/*", "kafka.Kafka", str(self._write_properties())]
         if not self._outlive:
             command = ["setpriv", "--pdeathsig", "KILL", *command]
@@ -101,6 +106,11 @@ class KafkaServer:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True
             )
         (self.directory / "pid").write_text(f"{self._process.pid}\n")
+
+    def wait_until_ready(self, timeout_s: float = 60) -> None:
+        """Wait until a broker that was launched serves metadata. RuntimeError as start."""
+        if self._process is None:
+            raise ValueError(f"the Kafka of {self.directory} is not running")
         self._wait_until_ready(self._process, time.monotonic() + timeout_s)
 
     def kill(self) -> None:

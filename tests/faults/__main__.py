@@ -16,6 +16,7 @@ import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from tests.faults import (  # noqa: E402
+    cluster_runs,
     disk_run,
     fcm_provider_runs,
     fcm_quota_runs,
@@ -31,6 +32,7 @@ from tests.faults import (  # noqa: E402
     xmpp_provider_runs,
     xmpp_runs,
 )
+from tests.faults.driver import Driver  # noqa: E402
 from tests.faults.report import Row, append, row, table  # noqa: E402
 from tests.faults.result import failed  # noqa: E402
 from tests.faults.supervised_run import supervised  # noqa: E402
@@ -38,6 +40,7 @@ from tests.faults.supervised_run import supervised  # noqa: E402
 RUNS = {
     **runs.RUNS,
     **group_runs.RUNS,
+    **cluster_runs.RUNS,
     **output_runs.RUNS,
     **disk_run.RUNS,
     **limits_run.RUNS,
@@ -58,9 +61,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", choices=[*RUNS, "all"], metavar="RUN", help=f"{', '.join(RUNS)}, or all")
     parser.add_argument("--seed", type=int, help="of the schedule of faults; drawn if it is not given")
+    parser.add_argument("--client", choices=("kafka-python", "confluent-kafka"), default=Driver.client)
     parser.add_argument("--keep", action="store_true", help="keep logs and data, and say where")
     parser.add_argument("--results", type=Path, metavar="FILE", help="append a line for each run")
     arguments = parser.parse_args()
+    Driver.client = arguments.client
     names = RUNS if "all" in arguments.runs else arguments.runs
     seed = random.randrange(10_000) if arguments.seed is None else arguments.seed
     rows = []

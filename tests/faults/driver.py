@@ -59,6 +59,8 @@ class Driver:
 
     #: The command, which stands in the names of topics too.
     platform = "apns"
+    #: The library that the daemons speak to Kafka with, of all drivers: setting kafka.client.
+    client = "kafka-python"
 
     def __init__(self, directory: Path, brokers: str, *, apps: Sequence[str] = ("game",)) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -119,6 +121,7 @@ class Driver:
             "apns.logStatsInterval": 1000,
             "apns.reconnect.interval": "100ms",
             "apns.reconnect.maxInterval": "1s",
+            "kafka.client": self.client,
             "queue.brokers": self.brokers,
             "queue.group": self.group,
             "queue.topics": [f"^push-{app}_apns" for app in self.apps],
@@ -288,7 +291,7 @@ class Driver:
 
 
 def _spread(partitions: int) -> dict[str, Any]:
-    return {"num_partitions": partitions, "replication_factor": 1}
+    return {"num_partitions": partitions, "replication_factor": -1}  # as the brokers are set up
 
 
 def nested(settings: dict[str, Any]) -> dict[str, Any]:

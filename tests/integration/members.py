@@ -11,7 +11,7 @@ from pathlib import Path
 import gevent
 
 from lab.processes import Process
-from pusher.broker.interface import Record, Source
+from pusher.broker.interface import IsFull, Record, Source
 from pusher.broker.offsets import TopicPartition
 from tests.contract.brokers import CLIENTS, Client, everything, never
 
@@ -21,17 +21,17 @@ COMMIT_INTERVAL_S = 0.2
 class Member:
     """A source whose loop runs in a greenlet, as in the daemon. With ``finishes`` off all stays unfinished."""
 
-    def __init__(self, source: Source, *, finishes: bool = True, commits: bool = True) -> None:
+    def __init__(self, source: Source, *, finishes: bool = True, commits: bool = True, is_full: IsFull = never) -> None:
         self.source = source
         self.seen: list[Record] = []
-        self._finishes, self._commits = finishes, commits
+        self._finishes, self._commits, self._is_full = finishes, commits, is_full
         self._ending = False
         self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
         commit_at = time.monotonic() + COMMIT_INTERVAL_S
         while not self._ending:
-            for tracker, records in self.source.poll(0.2, never):
+            for tracker, records in self.source.poll(0.2, self._is_full):
                 self.seen += records
                 if self._finishes:
                     tracker.finish_many([record.offset for record in records])

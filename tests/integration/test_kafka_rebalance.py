@@ -25,9 +25,9 @@ from lab.kafka.admin import (
     widen_topic,
 )
 from lab.kafka.server import KafkaServer
-from pusher.broker.interface import Record
+from pusher.broker.interface import IsFull, Record
 from pusher.broker.offsets import State, TopicPartition
-from tests.contract.brokers import Client, everything, expect_stored, until
+from tests.contract.brokers import Client, everything, expect_stored, never, until
 from tests.integration.members import Member, MemberProcess
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,12 @@ class Group:
         return topic
 
     def member(
-        self, *topics: str, finishes: bool = True, commits: bool = True, offset_reset: str = "earliest"
+        self,
+        *topics: str,
+        finishes: bool = True,
+        commits: bool = True,
+        offset_reset: str = "earliest",
+        is_full: IsFull = never,
     ) -> Member:
         source = self.client.source(
             self.brokers,
@@ -62,7 +67,7 @@ class Group:
             session_timeout_ms=2000,
             metadata_refresh_s=0.5,
         )
-        member = Member(source, finishes=finishes, commits=commits)
+        member = Member(source, finishes=finishes, commits=commits, is_full=is_full)
         self._parts.callback(member.stop, commit=False)
         return member
 
@@ -72,6 +77,13 @@ class Group:
             self._publisher.publish(topic, value, expect_stored)
         assert self._publisher.flush(20) == 0
         return values
+
+    def expel(self) -> None:
+        """Removes all members."""
+        with administration(self.brokers) as admin:
+            (described,) = admin.describe_groups([self.name]).values()
+            removals = [MemberToRemove(member_id=each["member_id"]) for each in described["members"]]
+            admin.remove_group_members(self.name, removals)
 
     def committed(self) -> dict[tuple[str, int], int]:
         return {partition: offset.offset for partition, offset in committed(self.brokers, self.name).items()}
@@ -130,6 +142,21 @@ def test_what_is_finished_is_committed_when_a_partition_is_revoked(group: Group)
     assert set(second.values) <= set(new)
 
 
+def test_what_was_held_when_it_was_lost_is_read_when_it_comes_back(group: Group) -> None:
+    """librdkafka keeps a partition paused that it was told to pause in an earlier assignment."""
+    topic = group.topic(2)
+    group.write(topic, 20)
+    lost: list[bool] = []
+    member = group.member(is_full=lambda _topic: not lost)
+    until(lambda: len(member.owned) == 2)
+    trackers = list(member.source.assignment.trackers.values())
+    gevent.sleep(0.5)
+    group.expel()
+    until(lambda: {tracker.state for tracker in trackers} == {State.GONE})
+    lost.append(True)
+    until(lambda: len(member.seen) == 20)
+
+
 def test_a_member_that_leaves_hands_over_at_once(group: Group) -> None:
     topic = group.topic(4)
     first, second = group.member(), group.member()
@@ -147,11 +174,7 @@ def test_an_expelled_member_drops_its_partitions_and_joins_again(group: Group) -
     until(lambda: len(member.seen) == 20)
     trackers = list(member.source.assignment.trackers.values())
 
-    with administration(group.brokers) as admin:
-        (described,) = admin.describe_groups([group.name]).values()
-        removals = [MemberToRemove(member_id=each["member_id"]) for each in described["members"]]
-        admin.remove_group_members(group.name, removals)
-
+    group.expel()
     until(lambda: {tracker.state for tracker in trackers} == {State.GONE})
     until(lambda: len(member.seen) == 40)
     assert set(where(member.seen).values()) == {2}

@@ -103,7 +103,7 @@ class LibrdkafkaClient:
     def assign(self, starts: Mapping[Key, int]) -> None:
         """Reads these partitions from these offsets, outside any group."""
         self._reads = True
-        self.change(lambda consumer: consumer.assign(positions(starts)))
+        self.change(lambda consumer: read_from(consumer, starts, add=False))
 
     def read(self, timeout_s: float, limit: int, keys: Iterable[Key] = ()) -> list[Message]:
         """The next messages and events. Waits up to ``timeout_s``. Raises KafkaException.
@@ -230,6 +230,20 @@ def store(consumer: Consumer, commits: Mapping[Key, Commit]) -> dict[Key, str]:
         else:
             failed |= _parted(found or [])[1]
     return failed
+
+
+def read_from(consumer: Consumer, starts: Mapping[Key, int], *, add: bool) -> None:
+    """Reads these partitions from these offsets, alone or beside the others. In the consumer's thread.
+
+    A partition that was paused in an earlier assignment would still be so.
+    """
+    begun = positions(starts)
+    if add:
+        consumer.incremental_assign(begun)
+    else:
+        consumer.assign(begun)
+    if begun:
+        consumer.resume(begun)
 
 
 def positions(starts: Mapping[Key, int]) -> list[TopicPartition]:

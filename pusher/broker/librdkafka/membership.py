@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pusher.broker.failing import Failing
 from pusher.broker.interface import LEFT_OUT
-from pusher.broker.librdkafka.client import LibrdkafkaClient, Topics, positions, store
+from pusher.broker.librdkafka.client import LibrdkafkaClient, Topics, read_from, store
 from pusher.broker.librdkafka.native import ThreadResult, in_hub
 from pusher.broker.offsets import Assignment, Commit
 from pusher.broker.offsets import TopicPartition as Key
@@ -60,10 +60,8 @@ class Membership:
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             keys = _keys(partitions)
             kept = in_hub(hub, self._assigned, keys)
-            if self._incremental:
-                consumer.incremental_assign([])  # those that come begin with ``open``
-            else:
-                consumer.assign(positions(kept))
+            # Those that come begin with ``open``.
+            read_from(consumer, {} if self._incremental else kept, add=self._incremental)
 
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             keys = _keys(partitions)
@@ -249,10 +247,10 @@ class Membership:
     def _place(self, starts: Mapping[Key, int]) -> None:
         """Lets the library read these from these offsets, and all others from where they are."""
         if self._incremental:
-            self.client.change(lambda consumer: consumer.incremental_assign(positions(starts)))
+            self.client.change(lambda consumer: read_from(consumer, starts, add=True))
         else:
             where = {key: tracker.next_offset for key, tracker in self.assignment.trackers.items()} | dict(starts)
-            self.client.change(lambda consumer: consumer.assign(positions(where)))
+            self.client.change(lambda consumer: read_from(consumer, where, add=False))
             self.held.clear()  # an assignment lets all go on
 
     def restart(self, keys: set[Key]) -> None:
