@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md and docs/metrics.md from the declarations; --check: are they current?"""
+"""Writes configuration.md, metrics.md and pusher.1 of docs/ from the declarations; --check: are they current?"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pusher.config.schema import APP, variable  # noqa: E402
 from pusher.daemon.admin.prometheus import PROCESS_NAMES, prometheus_name  # noqa: E402
 from pusher.telemetry import figures, metrics  # noqa: E402
 from pusher.telemetry.metrics import Metric  # noqa: E402
+from scripts.manual import manual  # noqa: E402
 
 NOTE = "<!-- Made by scripts/build_docs.py; change the declarations instead. -->"
 
@@ -170,7 +171,12 @@ def migration() -> str:
     return f"{before}{begin}{table}{end}{rest.partition(end)[2]}"
 
 
-PAGES = {"docs/configuration.md": configuration, "docs/metrics.md": metrics_page, "docs/migration.md": migration}
+PAGES = {
+    "docs/configuration.md": configuration,
+    "docs/metrics.md": metrics_page,
+    "docs/migration.md": migration,
+    "docs/pusher.1": manual,
+}
 
 
 def stale() -> Iterator[Path]:

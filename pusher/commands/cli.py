@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pusher import __version__, config
+from pusher.commands.examples import shown
 from pusher.config import doors, settings
 from pusher.config.effective import effective, without_effect
 from pusher.config.values import Config
@@ -159,6 +160,13 @@ COMMANDS = (
         "pusher.commands.restore:add_arguments",
     ),
     Command(
+        "completion",
+        "print a script that lets a shell complete commands and flags",
+        "pusher.commands.completion:run",
+        "pusher.commands.completion:add_arguments",
+        configured=False,
+    ),
+    Command(
         "simulate",
         "play a provider, to try things without one",
         commands=tuple(_simulator(*row) for row in SIMULATORS.items()),
@@ -178,6 +186,17 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_help, **options)
         self._pending = command
 
+    def load(self) -> None:
+        """Takes its arguments. Imports the command's module; a second call does nothing."""
+        command, self._pending = self._pending, None
+        if command is not None and command.arguments is not None:
+            add = _load(command.arguments) if isinstance(command.arguments, str) else command.arguments
+            add(self)
+
+    def format_help(self) -> str:
+        """As argparse's, with examples."""
+        return super().format_help() + shown(self.prog.partition(" ")[2])
+
     def error(self, message: str) -> NoReturn:
         """As argparse's, with a suggestion for a command that is mistyped."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -187,24 +206,22 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's."""
-        command, self._pending = self._pending, None
-        if command is not None and command.arguments is not None:
-            add = _load(command.arguments) if isinstance(command.arguments, str) else command.arguments
-            add(self)
+        self.load()
         return super().parse_known_args(args, namespace)
 
 
-def _parser(rows: Sequence[Command]) -> _Parser:
-    parser = _Parser(
+def parser(rows: Sequence[Command] = COMMANDS) -> _Parser:
+    """The whole command line. Arguments of a command come with its ``load``."""
+    whole = _Parser(
         prog="pusher", description="Sends push notifications from Kafka to Apple and Google.", epilog=_EPILOG
     )
-    _add_flags(parser)
-    parser.add_argument("--version", action="version", version=__version__, help="print the version")
-    commands = _add_commands(parser, rows, "command", required=False)
+    _add_flags(whole)
+    whole.add_argument("--version", action="version", version=__version__, help="print the version")
+    commands = _add_commands(whole, rows, "command", required=False)
     commands.add_parser("help", help="print this text", add_help=False)
     for command in rows:
         _add_flags(commands.choices[command.name], suppress=True)
-    return parser
+    return whole
 
 
 def _add_commands(
@@ -240,17 +257,17 @@ def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> No
 
 def main(arguments: Sequence[str] | None = None, rows: Sequence[Command] = COMMANDS) -> int:
     """Runs the command line and returns the exit code; SystemExit for a usage error or --help."""
-    parser = _parser(rows)
-    given = _without_values(parser, sys.argv[1:] if arguments is None else arguments)
+    whole = parser(rows)
+    given = _without_values(whole, sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["help"] and given[1:]:
         given = [*given[1:], "--help"]
-    args, extra = parser.parse_known_args(given)
+    args, extra = whole.parse_known_args(given)
     row: Command | None = getattr(args, "row", None)
     strangers = [text for text in extra if row is None or not row.configured or not _SETTING_FLAG.match(text)]
     if strangers:
-        parser.error(f"unrecognized arguments: {' '.join(strangers)}{_closest(strangers[0], _FLAGS)}")
+        whole.error(f"unrecognized arguments: {' '.join(strangers)}{_closest(strangers[0], _FLAGS)}")
     if row is None:
-        parser.print_help()
+        whole.print_help()
         return OK
     return _run(row, args, extra)
 

@@ -10,15 +10,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
 import gevent
 from gevent.os import tp_read
-from tqdm import tqdm
 
 from pusher.broker import connect
 from pusher.broker.interface import Broker, NoSuchTopic, Reader, Record
+from pusher.commands.doubts import Doubts
 from pusher.commands.load import Load, Stuck
+from pusher.commands.progress import Progress, progress
 from pusher.config import settings
 from pusher.config.values import Config
 from pusher.errors import StartError
@@ -35,6 +36,9 @@ def add_enqueue_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
     parser.add_argument(
         "file", nargs="?", default=_STDIN, metavar="FILE", help="one message a line; - or nothing: standard input"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="no warning where no sender reads the topic or would refuse a message"
     )
 
 
@@ -53,11 +57,13 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
         closing(_broker(args, config).publisher()) as publisher,
         quiet_interrupt(),
     ):
-        tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
-        with tqdm(total=_size(source), unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        doubts = None if args.force else Doubts(args.topic, config)
+        with progress(f"enqueued to {args.topic}", "B", _size(source)) as bar:
             load = Load(publisher, bar.update)
-            failure = _put(load, args.topic, _lines(source), bar)
+            failure = _put(load, args.topic, _lines(source), bar, doubts)
     sys.stdout.write(f"enqueued {load.stored} {'message' if load.stored == 1 else 'messages'} to {args.topic}\n")
+    for warning in doubts.warnings() if doubts is not None else ():
+        sys.stderr.write(f"pusher: warning: {warning}\n")
     if load.refused:
         sys.stderr.write(f"pusher: {load.refused} refused, the first because of {load.refusal}\n")
     if failure:
@@ -101,11 +107,13 @@ def _open_reader(args: argparse.Namespace, config: Config) -> Reader:
             return reader
 
 
-def _put(load: Load, topic: str, lines: Iterable[bytes], bar: tqdm[NoReturn]) -> str:
+def _put(load: Load, topic: str, lines: Iterable[bytes], bar: Progress, doubts: Doubts | None) -> str:
     """Waits until all lines are stored or refused; returns why it gave up before, or ""."""
     try:
         for line in lines:
             if line.strip():
+                if doubts is not None:
+                    doubts.look(line)
                 load.put(topic, line, size=len(line) + 1)
             else:
                 bar.update(len(line) + 1)

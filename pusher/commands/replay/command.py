@@ -9,8 +9,6 @@ import time
 from collections import Counter
 from contextlib import closing
 
-from tqdm import tqdm
-
 from pusher.broker import connect
 from pusher.commands.load import Load
 from pusher.commands.replay.choice import Fate, Selection
@@ -77,7 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_replay(args: argparse.Namespace, config: Config) -> int:
     """Says what would be sent again, or sends it. 0 also when there is nothing; 1 when not all could be stored."""
-    tqdm.monitor_interval = 0  # its thread would only look whether this one is still alive
     with quiet_interrupt():
         try:
             job = make_job(args, config)

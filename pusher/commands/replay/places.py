@@ -12,9 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tqdm import tqdm
-
 from pusher.broker.interface import Broker, Place, Reader, Record
+from pusher.commands.progress import progress
 from pusher.errors import StartError
 
 EXPECTED = "an offset, earliest, latest, a time such as 2026-01-31T14:00:00+01:00, or one ago such as -2h"
@@ -91,7 +90,7 @@ def read(broker: Broker, topic: str, start: Place, end: Place, text: str, total:
     """The records of a topic between two places. Raises ``OSError`` also where a broker gives nothing more."""
     with (
         closing(broker.reader(topic, start, end)) as reader,
-        tqdm(total=total, desc=text, unit=" records", leave=False, disable=None) as bar,
+        progress(text, "records", total) as bar,
     ):
         empty = 0
         while not reader.ended:

@@ -46,7 +46,7 @@ def pusher(*arguments: str, feed: bytes = b"") -> tuple[int, bytes, str]:
 
 
 def enqueue(*arguments: str, feed: bytes = b"") -> tuple[int, bytes, str]:
-    return pusher("enqueue", *arguments, feed=feed)
+    return pusher("enqueue", "--force", *arguments, feed=feed)
 
 
 def stored(url: str, topic: str = TOPIC) -> list[bytes]:
@@ -145,7 +145,7 @@ def test_enqueue_gives_up_when_nothing_is_stored(
     lines = tmp_path / "lines"
     lines.write_bytes(b"one\n")
     (tmp_path / "folder").mkdir()
-    args = argparse.Namespace(topic=TOPIC, file=str(lines), brokers=f"sqlite:///{tmp_path}/folder")
+    args = argparse.Namespace(topic=TOPIC, file=str(lines), force=True, brokers=f"sqlite:///{tmp_path}/folder")
     assert commands.run_enqueue(args, config.load("config/default.yaml", {}, [])) == 1
     output = capsys.readouterr()
     assert output.out == f"enqueued 0 messages to {TOPIC}\n"
@@ -190,6 +190,51 @@ def test_progress_is_shown_on_a_terminal(broker: SqliteBroker, tmp_path: Path) -
         os.close(terminal)
     assert b"0%|" in shown
     assert b"100k" in shown
+
+
+# --- doubts
+
+
+def configure(directory: Path, text: str) -> None:
+    (directory / "config" / "default.yaml").write_text(text)
+
+
+PUSH = b'{"DeviceToken": "ab", "Payload": {"aps": {"alert": "hi"}}}'
+
+
+@pytest.mark.parametrize(
+    ("topic", "words"),
+    [
+        ("push-gaem_apns-single", "apns.apps has no gaem"),
+        ("push-game_apns-slow", "does not match it"),
+        ("orders", "its name is not push-<game>_<platform>..."),
+    ],
+)
+def test_a_topic_that_nobody_reads_is_warned_of(broker: SqliteBroker, tmp_path: Path, topic: str, words: str) -> None:
+    configure(tmp_path, "apns: {apps: game}")
+    code, output, error = pusher("enqueue", topic, feed=PUSH)
+    assert (code, output) == (0, f"enqueued 1 message to {topic}\n".encode())
+    assert error.startswith(f"pusher: warning: no sender with these settings reads {topic}: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_messages_that_a_sender_would_refuse_are_warned_of_and_stored(broker: SqliteBroker, tmp_path: Path) -> None:
+    configure(tmp_path, "apns: {apps: game}")
+    feed = PUSH + b'\n{"broken": \n' + PUSH + b"\n{}\n"
+    code, output, error = pusher("enqueue", TOPIC, feed=feed)
+    assert (code, output) == (0, f"enqueued 4 messages to {TOPIC}\n".encode())
+    assert error.startswith(
+        "pusher: warning: a sender would refuse 2 of 4 messages as invalid, first message 2 (not-json"
+    )
+    assert pusher("enqueue", TOPIC, "--force", feed=feed)[2] == ""
+    assert len(stored(broker.url)) == 8
+
+
+def test_where_there_are_no_doubts_nothing_is_said(broker: SqliteBroker, tmp_path: Path) -> None:
+    configure(tmp_path, "apns: {apps: game}")
+    assert pusher("enqueue", TOPIC, feed=PUSH)[2] == ""
+    assert pusher("enqueue", "push-game-apns-feedbacks", feed=b"{}")[2] == ""
 
 
 # --- tail
