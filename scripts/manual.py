@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pusher import __version__
 from pusher.commands import cli
 from pusher.commands.completion import Entry, Flag, entries
-from pusher.commands.examples import EXAMPLES
+from pusher.commands.examples import examples
 
 _HEAD = r"""'\" Made by scripts/build_docs.py; change the declarations instead.
 .TH PUSHER 1 "" "pusher VERSION" "User Commands"
@@ -71,7 +71,7 @@ def _flags(flags: tuple[Flag, ...]) -> Iterator[str]:
 
 
 def _examples(entry: Entry) -> Iterator[str]:
-    for example in EXAMPLES.get(entry.words, ()):
+    for example in examples().get(f"pusher {entry.words}".strip(), ()):
         text = _text(example.text) + ("" if example.text.endswith("?") else ":")
         yield f".PP\n{text}\n.PP\n.EX\n    {_text(example.line)}\n.EE\n"
 

@@ -195,7 +195,7 @@ class _Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """As argparse's, with examples."""
-        return super().format_help() + shown(self.prog.partition(" ")[2])
+        return super().format_help() + shown(self.prog)
 
     def error(self, message: str) -> NoReturn:
         """As argparse's, with a suggestion for a command that is mistyped."""

@@ -10,7 +10,7 @@ import pytest
 
 from pusher.commands import cli
 from pusher.commands.completion import _SHELLS, entries
-from pusher.commands.examples import EXAMPLES
+from pusher.commands.examples import examples
 from scripts.manual import manual
 
 ENTRIES = {entry.words: entry for entry in entries(cli.parser())}
@@ -56,13 +56,13 @@ def test_the_manual_page_has_every_command_and_flag() -> None:
 
 
 def test_every_command_has_examples_and_each_can_be_parsed() -> None:
-    assert EXAMPLES.keys() == ENTRIES.keys() - {"help"}
-    for words, examples in EXAMPLES.items():
-        assert examples
-        for example in examples:
+    assert examples().keys() == {f"pusher {words}".strip() for words in ENTRIES}
+    for words, found in examples().items():
+        assert found
+        for example in found:
             line = example.line[example.line.index("pusher ") :]
             arguments = shlex.split(line.partition(" > ")[0].partition(" | ")[0])[1:]
             if "--help" not in arguments and "--version" not in arguments:
                 args, rest = cli.parser().parse_known_args(arguments)
                 assert all("=" in flag for flag in rest), example
-                assert not words or args.command == words.split()[0]
+                assert words == "pusher" or args.command == words.split()[1]
