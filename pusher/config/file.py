@@ -28,7 +28,7 @@ class Line(NamedTuple):
     key: str
     text: str
     number: int
-    #: The line of the value in whose place this one holds: the same key in other capitals; 0 for none.
+    #: The line of the value in whose place this one holds: the same key in any capitals; 0 for none.
     instead_of: int = 0
 
 
@@ -84,14 +84,10 @@ class _Flattener:
         self._values = 0
 
     def lines(self, root: yaml.MappingNode) -> list[Line]:
-        """The last of a key's spellings holds; the same spelling twice is an error, as in YAML."""
+        """Of a key that is given twice, in whatever capitals, the last holds, as in the original."""
         last: dict[str, Line] = {}
-        spelled: dict[str, int] = {}
         for line in self._mapping(root, ()):
-            if line.key in spelled:
-                first = spelled[line.key]
-                raise self._error(line.number, f"{line.key} is given twice, first in line {first}; remove one")
-            spelled[line.key], before = line.number, last.get(line.key.lower())
+            before = last.get(line.key.lower())
             last[line.key.lower()] = line if before is None else line._replace(instead_of=before.number)
         return list(last.values())
 

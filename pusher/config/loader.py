@@ -86,10 +86,10 @@ def lines(text: str, name: str) -> list[file.Line]:
 
 
 def _twice(line: file.Line, name: str) -> str | None:
-    """The warning about a key that stands twice, in other capitals, if it does."""
+    """The warning about a key that stands twice, in whatever capitals, if it does."""
     if not line.instead_of:
         return None
-    return f"{name}:{line.number}: {line.key} stands in line {line.instead_of} too, in other capitals; this one holds"
+    return f"{name}:{line.number}: {line.key} stands in line {line.instead_of} too; this one, the last, holds"
 
 
 def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:

@@ -445,9 +445,6 @@ def test_words_with_other_spellings() -> None:
         ),
         ("gcm.fcm.endpoint: http://x", 1, "gcm.fcm.endpoint expects https://host:port; 'http://x' is not"),
         ("apns: 5", 1, "apns is a group; write its keys below it, such as apns.apps"),
-        ("a: 1\nb:\n  c: 2\na: 3", 4, "a is given twice, first in line 1; remove one"),
-        ("a: 1\nA: 2\na: 3", 3, "a is given twice, first in line 1; remove one"),
-        ("apns.port: 1\napns:\n  port: 2", 3, "apns.port is given twice, first in line 1; remove one"),
         ("- a\n- b", 1, "not a mapping; write settings as `key: value`"),
         ("apns: {apps: [[a]]}", 1, "apns.apps has an item that is not text; write one text an item"),
         ("? [a]\n: 1", 1, "a key is not text; write it as `key: value`"),
@@ -519,6 +516,23 @@ def test_keys_without_effect_take_anything() -> None:
 @pytest.mark.parametrize("given", ["dedup: {games: {a: 10, B: 100}}", """dedup.games: '{"a": 10, "B": 100}'"""])
 def test_percentages_are_json_or_a_mapping(given: str) -> None:
     assert parse(given)[DEDUP_GAMES] == {"a": 10, "B": 100}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "before"),
+    [
+        ("apns:\n  port: 1\n  port: 2", 3, 2),
+        ("apns:\n  port: 1\n  PORT: 2", 3, 2),
+        ("apns.port: 1\napns:\n  port: 2", 3, 1),
+        ("apns: {port: 1}\ngcm.apps: a\napns:\n  port: 3\n  Port: 2", 5, 4),
+    ],
+)
+def test_of_a_key_that_is_given_twice_the_last_holds_and_is_told(text: str, line: int, before: int) -> None:
+    found = parse(text)
+    assert found[apns_settings.PORT] == 2
+    (warning,) = found.warnings
+    said = rf".*:{line}: apns.port stands in line {before} too; this one, the last, holds"
+    assert re.fullmatch(said, warning, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("given", ["[1]", "a", '{"a": "b"}', '{"a": 1.5}', '{"a": true}', '{"a": null}'])
@@ -708,7 +722,7 @@ def test_the_last_of_two_spellings_holds(text: str, lines: tuple[int, int]) -> N
     found = parse(text)
     assert found[apns_settings.CONNECTION_POOL_SIZE] == 10
     place, other = lines
-    said = [line for line in found.warnings if "other capitals" in line and ": apns." in line.lower()]
+    said = [line for line in found.warnings if "the last, holds" in line and ": apns." in line.lower()]
     assert len(said) == 1
     assert said[0].startswith(f"config.yaml:{place}: ")
     assert f"in line {other} too" in said[0]

@@ -27,6 +27,7 @@ _MAX_DESCRIPTION_CHARACTERS = 500
 _MAX_NAME_CHARACTERS = 500
 _FCM_ERROR = "google.firebase.fcm.v1.FcmError"
 _BAD_REQUEST = "google.rpc.BadRequest"
+_INVALID_ARGUMENT = "INVALID_ARGUMENT"
 #: How Google names the token in an INVALID_ARGUMENT: as a field, or in words alone.
 _TOKEN_FIELD = "message.token"  # noqa: S105
 _TOKEN_WORDS = "not a valid fcm registration token"  # noqa: S105
@@ -56,10 +57,9 @@ CODES: dict[str, Code] = {
 }
 #: An INVALID_ARGUMENT of which the token is the reason.
 _INVALID_REGISTRATION = Code("INVALID_REGISTRATION", DEAD_TOKEN)
-#: Canonical codes of ``google.rpc.Code`` that say the same where the detail is missing, as in Google's answers to a
-#: request whose fields have wrong types.
+#: Canonical codes of ``google.rpc.Code`` that say the same where the detail is missing. INVALID_ARGUMENT does not: what
+#: stands between FCM and us says it too, and consumers know such a push as UNKNOWN.
 _SAME_AS = {
-    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
     "RESOURCE_EXHAUSTED": "QUOTA_EXCEEDED",
     "UNAVAILABLE": "UNAVAILABLE",
     "INTERNAL": "INTERNAL",
@@ -83,7 +83,7 @@ def read_answer(status: int, body: bytes) -> Answer:
     error = _error(body)
     name = _code(error)
     code = CODES.get(name) or Code(UNKNOWN, _BY_STATUS.get(status, FINAL))
-    if status == 400 and name == "INVALID_ARGUMENT" and _names_the_token(error):
+    if status == 400 and _INVALID_ARGUMENT in (name, _text(error, "status")) and _names_the_token(error):
         code = _INVALID_REGISTRATION
     outcome = Outcome(
         Kind.FAILED if code.meaning.retry else Kind.REJECTED,
