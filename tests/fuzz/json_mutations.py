@@ -15,6 +15,7 @@ VALUES: tuple[Json, ...] = (
 )  # fmt: skip
 NAMES = (
     "DeviceToken", "Payload", "metadata", "push_expiry", "collapse_id", "push_type", "priority", "topic", "aps", "M",
+    "channel_id", "expiration", "mutable_content", "sound", "click_action", "subtitle", "body_loc_key", "apns",
     "to", "message_id", "data", "notification", "condition", "android", "ttl", "time_to_live", "dry_run", "badge",
     "body_loc_args", "content_available", "image", "Reason", "Sent", "error", "from", "message_type",
     "registration_id", "control_type", "reason", "timestamp", "status", "details", "@type", "errorCode",

@@ -65,20 +65,29 @@ def apns(data: bytes) -> None:
     if metadata is not None and push.kind.push_type != b"mdm":
         payload = _with_metadata(payload, metadata)
     _same(json.loads(push.body), payload)
-    assert push.token == fields["devicetoken"]
-    assert push.path == b"/3/device/" + fields["devicetoken"].encode()
+    headers = dict(hpack.Decoder().decode(push.literals, raw=True))
+    if push.kind.broadcast:
+        assert not fields.get("devicetoken")
+        assert push.token == fields["channel_id"] == headers.pop(b"apns-channel-id").decode()
+        assert push.path == b"/4/broadcasts/apps/" + push.kind.topic
+        assert headers.pop(b"apns-request-id") == push.id.encode()
+        assert headers[b"apns-expiration"].isdigit()
+        assert push.kind[1:3] in [(b"liveactivity", priority) for priority in (b"1", b"5", b"10")]
+    else:
+        assert push.token == fields["devicetoken"]
+        assert push.path == b"/3/device/" + fields["devicetoken"].encode()
+        assert headers.pop(b"apns-id") == push.id.encode()
+        _check_kind(push.kind, fields)
     _same(None if push.metadata is None else json.loads(encode(push.metadata)), metadata)
     expiry = max(0, fields.get("push_expiry") or 0)
     assert push.expires_ms == expiry
-    headers = dict(hpack.Decoder().decode(push.literals, raw=True))
-    assert headers.pop(b"apns-id") == push.id.encode()
     expires = headers.pop(b"apns-expiration", None)
-    assert expires == (str(expiry // 1000).encode() if expiry else None) or fields.get("expiration") is not None
+    otherwise = b"0" if push.kind.broadcast else None
+    assert expires == (str(expiry // 1000).encode() if expiry else otherwise) or fields.get("expiration") is not None
     collapse = headers.pop(b"apns-collapse-id", b"").decode()
     assert collapse == "" or collapse == str(fields["collapse_id"])
     assert not headers
     assert not _FORBIDDEN.search(collapse.encode())
-    _check_kind(push.kind, fields)
     _check_feedbacks(lambda outcome, user: apns_feedback(ORIGIN, push, outcome, 1, user_metadata=user), push)
 
 
@@ -136,9 +145,19 @@ def fcm(data: bytes) -> None:
     _check_feedbacks(lambda outcome, user: google_feedback(ORIGIN, push, outcome, 1, user_metadata=user), push)
 
 
+def _check_for_apple(message: Json, given: Json) -> None:
+    aps = message.get("apns", {}).get("payload", {}).get("aps", {})
+    for name, key in (("sound", "sound"), ("click_action", "category")):
+        assert aps.get(key) == given.get(name)
+    for name, key in (("title_loc_key", "title-loc-key"), ("body_loc_key", "loc-key")):
+        assert aps.get("alert", {}).get(key) == given.get(name)
+
+
 def _check_notification(message: Json, given: Json, left_out: tuple[str, ...], overridden: Collection[str]) -> None:
     """Every member has its place, or is named as left out."""
     everywhere = message.get("notification", {})
+    if "apns" not in overridden:
+        _check_for_apple(message, given)
     for name in ("title", "body"):
         assert everywhere.get(name) == given.get(name)
     image = given.get("image") or given.get("image_url")
