@@ -181,7 +181,7 @@ DIFFERENCES = (
     Difference(
         "Topics",
         "games with `_` or `-` are cut (earlier version)",
-        "a configured app's name wins; the listener knows them too",
+        "a configured app's name wins; for the listener the end of the topic's name decides",
         "`my_game` is one game",
         _games_with_marks,
     ),
@@ -301,6 +301,20 @@ DIFFERENCES = (
         "a guard stops deletions when refusals are too many, and holds feedbacks in `push-<game>-<platform>-held`",
         "a wrong environment makes Apple refuse every token",
         _any(_LISTENER + r"invalidToken\.pg\.host"),
+    ),
+    Difference(
+        "Listener",
+        "`invalidToken.handlers` and `invalidToken.pg.table` are read by nothing",
+        "they name the stores (`pg` is PostgreSQL) and the pattern of tables; a pattern with neither `<game>` nor "
+        "`<platform>` is left out with a warning",
+        "other stores, schemas and names of tables",
+        _any(r".*invalidToken\.(handlers|pg\.table)"),
+    ),
+    Difference(
+        "Listener",
+        "`tokens_delete_error` counts the tokens of each DELETE that fails, which are lost",
+        "the same of each try, and tries again; a row that the database refuses stands alone and counts 1",
+        "nothing is lost, and one row stops no other",
     ),
     Difference(
         "Listener",

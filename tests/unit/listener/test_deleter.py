@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from pusher.broker.interface import RecordTooLarge, TopicRefused
 from pusher.broker.offsets import State, Tracker
+from pusher.listener import deleter
 from pusher.listener.deleter import MISSING_UNREADY_S, Deleter, FlushPolicy, batches
 from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen, Stopped
 from pusher.listener.held import Held
@@ -261,6 +263,30 @@ def test_a_token_is_finished_when_every_store_has_dealt_with_it(worlds: list[Wor
     assert other.tokens == {"T9"}
     assert world.rows.statements == [["T1", "T2", "T3", "T4"]], "the first store was not asked again"
     assert world.total(metrics.TOKENS_DELETE_SUCCESS) == 4
+
+
+def test_a_store_that_does_not_answer_is_named(worlds: list[World], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Rows):
+        answer = Event()
+
+        def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
+            self.answer.wait()
+            return super().delete(owner, dead)
+
+    monkeypatch.setattr(deleter, "_SLOW_S", 0.02)
+    other = Silent("T1")
+    world = World(other=other)
+    worlds.append(world)
+    world.put("T1", "T2", "T3", "T4")
+    with gevent.Timeout(10):
+        while not world.deleter.blocked:
+            gevent.sleep(0.005)
+    assert "other: has not answered for 0.02 s" in world.deleter.unready
+    assert world.rows.tokens.isdisjoint({"T1", "T2", "T3", "T4"})
+    assert world.tracker.low == 0
+    other.answer.set()
+    world.until_finished(4)
+    assert (world.deleter.blocked, other.tokens) == ("", set())
 
 
 def test_a_token_that_one_store_refuses_leaves_the_other(worlds: list[World]) -> None:
