@@ -83,12 +83,14 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis, tinyproxy."""
+    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis, tinyproxy, Chromium."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
     if not (STATE / "kafka-jars").is_dir() and not shutil.which("mvn"):
         packages.append("maven")
     if not shutil.which("tinyproxy"):
         packages.append("tinyproxy-bin")  # the program without the server that runs on the machine
+    if not shutil.which("chromium"):
+        packages.append("chromium")
     if postgres.programs() is None:
         as_root("mkdir", "-p", str(NO_MAIN_CLUSTER.parent))
         as_root("sh", "-c", f"echo 'create_main_cluster = false' > {NO_MAIN_CLUSTER}")

@@ -441,6 +441,19 @@ class Url(ValueKind[str]):
         return text
 
 
+class SiteUrl(Text):
+    """``https://host/path`` or ``http://...``, without a slash at its end; "" = none."""
+
+    label = "https://host/path"
+    expects = label
+
+    def _value(self, text: str) -> str:
+        text = super()._value(text).strip().rstrip("/")
+        if text and not re.fullmatch(r"https?://[^\s\"'<>?#@]+", text):
+            raise ValueError
+        return text
+
+
 class ProxyUrl(Text):
     """``http://[user:password@]host:port``; "" = none. The password is not shown."""
 

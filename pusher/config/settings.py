@@ -26,6 +26,7 @@ from pusher.config.schema import (
     List,
     Secret,
     Setting,
+    SiteUrl,
     Text,
     TopicName,
     Topics,
@@ -65,6 +66,12 @@ ADMIN_TOKEN = Setting(
     "",
     "Bearer token without which only `/healthz` and `/readyz` are served; "
     'set it where `admin.host` can be reached by others, "" = none.',
+)
+ADMIN_DOCS = Setting(
+    "admin.docs",
+    SiteUrl(),
+    "",
+    "Where the site that `make docs` builds is served: the status page links its advice to it.",
 )
 ADMIN_READY_WHEN = Setting(
     "admin.readyWhen",

@@ -34,13 +34,12 @@ class Rate(NamedTuple):
     outcome: str = ""
 
 
+#: How pushes end.
+OUTCOMES = ("delivered", "rejected", "failed", "expired", "invalid", "limited")
 RATES = (
     Rate("sent", metrics.SENT),
     Rate("retried", metrics.RETRIED),
-    *(
-        Rate(kind, figures.OUTCOMES, kind)
-        for kind in ("delivered", "rejected", "failed", "expired", "invalid", "limited")
-    ),
+    *(Rate(kind, figures.OUTCOMES, kind) for kind in OUTCOMES),
     Rate("feedbacks", figures.FEEDBACKS),
     Rate("deleted", metrics.TOKENS_DELETE_SUCCESS),
     Rate("nonexistent", metrics.TOKENS_DELETE_NONEXISTENT),
@@ -121,6 +120,25 @@ class History:
         found = [point[app].values if app in point else {} for point in self._points]
         names = {name: None for values in found for name in values}
         return {name: [values.get(name) for values in found] for name in names}
+
+    def latest(self, app: App) -> dict[str, float | None]:
+        """The newest point of an app's lines."""
+        return self._points[-1][app].values if self._points and app in self._points[-1] else {}
+
+    def ended(self, app: App) -> Counter[str]:
+        """How many of an app's pushes ended in which way."""
+        total: Counter[str] = Counter()
+        for point in self._points:
+            if app in point:
+                total.update({name: round((point[app].values.get(name) or 0) * PERIOD_S) for name in OUTCOMES})
+        return total
+
+    def last_reason(self, app: App) -> dict[str, str | float] | None:
+        """Why a push of an app failed last, and how long ago that was at most, in seconds."""
+        for age, point in enumerate(reversed(self._points)):
+            if app in point and point[app].reasons:
+                return {"reason": point[app].reasons.most_common(1)[0][0], "ago_s": (age + 1) * PERIOD_S}
+        return None
 
     def reasons(self, app: App) -> list[tuple[str, int]]:
         """Why pushes of an app failed, the most frequent first."""

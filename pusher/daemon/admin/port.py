@@ -17,7 +17,7 @@ from pusher.daemon.admin.history import History
 from pusher.daemon.admin.page import PAGE, PAGE_HEADERS
 from pusher.daemon.admin.prometheus import Exposition
 from pusher.daemon.admin.server import HTML, TEXT, AdminServer, Page, Query, Route, json_answer
-from pusher.daemon.admin.status import status
+from pusher.daemon.admin.status import of_app, overview
 from pusher.telemetry import figures
 from pusher.telemetry.stacks import stacks
 from pusher.telemetry.stats import Sample
@@ -43,6 +43,7 @@ class AdminPort:
 
     def __init__(self, config: Config, watched: Watched) -> None:
         self._watched = watched
+        self._docs = config[settings.ADMIN_DOCS]
         self._any_app_will_do = config[settings.ADMIN_READY_WHEN] == "any"
         self._identity = (watched.command, __version__, socket.gethostname())
         self._started_at = time.time()
@@ -109,7 +110,8 @@ class AdminPort:
         reasons = [*self._watched.unready(), *apps[app]]
         return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    def _status(self, _: Query) -> Page:
+    def _status(self, query: Query) -> Page:
+        """All apps in a line each, or one with its history: ``?platform=apns&game=mygame``."""
         command, version, hostname = self._identity
         process = {
             "command": command,
@@ -119,6 +121,11 @@ class AdminPort:
             "started_at": self._started_at,
             "now": time.time(),
             "failure": self._watched.failure(),
-            "not_ready": self._reasons(),
+            "not_ready": list(self._watched.unready()),
+            "docs": self._docs,
         }
-        return json_answer(process | status(self._samples(), self.history))
+        samples, unready = self._samples(), self._watched.apps()
+        if "game" in query:
+            app = (query.get("platform", command), query["game"])
+            return json_answer(process | of_app(samples, self.history, unready, app))
+        return json_answer(process | overview(samples, self.history, unready))
