@@ -15,7 +15,7 @@ from pusher.push.outcome import Kind, Outcome
 from pusher.push.push import Push
 
 #: What only the sender says: a producer's member of that name goes to the device, but not into the feedback.
-_OURS = ("deleteToken", "unregisteredAt", "timestamp", "Reason")
+_OURS = frozenset({"deleteToken", "unregisteredAt", "timestamp", "Reason"})
 
 
 class SentFrom(NamedTuple):
@@ -43,8 +43,8 @@ def plain_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *
 def metadata_of(origin: SentFrom, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
     """What stands beside the outcome: what the producer attached, where wanted, and what the sender says."""
     metadata = dict(push.metadata) if push.metadata and user_metadata else {}
-    for name in _OURS:
-        metadata.pop(name, None)
+    if not _OURS.isdisjoint(metadata):
+        metadata = {name: value for name, value in metadata.items() if name not in _OURS}
     metadata["game"], metadata["platform"], metadata["hostname"] = origin
     if outcome.delete_token:
         metadata["deleteToken"] = True
