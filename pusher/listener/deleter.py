@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from pusher.backoff import BackOff
 from pusher.broker.offsets import State
+from pusher.listener import settings
 from pusher.listener.guard import Guard, Seen, Stopped
 from pusher.listener.held import Held
 from pusher.listener.opening import fault
@@ -36,6 +37,7 @@ _BACK_OFF = BackOff(min_s=0.25, max_s=10.0)
 _MAX_CHARACTERS = 1 << 20
 #: A store that has not answered for so long is named.
 _SLOW_S = 90.0
+_SUCCESSES_EXPECTED = settings.GUARD_SUCCESSES_EXPECTED.key
 #: How long a missing table is a reason not to be ready: a stray topic must not keep the process out of service.
 MISSING_UNREADY_S = 60.0
 
@@ -292,6 +294,8 @@ class Deleter:
             return
         self._stops.add()
         text = f"too many tokens are refused {how}: the guard has stopped their deletion"
+        if not seen.successes:
+            text += f" (no success was seen: where senders feed back failures only, set {_SUCCESSES_EXPECTED} to false)"
         log.error(text, **self._where, **counts)
         sentry.report(text, handler="invalidToken", **self._where)
 
