@@ -88,8 +88,8 @@ class Channels(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``channels``."""
     parser.add_argument("action", choices=list(_ACTIONS), help="create prints the new id, list prints all")
-    parser.add_argument("channel", nargs="?", default="", metavar="CHANNEL", help="of delete: the channel's id")
     parser.add_argument("--app", required=True, metavar="APP", help="one of apns.apps")
+    parser.add_argument("--channel", default="", metavar="ID", help="of delete: the channel's id")
     parser.add_argument(
         "--store", action="store_true", help="of create: Apple keeps the last push for devices that are offline"
     )
@@ -99,7 +99,9 @@ def run(args: argparse.Namespace, config: Config) -> int:
     """0; 1 where Apple refuses. Raises ``StartError`` where it cannot be asked."""
     if (args.action == "delete") != bool(CHANNEL_ID.fullmatch(args.channel)):
         raise StartError(
-            "channels delete needs the id of a channel" if args.action == "delete" else "only delete takes an id"
+            "channels delete needs --channel with the id of a channel"
+            if args.action == "delete"
+            else "only delete takes --channel"
         )
     try:
         _ACTIONS[args.action](channels_of(config, args.app), args)

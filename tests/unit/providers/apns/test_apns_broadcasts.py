@@ -206,7 +206,7 @@ def test_channels_are_made_listed_and_deleted(managed: Managed, capsys: pytest.C
     assert managed.apple.channels.of(APP) == {plain: 0, stored: 1}
     assert managed.run("list") == 0
     assert capsys.readouterr().out.splitlines() == [plain, stored]
-    assert managed.run("delete", plain) == 0
+    assert managed.run("delete", "--channel", plain) == 0
     assert managed.run("list") == 0
     assert capsys.readouterr().out.splitlines() == [stored]
 
@@ -219,16 +219,16 @@ def test_what_apple_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_channel_that_is_gone_is_said_so(managed: Managed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert managed.run("delete", CHANNEL) == 1
+    assert managed.run("delete", "--channel", CHANNEL) == 1
     assert capsys.readouterr().err == "pusher: Apple refuses it: ChannelNotRegistered\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "app", "words"),
     [
-        (("delete",), "game", "needs the id of a channel"),
-        (("delete", "a b"), "game", "needs the id of a channel"),
-        (("list", CHANNEL), "game", "only delete takes an id"),
+        (("delete",), "game", "with the id of a channel"),
+        (("delete", "--channel", "a b"), "game", "with the id of a channel"),
+        (("list", "--channel", CHANNEL), "game", "only delete takes --channel"),
         (("list",), "other", "apns.apps has game"),
     ],
 )
