@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.disk_run import disk_full
 from tests.faults.group_runs import partitions, stops, truncated
+from tests.faults.limits_run import limits
 from tests.faults.output_runs import refused
 from tests.faults.runs import kills
 
@@ -18,6 +19,7 @@ SHORT = {
     "partitions": partial(partitions, pushes=1_500),
     "truncated": partial(truncated, pushes=900),
     "refused": partial(refused, pushes=600),
+    "limits": partial(limits, pushes=6_000, devices=60),
     "disk-full": partial(disk_full, pushes=2_000),
 }
 

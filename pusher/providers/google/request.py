@@ -168,7 +168,7 @@ def read(
     push.metadata = decode_metadata(message.pop("metadata", None))
     push.expires_ms = decode_expiry(message.pop("push_expiry", None))
     push.token = _target(message, left_out)
-    push.id = message["message_id"] = _message_id(message.get("message_id")) or derived_id(origin)
+    push.id = message["message_id"] = _message_id(message, left_out) or derived_id(origin)
     if compares:
         push.content = _content(message)
     if push.metadata:
@@ -262,12 +262,12 @@ def _token(value: Json) -> str:
     return str(value)
 
 
-def _message_id(value: Json) -> str:
+def _message_id(message: Mapping[str, Json], left_out: list[str]) -> str:
     """It becomes an XML attribute, in which control characters are not allowed and white space does not survive."""
-    if not value:
-        return ""
+    value = message.get("message_id") or ""
     if len(value) > _MAX_MESSAGE_ID_CHARACTERS or not value.isprintable():
-        raise InvalidMessage("bad-message-id", "message_id has control characters or is too long")
+        left_out.append("message_id")
+        return ""
     return str(value)
 
 

@@ -87,6 +87,8 @@ class RedisConnections:
         #: How many wait for a connection; set whenever one does.
         self._waiting = 0
         self._wanted = Event()
+        self._wanted.set()
+        self._first = True
         #: Replaced when it is set: whoever waits looks again.
         self._changed = Event()
 
@@ -118,11 +120,12 @@ class RedisConnections:
                 return answer
 
     def run(self) -> None:
-        """Opens connections when they are wanted, for ever."""
+        """Opens one at once, and others when they are wanted, for ever."""
         wait_s, failing_since = _FIRST_WAIT_S, 0.0
         while True:
             self._wanted.wait()
-            if not (self._down or (self._waiting and not self._free and self._open < _MOST_CONNECTIONS)):
+            wanted = self._first or (self._waiting and not self._free and self._open < _MOST_CONNECTIONS)
+            if not (self._down or wanted):
                 self._wanted.clear()
                 continue
             if self._down:
@@ -142,7 +145,7 @@ class RedisConnections:
                 self._down = self._named(one_line(error))
                 self._tell()
             else:
-                self._down, failing_since = "", 0.0
+                self._down, self._first, failing_since = "", False, 0.0
                 self._open += 1
                 self._give_back(connection)
 
@@ -231,12 +234,19 @@ class RedisConnections:
         self, connection: Any, script: LuaScript, arguments: Sequence[str | int | bytes], deadline: float
     ) -> bytes:
         late = RedisUnavailable(f"no answer within {ANSWER_WITHIN_S:g} s")
-        with gevent.Timeout(max(0.0, deadline - self._clock()), late):
-            try:
-                connection.send_command("EVALSHA", script.digest, 0, *arguments, check_health=False)
-                return bytes(connection.read_response())
-            except redis.exceptions.NoScriptError:
-                connection.send_command("EVAL", script.text, 0, *arguments, check_health=False)
+        try:
+            with gevent.Timeout(max(0.0, deadline - self._clock()), late):
+                try:
+                    connection.send_command("EVALSHA", script.digest, 0, *arguments, check_health=False)
+                    return bytes(connection.read_response(disconnect_on_error=False))
+                except redis.exceptions.NoScriptError:
+                    connection.send_command("EVAL", script.text, 0, *arguments, check_health=False)
+                    return bytes(connection.read_response(disconnect_on_error=False))
+        except RedisUnavailable:
+            if not (connection.is_connected and connection.can_read(0)):
+                raise
+            # it was this process that was late, not Redis
+            with gevent.Timeout(_AT_ONCE_S, late):
                 return bytes(connection.read_response())
 
 
