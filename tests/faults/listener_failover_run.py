@@ -208,6 +208,7 @@ def _play(
             act()
         time.sleep(0.1)
     events.append(f"{time.monotonic() - began:6.1f} s {done:>8,} committed: the end")
+    assert not waiting, f"all was done before the faults: {waiting}"
     admin.close()
     return events, pace
 
