@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import gevent
 from gevent.event import Event
@@ -204,7 +205,9 @@ class Deleter:
     # --- stores -------------------------------------------------------------------------------------------------------
     def _ask_stores(self, part: _Part) -> dict[str, NotDeleted]:
         """Asks the stores of a part, side by side: why some of them could not delete. Waits for all of them."""
-        tokens = list({one.token: DeadToken(one.token, one.reason, one.told_ms) for one in part.dead}.values())
+        # of a token that comes twice the latest word counts
+        by_time = sorted(part.dead, key=attrgetter("told_ms"))
+        tokens = list({one.token: DeadToken(one.token, one.reason, one.told_ms) for one in by_time}.values())
         asked = {name: gevent.spawn(self._delete_from, name, tokens, len(part.dead)) for name in sorted(part.stores)}
         try:
             while late := [name for name, one in asked.items() if not one.ready()]:
@@ -214,15 +217,16 @@ class Deleter:
                         self._tell_failure(name, NotDeleted(f"has not answered for {_SLOW_S:g} s"))
         finally:
             gevent.killall(list(asked.values()))
-        return {name: one.value for name, one in asked.items() if one.value is not None}
+        answers = {name: one.value if one.successful() else _fault(one.exception) for name, one in asked.items()}
+        return {name: error for name, error in answers.items() if error is not None}
 
     def _delete_from(self, name: str, tokens: list[DeadToken], feedbacks: int) -> NotDeleted | None:
         try:
             rows = self._stores[name].delete(self.name, tokens)
         except NotDeleted as error:
             return error
-        except Exception as error:  # noqa: BLE001  # a fault in a plug-in costs another try
-            return NotDeleted(f"raised {fault(error)}")
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # a fault in a plug-in costs another try
+            return _fault(error)
         if name == self._counted:
             self._success.add(rows)
             self._nonexistent.add(max(0, feedbacks - rows))
@@ -298,6 +302,10 @@ class Deleter:
             text += f" (no success was seen: where senders feed back failures only, set {_SUCCESSES_EXPECTED} to false)"
         log.error(text, **self._where, **counts)
         sentry.report(text, handler="invalidToken", **self._where)
+
+
+def _fault(error: BaseException | None) -> NotDeleted:
+    return NotDeleted(f"raised {fault(error)}" if error is not None else "has not ended")
 
 
 def batches(dead: Sequence[Dead], size: int) -> Iterator[list[Dead]]:

@@ -82,7 +82,7 @@ def _guarded(name: str, act: Callable[[], TokenStore]) -> TokenStore:
         return BrokenStore(why)
 
 
-def fault(error: Exception) -> str:
+def fault(error: BaseException) -> str:
     """Kind and place of an error in foreign code. Not its text, which may have tokens in it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -33,7 +33,7 @@ class Rows(TokenStore):
     def __init__(self, *tokens: str) -> None:
         self.tokens = set(tokens)
         self.bad: set[str] = set()
-        self.trouble: Exception | None = None
+        self.trouble: BaseException | None = None
         self.statements: list[list[str]] = []
 
     def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
@@ -236,12 +236,14 @@ def test_a_missing_table_is_a_reason_not_to_be_ready_for_a_minute(world: World) 
     assert world.deleter.unready == ""
 
 
-def test_a_store_that_raises_anything_is_named_and_tried_again(world: World) -> None:
-    world.rows.trouble = KeyError("T1 is a secret")
+@pytest.mark.parametrize("trouble", [KeyError("T1 is a secret"), gevent.Timeout(5), SystemError("a secret")])
+def test_a_store_that_raises_anything_is_named_and_tried_again(world: World, trouble: BaseException) -> None:
+    world.rows.trouble = trouble
     world.put("T1", "T2", "T3", "T4")
     world.until_tried(1)
     settle()
-    assert "rows: raised KeyError at test_deleter.py:" in world.deleter.blocked
+    assert f"rows: raised {type(trouble).__name__} at test_deleter.py:" in world.deleter.blocked
+    assert world.tracker.low == 0
     assert "secret" not in world.deleter.blocked
     world.rows.trouble = None
     world.until_finished(4)
