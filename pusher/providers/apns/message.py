@@ -112,6 +112,8 @@ class ApnsParser:
 
     def __init__(self, topic: str, app: str = "", *, compares: bool = False) -> None:
         self._topic, self._app, self._compares = topic, app, compares
+        #: Of messages that choose nothing, which most are, by push type.
+        self._usual: dict[str, SharedHeaders] = {}
 
     def __call__(self, value: bytes | None, origin: str) -> ApnsPush:
         """Raises ``InvalidMessage``."""
@@ -125,10 +127,12 @@ class ApnsParser:
         push.expires_ms = decode_expiry(expiry)
         if self._compares:
             push.content = self._content(payload)
-        if channel is None:
-            push.kind = self._kind(payload, push_type, priority, topic)
-        else:
+        if channel is not None:
             push.kind = self._broadcast(push_type, priority, topic)
+        elif push_type is priority is topic is None:
+            push.kind = self._usual_kind(payload)
+        else:
+            push.kind = self._kind(payload, push_type, priority, topic)
         if push.metadata is not None and push.kind.push_type != b"mdm":
             payload = _merged(payload, push.metadata)
         push.body = encode(payload)
@@ -170,6 +174,14 @@ class ApnsParser:
         given = self._priority(priority, _BROADCAST_TYPE) or b"10"
         push_type = _BROADCAST_TYPE.encode()
         return SharedHeaders(topic.encode(), push_type, given, own_topic, own_type=False, broadcast=True, of_app=False)
+
+    def _usual_kind(self, payload: Json) -> SharedHeaders:
+        push_type = _push_type(self._topic, payload)
+        try:
+            return self._usual[push_type]
+        except KeyError:
+            kind = self._usual[push_type] = self._kind(payload, None, None, None)
+            return kind
 
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         topic, own_topic = self._chosen_topic(topic)
