@@ -2,7 +2,7 @@
 
 
 class StartError(Exception):
-    """The command cannot start. The text says what, where and how to mend it."""
+    """The command cannot start. The text says what, where and how to correct it."""
 
 
 class CredentialError(StartError):

@@ -222,6 +222,10 @@ class Broker(Protocol):
         """
         ...
 
+    def topics(self) -> list[str]:
+        """Names of the topics that exist and may be described. Waits some seconds; raises ``OSError`` with one line."""
+        ...
+
     def check(self) -> str:
         """Says that the broker can be used; raises ``OSError`` with one line when it cannot. May wait some seconds."""
         ...

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from pusher.broker import connect
 from pusher.broker.interface import log_failure
 from pusher.config import doors, settings
+from pusher.config.settings import QueueSettings
 from pusher.config.values import Config
 from pusher.daemon.publishers import Publishers
 from pusher.daemon.reporters import OpenStatsReporter
@@ -16,11 +19,14 @@ from pusher.listener import settings as listener_settings
 from pusher.listener.opening import open_stores
 from pusher.providers.http2.transport import ConnectFailed
 from pusher.providers.provider import Check, provider
+from pusher.push import topics
 from pusher.push.limits import opening
 from pusher.push.reporter import Around, OpenReporter
 from pusher.telemetry.stats import Stats
 
 OK, CANNOT_START = 0, 2
+#: Of topics, in a line.
+_MOST_NAMES = 10
 
 
 def check_sender(platform: str, config: Config) -> int:
@@ -29,6 +35,7 @@ def check_sender(platform: str, config: Config) -> int:
     return run_checks(
         [
             *_broker_checks(config),
+            *_consumption(config, settings.QUEUE, partial(_is_read, config, platform)),
             *_stats_checks(config),
             *opening.checks(config, platform, apps),
             *provider(platform).checks(config),
@@ -73,8 +80,57 @@ def _broker_checks(config: Config) -> Iterator[Check]:
             settings.FEEDBACK_REPORTERS.key,
             lambda: "none is named, so nothing is fed back and no dead token is deleted",
         )
+    elif not config[settings.FEEDBACK_SUCCESSES]:
+        yield (
+            settings.FEEDBACK_SUCCESSES.key,
+            lambda: "off, so only failures are fed back: tell the listener by guard.successesExpected: false",
+        )
     for name in config[settings.FEEDBACK_REPORTERS]:
         yield f"{settings.FEEDBACK_REPORTERS.key} {name}", lambda name=name: _check_feedback(config, name)  # type: ignore[misc]
+
+
+def _consumption(config: Config, queue: QueueSettings, fate: Callable[[str], str]) -> Iterator[Check]:
+    """What will be read; ``fate(topic)``: "" or why a topic that matches is not read or its messages are not sent."""
+    yield queue.topics.key, partial(_matching_topics, config, queue, fate)
+    if config[queue.offset_reset_strategy] == "latest":
+        yield (
+            queue.offset_reset_strategy.key,
+            lambda: f"where the group {config[queue.group]} is new it leaves out what already waits (latest)",
+        )
+
+
+def _matching_topics(config: Config, queue: QueueSettings, fate: Callable[[str], str]) -> str:
+    chosen = config[queue.topics]
+    found = connect.broker(config, queue.at).topics()
+    matching = [topic for topic in found if any(_matches(one, topic) for one in chosen)]
+    by_fate: dict[str, list[str]] = {}
+    for topic in matching:
+        by_fate.setdefault(fate(topic), []).append(topic)
+    read = by_fate.pop("", [])
+    parts = [f"read now: {_some(read)}" if read else "no topic is there yet; it is read when it appears"]
+    parts += [f"{reason}: {_some(names)}" for reason, names in by_fate.items()]
+    return "; ".join(parts)
+
+
+def _matches(chosen: str, topic: str) -> bool:
+    return re.match(chosen, topic) is not None if chosen.startswith("^") else chosen == topic
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _is_read(config: Config, platform: str, topic: str) -> str:
+    apps = config[settings.of_provider(platform).apps]
+    name = topics.parse(topic, apps)
+    if name is None or name.platform != platform or topics.is_written_by_pusher(topic):
+        return "left to others"
+    return "" if name.game in apps else "of a game that is not configured, so that its messages are invalid"
+
+
+def _is_feedback_topic(topic: str) -> str:
+    return "" if topic.endswith(topics.FEEDBACKS) else "left alone, no topic of feedbacks"
 
 
 def _check_feedback(config: Config, name: str) -> str:
@@ -105,6 +161,7 @@ def check_listener(config: Config) -> int:
         return run_checks(
             [
                 (at.brokers.key, lambda: connect.broker(config, at.at).check()),
+                *_consumption(config, at, _is_feedback_topic),
                 *(check for store in stores.values() for check in store.checks()),
                 *_stats_checks(config),
                 *_guard_checks(config),
@@ -117,6 +174,8 @@ def check_listener(config: Config) -> int:
 
 def _guard_checks(config: Config) -> Iterator[Check]:
     """What stands between a mistake and the tokens, where it is off."""
+    if not config[listener_settings.DELETES]:
+        yield listener_settings.DELETES.key, lambda: "off: feedbacks are read and confirmed, no token is deleted"
     if not config[listener_settings.GUARD_ENABLED]:
         yield (
             listener_settings.GUARD_ENABLED.key,

@@ -73,7 +73,7 @@ def _syntax_error(error: yaml.YAMLError, name: str) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"{name}:{mark.line + 1}" if mark else name
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-    return f"{where}: not valid YAML ({problem}); mend the line or the one before it"
+    return f"{where}: not valid YAML ({problem}); correct this line or the one before it"
 
 
 class _Flattener:

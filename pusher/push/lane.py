@@ -311,7 +311,7 @@ class Lane(Generic[P]):
         self._inbox.put(())
 
     def finish(self, push: P, outcome: Outcome) -> None:
-        """The end of a push. A second one, an answer after a time-out say, changes nothing."""
+        """Ends a push. A later call, such as that of an answer after a time-out, changes nothing."""
         if push.finished:
             return
         kind = outcome.kind

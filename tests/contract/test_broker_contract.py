@@ -15,6 +15,7 @@ from pusher.broker.interface import LEFT_OUT, Delivery, Place, PublishError, Rea
 from pusher.broker.offsets import Commit, State, decode_ranges
 from tests.contract.brokers import (
     Desk,
+    broker_at,
     finish,
     key,
     never,
@@ -609,6 +610,11 @@ def test_a_group_without_commits_has_none(desk: Desk) -> None:
     assert desk.committed(group, topic) == {}
     own(desk.source(group, [topic], offset_reset="latest"))
     assert set(desk.committed(group, topic).values()) == {Commit(0, "")}
+
+
+def test_the_topics_that_exist(broker_desk: Desk) -> None:
+    topic = broker_desk.topic()
+    assert topic in broker_at(broker_desk.broker.address, broker_desk.broker.client).topics()
 
 
 def test_commits_in_a_topic_that_does_not_exist_are_an_error(desk: Desk) -> None:

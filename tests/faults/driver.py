@@ -30,7 +30,7 @@ _PARTITIONS = 3
 
 
 class Fault(NamedTuple):
-    """Something that breaks, or is mended, when so many messages are settled."""
+    """Something that breaks, or is repaired, when so many messages are settled."""
 
     after: int
     name: str

@@ -118,8 +118,8 @@ def test_invalid_messages_go_back_when_their_game_is_configured(driver: Driver) 
 
     settings["apns"]["apps"] += ",stranger"
     settings["apns"]["certs"]["stranger"] = settings["apns"]["certs"][driver.apps[0]]
-    mended = driver.daemon(settings)
-    assert "sent 50\n" in replay(mended, "push-stranger-apns-invalid", "--yes")
+    corrected = driver.daemon(settings)
+    assert "sent 50\n" in replay(corrected, "push-stranger-apns-invalid", "--yes")
     wait_until(lambda: apple.counts()["answers"].get("200", 0) == 50, lambda: str(apple.counts()))
-    assert "sent 0\n" in replay(mended, "push-stranger-apns-invalid", "--yes")
-    assert mended.stop() == 0
+    assert "sent 0\n" in replay(corrected, "push-stranger-apns-invalid", "--yes")
+    assert corrected.stop() == 0

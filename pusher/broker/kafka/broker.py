@@ -69,6 +69,11 @@ class KafkaBroker:
         with closing(KafkaReader(self._address, topic, group=group, login=self._login)) as reader:
             return reader.committed()
 
+    def topics(self) -> list[str]:
+        """See ``Broker``."""
+        with closing(KafkaReader(self._address, "", login=self._login)) as reader:
+            return reader.topics()
+
     def check(self) -> str:
         """See ``Broker``: each broker is connected to at the address that it advertises."""
         with closing(KafkaReader(self._address, "", login=self._login)) as reader:

@@ -134,6 +134,11 @@ class KafkaReader:
                 self._consumer.reach(broker.node_id)
         return len(brokers)
 
+    def topics(self) -> list[str]:
+        """Names of all topics. Waits and raises as ``wait_for_brokers``."""
+        self.wait_for_brokers()
+        return sorted(self._consumer.cluster.topics())
+
     def _find_partitions(self) -> list[Partition]:
         self.wait_for_brokers()
         found: set[int] | None = self._consumer.cluster.partitions_for_topic(self._topic)

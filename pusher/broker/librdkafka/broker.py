@@ -69,6 +69,11 @@ class LibrdkafkaBroker:
         with closing(LibrdkafkaReader(self._address, topic, group=group, login=self._login)) as reader:
             return reader.committed()
 
+    def topics(self) -> list[str]:
+        """See ``Broker``."""
+        with closing(LibrdkafkaReader(self._address, "", login=self._login)) as reader:
+            return reader.topics()
+
     def check(self) -> str:
         """See ``Broker``: each broker is connected to at the address that it advertises."""
         with closing(LibrdkafkaReader(self._address, "", login=self._login)) as reader:

@@ -141,6 +141,12 @@ class LibrdkafkaReader:
         except (KafkaException, TimeoutError) as error:
             raise OSError(f"Kafka at {self._brokers}: {self._client.troubles.text or error}") from error
 
+    def topics(self) -> list[str]:
+        """Names of all topics. Waits and raises as ``wait_for_brokers``."""
+        self.wait_for_brokers()
+        with self._plain_errors():
+            return sorted(self._client.topics())
+
     def _find_partitions(self) -> list[TopicPartition]:
         self.wait_for_brokers()
         found = self._client.topics().get(self._topic)

@@ -65,6 +65,10 @@ class SqliteBroker:
         """See ``Broker``."""
         return sqlite_reader.committed(self._address, group, topic)
 
+    def topics(self) -> list[str]:
+        """See ``Broker``."""
+        return sqlite_reader.topics(self._address)
+
     def check(self) -> str:
         """See ``Broker``."""
         directory = file_of(self._address).parent

@@ -13,7 +13,7 @@ import gevent
 from pusher.broker.interface import NoSuchTopic, Place
 from pusher.broker.offsets import Commit
 from pusher.broker.sqlite import group, topic_log
-from pusher.broker.sqlite.store import Store, Unavailable
+from pusher.broker.sqlite.store import Store, Unavailable, file_of
 from pusher.broker.sqlite.topic_log import StoredRecord, Topic
 
 T = TypeVar("T")
@@ -109,6 +109,17 @@ def committed(url: str, consumer_group: str, topic: str) -> dict[int, Commit]:
     """What a group has committed in a topic, by partition. Raises ``OSError`` with one line."""
     with closing(SqliteReader(url, topic)) as reader:
         return reader.committed(consumer_group)
+
+
+def topics(url: str) -> list[str]:
+    """Names of all topics; none where there is no file yet. Raises ``OSError`` with one line."""
+    if not file_of(url).exists():
+        return []
+    with closing(Store(url, create=False)) as store:
+        try:
+            return sorted(store.run(topic_log.topics))
+        except Unavailable as error:
+            raise OSError(str(error)) from error
 
 
 def _offset(connection: sqlite3.Connection, topic: Topic, place: Place) -> int:

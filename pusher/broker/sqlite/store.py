@@ -2,7 +2,7 @@
 
 Rule: SQLite is called nowhere but in ``Store.run``, in the store's own thread, which may wait for a lock or the disk
 while the hub goes on. Whatever fails there closes the connection, which undoes an open transaction, and the next call
-opens it anew: a full disk, a lock and a file that was replaced are outages that pass, not states to be mended.
+opens it anew: a full disk, a lock and a file that was replaced are outages that pass, not states to be repaired.
 
 The thread must not log or sleep: under gevent these are the hub's.
 """

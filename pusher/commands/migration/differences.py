@@ -97,7 +97,7 @@ DIFFERENCES = (
         "Delivery",
         "undecodable messages, those of unknown games and bad topics vanish with a log line",
         "they go unchanged to `push-<game>-<platform>-invalid` (`queue.invalidTopic`): make these topics",
-        "they can be mended and replayed",
+        "they can be corrected and replayed",
     ),
     Difference(
         "Delivery",

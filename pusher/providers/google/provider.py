@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
@@ -234,11 +235,20 @@ def _reload_xmpp(service: GcmService, config: Config, app: str) -> bool:
 
 
 def _gcm_checks(config: Config) -> Iterator[Check]:
+    if any(over_fcm(config, app) for app in config[of_provider("gcm").apps]):
+        yield settings.FCM_MAX_RATE.key, partial(_quota, config)
     for app in config[of_provider("gcm").apps]:
         if over_fcm(config, app):
             yield f"fcm {app}", lambda app=app: _fcm(config, app)  # type: ignore[misc]
         else:
             yield f"gcm {app}", lambda app=app: _xmpp(config, app)  # type: ignore[misc]
+
+
+def _quota(config: Config) -> str:
+    rate = config[settings.FCM_MAX_RATE]
+    if not rate:
+        return "0: neither limit nor slow start; Google may refuse pushes beyond the project's quota"
+    return f"each project sends at most {rate:,.0f} pushes a minute, a tenth of that at first"
 
 
 def _fcm(config: Config, app: str) -> str:

@@ -107,7 +107,7 @@ class RedisConnections:
             try:
                 answer = self._answer(connection, script, arguments, deadline)
             except (redis.ConnectionError, OSError) as error:
-                # closed by the server while nobody used it, say: there may be another one
+                # closed, for example by the server while nobody used it: there may be another one
                 self._failed(connection, one_line(error))
             except RedisUnavailable as error:
                 raise self._failed(connection, str(error)) from None

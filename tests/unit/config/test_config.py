@@ -448,8 +448,8 @@ def test_words_with_other_spellings() -> None:
         ("- a\n- b", 1, "not a mapping; write settings as `key: value`"),
         ("apns: {apps: [[a]]}", 1, "apns.apps has an item that is not text; write one text an item"),
         ("? [a]\n: 1", 1, "a key is not text; write it as `key: value`"),
-        ("a: 1\n---\nb: 2", 2, "not valid YAML (but found another document); mend the line or the one before it"),
-        ("a: *x", 1, "not valid YAML (found undefined alias 'x'); mend the line or the one before it"),
+        ("a: 1\n---\nb: 2", 2, "not valid YAML (but found another document); correct this line or the one before it"),
+        ("a: *x", 1, "not valid YAML (found undefined alias 'x'); correct this line or the one before it"),
         ("a: &x {b: *x}", 1, "nested deeper than 20 levels; write flat keys"),
         ("<<: 1", 1, "`<<` expects a mapping; give it one by its anchor"),
     ],
@@ -459,8 +459,8 @@ def test_errors_say_what_and_where(text: str, line: int, message: str) -> None:
 
 
 def test_broken_yaml_names_the_line() -> None:
-    assert re.match(r"config\.yaml:3: not valid YAML \(.+\); mend", error("a: 1\nb: [1, 2\nc: 3\n"))
-    assert re.match(r"config\.yaml:2: not valid YAML \(.+\); mend", error("a: 1\n\tb: 2\n"))
+    assert re.match(r"config\.yaml:3: not valid YAML \(.+\); correct", error("a: 1\nb: [1, 2\nc: 3\n"))
+    assert re.match(r"config\.yaml:2: not valid YAML \(.+\); correct", error("a: 1\n\tb: 2\n"))
     assert "not valid YAML" in error("a: \x00")
 
 
