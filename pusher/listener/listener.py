@@ -11,28 +11,22 @@ One deleter greenlet for each game and platform, so that a table that is missing
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain
 
 import gevent
 
-from pusher.broker import connect
 from pusher.broker.interface import Publisher, Record
 from pusher.broker.offsets import Tracker
 from pusher.config import settings as process_settings
 from pusher.config.values import Config
-from pusher.daemon import readings
-from pusher.daemon.admin.port import AdminPort, Watched
-from pusher.daemon.consuming import Consuming
-from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
-from pusher.daemon.publishers import Publishers, reload_brokers
-from pusher.daemon.reporters import open_stats
+from pusher.daemon import frame
+from pusher.daemon.frame import Frame
+from pusher.daemon.process import Step
+from pusher.daemon.publishers import reload_brokers
 from pusher.daemon.troubles import Troubles
-from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
 from pusher.listener import settings
 from pusher.listener.deleter import Deleter, FlushPolicy
@@ -43,9 +37,8 @@ from pusher.listener.sorter import Sorter, topic_name
 from pusher.providers.provider import words
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
-from pusher.telemetry import figures, metrics, sentry
-from pusher.telemetry.health import Readiness, reasons
-from pusher.telemetry.log import Seldom, logger, tell_left_out
+from pusher.telemetry import figures, metrics
+from pusher.telemetry.log import Seldom, logger
 from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
@@ -60,45 +53,34 @@ class Listener:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._hostname = socket.gethostname()
-        self._daemon = Daemon(COMMAND, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
-        self._stats = open_stats(config, self._hostname)
-        self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
-        self._broker = connect.broker(config, settings.QUEUE.at)
+        self._frame = Frame(COMMAND, config, settings.QUEUE, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self)
+        self._stats = self._frame.stats
         self._stores = open_stores(config) if config[settings.DELETES] else {}
         self._names: dict[str, TopicName | None] = {}
         self._sorters = {platform: Sorter(platform) for platform in words()}
         self._deleters: dict[TopicName, Deleter] = {}
         self._troubles = Troubles()
         self._consumed: Counter[TopicName] = Counter()
-        self._stopping = False
-        self._readiness = Readiness(self.unready)
-        self.admin = AdminPort(
-            config, Watched(COMMAND, self.samples, self.process_unready, self.games_unready, self._daemon.failure)
-        )
         #: Offsets that a partition may be ahead of a token that waits for others.
         self._patience = config[settings.QUEUE.max_uncommitted] // 2
 
     def run(self) -> int:
         """Listens until it is stopped; returns the exit code. Raises ``StartError`` where a store cannot be used."""
         prepare_stores(self._stores)
-        source = self._broker.source(settings.QUEUE, self._wanted)
-        self._consuming = Consuming(source, self.submit, self._is_full, self._config[settings.QUEUE.commit_interval])
-        self._stats.counter(metrics.FEEDBACK_LISTENER_RESTART, self._hostname).add()
-        spawn = self._daemon.greenlets.spawn
-        spawn("stats", self._stats.run)
-        spawn("consuming", self._consuming.run)
-        spawn("upkeep", self._upkeep)
+        made, spawn = self._frame, self._frame.greenlets.spawn
+        made.open_source()
+        self._stats.counter(metrics.FEEDBACK_LISTENER_RESTART, made.hostname).add()
+        made.start()
         spawn("gauges", self._measure)
-        spawn("watchdog", partial(watch, self._stats, self._hostname))
-        self.admin.start(spawn)
+        made.admin.start(spawn)
         log.info(
             "feedback listener started",
             deletes=self._config[settings.DELETES],
             guard=self._config[settings.GUARD_ENABLED],
             stores=",".join(self._stores) or "none",
         )
-        return self._daemon.run(self._stop_order())
+        closing = (Step("stores", self._close_stores),)
+        return made.run(made.publishers.flush, after_greenlets=closing, before_stats=self._set_gauges)
 
     def reload(self) -> None:
         """Reads the configuration again; new connections to brokers and stores use their present credentials."""
@@ -107,7 +89,7 @@ class Listener:
         except StartError as error:
             log.error("the configuration cannot be read, everything stays as it was", error=str(error))
             return
-        reload_brokers(self._broker, self._publishers, newest)
+        reload_brokers(self._frame.broker, self._frame.publishers, newest)
         for name, store in self._stores.items():
             try:
                 log.info(
@@ -121,7 +103,7 @@ class Listener:
     # --- feedbacks ----------------------------------------------------------------------------------------------------
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
         """Takes in feedbacks of one partition. Never waits."""
-        name = self._name(tracker.key.topic)
+        name = self.owner(tracker.key.topic)
         if name is None:
             raise ValueError(f"{tracker.key.topic} is no feedback topic")
         self._consumed[name] += len(records)
@@ -157,15 +139,18 @@ class Listener:
         )
         tracker.finish(record.offset)
 
-    def _wanted(self, topic: str) -> bool:
-        return self._name(topic) is not None
+    def wanted(self, topic: str) -> bool:
+        """See ``Work``."""
+        return self.owner(topic) is not None
 
-    def _is_full(self, topic: str) -> bool:
-        name = self._name(topic)
+    def is_full(self, topic: str) -> bool:
+        """See ``Work``."""
+        name = self.owner(topic)
         deleter = self._deleters.get(name) if name else None
         return deleter is not None and deleter.full
 
-    def _name(self, topic: str) -> TopicName | None:
+    def owner(self, topic: str) -> TopicName | None:
+        """See ``Work``."""
         if topic not in self._names:
             self._names[topic] = topic_name(topic)
         return self._names[topic]
@@ -176,7 +161,7 @@ class Listener:
             self._deleters[name] = self._open_deleter(name)
             part = f"{name.platform} deleter"
             trouble = partial(self._troubles.note, name.game, part)
-            self._daemon.greenlets.spawn_for(name.game, part, self._deleters[name].run, trouble)
+            self._frame.greenlets.spawn_for(name.game, part, self._deleters[name].run, trouble)
         return self._deleters[name]
 
     def _open_deleter(self, name: TopicName) -> Deleter:
@@ -186,26 +171,21 @@ class Listener:
             config[settings.FLUSH_INTERVAL],
             config[settings.INBOX_SIZE],
         )
-        held = Held(name, self._hostname, self._held_publisher(), self._stats)
+        held = Held(name, self._frame.hostname, self._held_publisher(), self._stats)
         guard = _guard_of(config)
-        return Deleter(name, self._hostname, policy, self._stores, guard, held, self._stats)
+        return Deleter(name, self._frame.hostname, policy, self._stores, guard, held, self._stats)
 
     def _held_publisher(self) -> Publisher | None:
         if self._config[settings.GUARD_ACTION] == "drop":
             return None
-        return self._publishers.at(settings.QUEUE.at)
+        return self._frame.publishers.at(settings.QUEUE.at)
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
-    def unready(self) -> list[str]:
-        """Why this process cannot do all its work now, one line a reason."""
-        return [*self.process_unready(), *chain.from_iterable(self.games_unready().values())]
-
     def process_unready(self) -> list[str]:
-        """Why it can do no work of any game."""
-        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        return (["the process stops"] if self._stopping else []) + reasons(parts)
+        """See ``Work``: a game's trouble is its own."""
+        return []
 
-    def games_unready(self) -> dict[str, list[str]]:
+    def apps_unready(self) -> dict[str, list[str]]:
         """Why tokens of single games are not deleted, by game; those that are have no reason."""
         found: dict[str, list[str]] = {}
         for name, deleter in self._deleters.items():
@@ -215,9 +195,7 @@ class Listener:
         return found
 
     def samples(self) -> Iterator[Sample]:
-        """Every series and every figure of this moment. Never waits."""
-        yield from self._stats.snapshot()
-        yield from readings.of_kafka(self._consuming, self._publishers, self._name)
+        """See ``Work``."""
         for name, number in self._consumed.items():
             yield Sample(figures.FEEDBACKS, (name.platform, name.game), number)
         for name, deleter in self._deleters.items():
@@ -230,14 +208,10 @@ class Listener:
             ):
                 yield Sample(metric, (name.platform, name.game), value)
 
-    def _upkeep(self) -> None:
-        while True:
-            gevent.sleep(_TICK_S)
-            for name, deleter in list(self._deleters.items()):
-                self._troubles.contain(name.game, f"{name.platform} held topic", deleter.held.tick, None)
-            self._consuming.count_skipped(self._stats)
-            self._readiness.report()
-            tell_left_out()
+    def tick(self) -> None:
+        """See ``Work``."""
+        for name, deleter in list(self._deleters.items()):
+            self._troubles.contain(name.game, f"{name.platform} held topic", deleter.held.tick, None)
 
     def _measure(self) -> None:
         while True:
@@ -253,24 +227,11 @@ class Listener:
             (metrics.BROKER_INVALID_TOKEN_CHANNEL, sum(deleter.deleting for deleter in deleters)),
             (metrics.INVALID_TOKEN_HANDLER_BUFFER, sum(deleter.buffered for deleter in deleters)),
         ):
-            self._stats.gauge(metric, self._hostname).set(value)
+            self._stats.gauge(metric, self._frame.hostname).set(value)
 
     # --- stop ---------------------------------------------------------------------------------------------------------
-    def _stop_order(self) -> Sequence[Step]:
-        return (
-            Step("buffers", self._drain),
-            Step("held feedbacks", self._publishers.flush, FLUSH_AT_LEAST_S),
-            Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
-            Step("publishers", self._publishers.close),
-            Step("admin port", self.admin.stop),
-            Step("greenlets", self._daemon.end_greenlets, 1.0),
-            Step("stores", self._close_stores),
-            Step("stats", self._flush_stats),
-        )
-
-    def _drain(self, left_s: float) -> str:
-        """Reads nothing more and deletes what is in the buffers; what cannot be deleted is left uncommitted."""
-        self._stopping = self._consuming.draining = True
+    def drain(self, left_s: float) -> str:
+        """Deletes what is in the buffers; what cannot be deleted is left uncommitted."""
         deleters = self._deleters.values()
         deadline = time.monotonic() + left_s
         if self._config[settings.QUEUE.handle_all_messages_before_exiting]:
@@ -284,12 +245,6 @@ class Listener:
     def _close_stores(self, _: float) -> str:
         for store in self._stores.values():
             store.close()
-        return ""
-
-    def _flush_stats(self, _: float) -> str:
-        self._consuming.count_skipped(self._stats)
-        self._set_gauges()
-        self._stats.flush()
         return ""
 
 
@@ -309,10 +264,4 @@ def _guard_of(config: Config) -> Guard | None:
 
 def run_listener(config: Config) -> int:
     """The command; returns the exit code. Raises ``StartError``."""
-    sentry.setup(config[process_settings.SENTRY_URL], COMMAND, config[process_settings.SENTRY_LIBRARY])
-    try:
-        return Listener(config).run()
-    except StartError as error:
-        sentry.report(str(error), cmd=COMMAND)
-        sentry.flush(5.0)
-        raise
+    return frame.run(COMMAND, config, lambda: Listener(config).run())

@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent.queue import Empty, SimpleQueue
 
+from pusher.backoff import BackOff
 from pusher.broker.offsets import State
 from pusher.push.feedback import SentFrom
 from pusher.push.feedbacks import Feedbacks, MakeFeedback
@@ -41,6 +42,7 @@ Clock = Callable[[], float]
 
 #: Free resends in a row before a push waits between them: a peer that refuses everything must not cost a core.
 _FREE_RESENDS_AT_ONCE = 3
+_RESEND_BACK_OFF = BackOff(min_s=0.1, max_s=5.0)
 #: A push that could not be made into a request is tried again so much later, so many times.
 _AFTER_FAULT_S, _MOST_FAULTS = 60.0, 3
 #: A gate is asked about so many pushes at a time.
@@ -260,10 +262,7 @@ class Lane(Generic[P]):
             self._again(push, wait_s)
             return
         push.free_resends += 1
-        wait_s = 0.0
-        if push.free_resends > _FREE_RESENDS_AT_ONCE:
-            wait_s = min(0.05 * 2 ** (push.free_resends - _FREE_RESENDS_AT_ONCE), 5.0)
-        self._again(push, wait_s)
+        self._again(push, _RESEND_BACK_OFF.delay_s(push.free_resends - _FREE_RESENDS_AT_ONCE))
 
     def defer(self, push: P, wait_s: float) -> None:
         """It was taken but not handed over: again after ``wait_s``."""

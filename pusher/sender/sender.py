@@ -6,38 +6,35 @@ be set up is skipped and tried again every minute, and its topics are not consum
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import gevent
 from gevent.pool import Group
 
-from pusher.broker import connect
-from pusher.broker.interface import Publisher
+from pusher.broker.interface import Publisher, Record
+from pusher.broker.offsets import Tracker
 from pusher.config import settings
 from pusher.config.values import Config
-from pusher.daemon import readings
-from pusher.daemon.admin.port import AdminPort, Watched
-from pusher.daemon.consuming import Consuming
-from pusher.daemon.process import FLUSH_AT_LEAST_S, Daemon, Step
-from pusher.daemon.publishers import Publishers, reload_brokers
-from pusher.daemon.reporters import FeedbackReporters, open_stats
+from pusher.daemon import frame, readings
+from pusher.daemon.frame import Frame
+from pusher.daemon.process import Step
+from pusher.daemon.publishers import reload_brokers
+from pusher.daemon.reporters import FeedbackReporters
 from pusher.daemon.troubles import Troubles, internal_error
-from pusher.daemon.watchdog import watch
 from pusher.errors import StartError
 from pusher.providers.open_lane import OpenLane
 from pusher.providers.provider import Service, provider
 from pusher.push.lane import Lane
 from pusher.push.limits.opening import open_limits
 from pusher.push.pipeline import Pipeline
+from pusher.push.topics import TopicName
 from pusher.sender.summary import summarize
 from pusher.telemetry import metrics, sentry
-from pusher.telemetry.health import Health, Readiness, reasons
-from pusher.telemetry.log import logger, tell_left_out
+from pusher.telemetry.health import Health, reasons
+from pusher.telemetry.log import logger
 from pusher.telemetry.stats import Sample
 
 log = logger(__name__)
@@ -63,21 +60,17 @@ class Sender:
         self._newest = config
         self._provider = provider(platform)
         self._apps = config[settings.of_provider(platform).apps]
-        self._hostname = socket.gethostname()
-        self._daemon = Daemon(platform, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self.reload)
-        self._stats = open_stats(config, self._hostname)
-        self._publishers = Publishers(config, partial(self._daemon.greenlets.fail, "publisher"))
-        self._reporters = FeedbackReporters(config, self._stats, self._publishers, self._daemon.greenlets)
-        self._broker = connect.broker(config, settings.QUEUE.at)
+        self._frame = made = Frame(platform, config, settings.QUEUE, config[settings.GRACEFUL_SHUTDOWN_TIMEOUT], self)
+        self._reporters = FeedbackReporters(config, made.stats, made.publishers, made.greenlets)
         self._pipeline = Pipeline(
             platform,
             self._apps,
             self._invalid_publisher,
-            self._stats,
+            made.stats,
             config[settings.QUEUE_INVALID_TOPIC],
             self._file_has_changed,
         )
-        self._limits = open_limits(config, platform, self._apps, self._hostname, self._stats)
+        self._limits = open_limits(config, platform, self._apps, made.hostname, made.stats)
         self.services: dict[str, Service] = {}
         #: Apps that could not be set up, and why.
         self._skipped: dict[str, str] = {}
@@ -86,39 +79,30 @@ class Sender:
         self._set_ups = Group()
         self._reloads = Group()
         self._troubles = Troubles()
-        self._readiness = Readiness(self.unready)
-        self._stopping = False
         #: When apps that were skipped are tried again (monotonic).
         self._set_up_at = 0.0
         #: When the configuration was read last (monotonic).
         self._read_at = float("-inf")
-        self.admin = AdminPort(
-            config, Watched(platform, self.samples, self.process_unready, self.apps_unready, self._daemon.failure)
-        )
 
     def run(self) -> int:
         """Sends until it is stopped; returns the exit code. Raises ``StartError`` when no app can be served."""
-        source = self._broker.source(settings.QUEUE, self._pipeline.wanted)
-        self._consuming = Consuming(
-            source, self._pipeline.submit, self._is_full, self._config[settings.QUEUE.commit_interval]
-        )
-        spawn = self._daemon.greenlets.spawn
-        self.admin.start(spawn)
+        made, spawn = self._frame, self._frame.greenlets.spawn
+        made.open_source()
+        made.admin.start(spawn)
         if self._limits is not None:
             log.info("pushes are limited", **self._limits.shown(self._apps))
             for name, loop in self._limits.loops().items():
                 spawn(name, loop)
         self._set_up_side_by_side(self._apps)
         self._await_first_app()
-        if not self._daemon.stopping:
+        if not made.daemon.stopping:
             self._log_start()
-        spawn("stats", self._stats.run)
-        spawn("consuming", self._consuming.run)
-        spawn("upkeep", self._upkeep)
+        self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+        made.start()
         spawn("new games", self._look_for_new_games)
-        spawn("watchdog", partial(watch, self._stats, self._hostname))
         spawn("summary", partial(summarize, self.services, self._config, self.platform))
-        return self._daemon.run(self._stop_order())
+        closing = (Step("links", self._close_links), Step("limits", self._close_limits))
+        return made.run(self._flush_feedbacks, closing)
 
     # --- start --------------------------------------------------------------------------------------------------------
     def _log_start(self) -> None:
@@ -130,7 +114,7 @@ class Sender:
         return self._newest.changed()
 
     def _invalid_publisher(self) -> Publisher:
-        return self._publishers.at(settings.QUEUE.at)
+        return self._frame.publishers.at(settings.QUEUE.at)
 
     def _set_up_side_by_side(self, apps: Iterable[str]) -> None:
         """Each app in a greenlet of its own: none waits for another's provider. Does not wait."""
@@ -141,9 +125,9 @@ class Sender:
 
     def _await_first_app(self) -> None:
         """Waits until one app is served. Raises ``StartError`` when all are refused; a stop ends the waiting too."""
-        while self._setting_up and not self.services and not self._daemon.stopping:
+        while self._setting_up and not self.services and not self._frame.daemon.stopping:
             gevent.sleep(_LOOK_S)
-        if not (self.services or self._setting_up or self._daemon.stopping):
+        if not (self.services or self._setting_up or self._frame.daemon.stopping):
             raise StartError("no app can be served: " + "; ".join(self._skipped.values()))
 
     def _set_up(self, app: str) -> None:
@@ -163,7 +147,7 @@ class Sender:
         if app not in self._apps:
             return  # it has left while it was set up
         if app not in self._skipped:
-            self._stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
+            self._frame.stats.counter(metrics.INITIALIZE_FAILURE, self.platform, app).add()
             log.error("app cannot be served, it is skipped and tried again every minute", game=app, error=reason)
         self._skipped[app] = f"{app}: {reason}"
 
@@ -176,9 +160,9 @@ class Sender:
         self.services[app] = service
         self._pipeline.serve(app, service.lane)
         for name, loop in loops.items():
-            self._daemon.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
+            self._frame.greenlets.spawn_for(app, name, loop, partial(self._note_trouble, app, name))
         log.info("app is served", game=app)
-        self._consuming.refresh()
+        self._frame.consuming.refresh()
 
     def _note_trouble(self, app: str, part: str, reason: str) -> None:
         if reason:
@@ -187,37 +171,39 @@ class Sender:
 
     def _lane_opener(self, app: str) -> OpenLane:
         return OpenLane(
-            app, self.platform, self._hostname, self._reporters.all, self._stats, self._config, self._limits
+            app, self.platform, self._frame.hostname, self._reporters.all, self._frame.stats, self._config, self._limits
         )
 
     # --- running ------------------------------------------------------------------------------------------------------
-    def _is_full(self, topic: str) -> bool:
-        return self._pipeline.is_full(topic) or self._publishers.full or self._reporters.full
+    def wanted(self, topic: str) -> bool:
+        """See ``Work``."""
+        return self._pipeline.wanted(topic)
 
-    def _upkeep(self) -> None:
-        self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
-        while True:
-            gevent.sleep(_TICK_S)
-            for app, service in list(self.services.items()):
-                self._troubles.contain(app, "upkeep", service.lane.tick, None)
-            self._readiness.report()
-            tell_left_out()
-            self._consuming.count_skipped(self._stats)
-            if time.monotonic() >= self._set_up_at:
-                self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
-                self._set_up_side_by_side(list(self._skipped))
-                if not self._reloads:
-                    self._reload_side_by_side(self._troubles.apps(_RELOAD))
+    def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
+        """See ``Work``."""
+        self._pipeline.submit(tracker, records)
 
-    def unready(self) -> list[str]:
-        """Why this process cannot do all its work now, one line a reason."""
-        return [*self.process_unready(), *chain.from_iterable(self.apps_unready().values())]
+    def owner(self, topic: str) -> TopicName | None:
+        """See ``Work``."""
+        return self._pipeline.name(topic)
+
+    def is_full(self, topic: str) -> bool:
+        """See ``Work``."""
+        return self._pipeline.is_full(topic) or self._frame.publishers.full or self._reporters.full
+
+    def tick(self) -> None:
+        """See ``Work``."""
+        for app, service in list(self.services.items()):
+            self._troubles.contain(app, "upkeep", service.lane.tick, None)
+        if time.monotonic() >= self._set_up_at:
+            self._set_up_at = time.monotonic() + _SET_UP_AGAIN_S
+            self._set_up_side_by_side(list(self._skipped))
+            if not self._reloads:
+                self._reload_side_by_side(self._troubles.apps(_RELOAD))
 
     def process_unready(self) -> list[str]:
-        """Why it can do no work of any app."""
-        stopping = ["the process stops"] if self._stopping else []
-        parts = {"kafka": self._consuming.source.health()} | self._publishers.health()
-        return stopping + reasons(parts) + self._reporters.unready()
+        """See ``Work``."""
+        return self._reporters.unready()
 
     def apps_unready(self) -> dict[str, list[str]]:
         """Why single apps are not served, by app; those that are have no reason."""
@@ -235,9 +221,7 @@ class Sender:
         return found
 
     def samples(self) -> Iterator[Sample]:
-        """Every series and every figure of this moment. Never waits."""
-        yield from self._stats.snapshot()
-        yield from readings.of_kafka(self._consuming, self._publishers, self._pipeline.name)
+        """See ``Work``."""
         yield from self._reporters.samples()
         yield from readings.of_unroutable(self._pipeline)
         for app, service in self.services.items():
@@ -272,7 +256,7 @@ class Sender:
         new = [app for app in self._apps if app not in before]
         left = [app for app in before if app not in self._apps]
         self._pipeline.configure(self._apps)
-        reload_brokers(self._broker, self._publishers, self._newest)
+        reload_brokers(self._frame.broker, self._frame.publishers, self._newest)
         self._reloads.join()
         kept = [app for app in before if app in self._apps and app in self.services]
         leaving = [self._reloads.spawn(self._leave, app) for app in left]
@@ -302,15 +286,15 @@ class Sender:
         left = self._unfinished(app)
         self._leave_all({app: service.lane})
         del self.services[app], self._pipeline.lanes[app]
-        self._daemon.greenlets.end_app(app, 1.0)
+        self._frame.greenlets.end_app(app, 1.0)
         service.close(1.0)
         self._troubles.forget(app)
-        self._consuming.refresh()
+        self._frame.consuming.refresh()
         log.info("app has left", game=app, uncommitted=left)
 
     def _unfinished(self, app: str) -> int:
         """Messages of the app that were read and whose outcome is not stored yet."""
-        trackers = self._consuming.source.assignment.trackers.items()
+        trackers = self._frame.consuming.source.assignment.trackers.items()
         names = ((self._pipeline.name(key.topic), tracker) for key, tracker in trackers)
         return sum(tracker.unfinished for name, tracker in names if name is not None and name.game == app)
 
@@ -319,7 +303,7 @@ class Sender:
         while True:
             gevent.sleep(_TICK_S)
             if self._pipeline.waits and time.monotonic() >= self._read_at + _READ_AT_MOST_EVERY_S:
-                self._daemon.reload()
+                self._frame.daemon.reload()
                 if not self._newest.changed():
                     self._pipeline.settle()
 
@@ -343,27 +327,13 @@ class Sender:
         return changed
 
     # --- stop ---------------------------------------------------------------------------------------------------------
-    def _stop_order(self) -> Sequence[Step]:
-        return (
-            Step("drain", self._drain),
-            Step("feedbacks", self._flush_feedbacks, FLUSH_AT_LEAST_S),
-            Step("last commit", self._consuming.leave_group, FLUSH_AT_LEAST_S),
-            Step("links", self._close_links),
-            Step("limits", self._close_limits),
-            Step("publishers", self._publishers.close),
-            Step("admin port", self.admin.stop),
-            Step("greenlets", self._daemon.end_greenlets, 1.0),
-            Step("stats", self._flush_stats),
-        )
-
-    def _drain(self, left_s: float) -> str:
-        """Reads nothing more and waits for what is in hand; retries that are due too late are left uncommitted."""
-        self._stopping = self._consuming.draining = True
+    def drain(self, left_s: float) -> str:
+        """Waits for what is in hand; retries that are due too late are left uncommitted."""
         self._set_ups.kill(block=False)
         self._reloads.kill(block=False)
         deadline = time.monotonic() + left_s
         lanes = {app: service.lane for app, service in self.services.items()}
-        if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._daemon.greenlets.failure:
+        if not self._config[settings.QUEUE.handle_all_messages_before_exiting] or self._frame.greenlets.failure:
             self._leave_all(lanes)
             return ""
         while any(lane.in_hand for lane in lanes.values()) and time.monotonic() < deadline:
@@ -380,7 +350,7 @@ class Sender:
 
     def _flush_feedbacks(self, left_s: float) -> str:
         deadline = time.monotonic() + left_s
-        left_over = (self._reporters.flush(left_s), self._publishers.flush(max(0.0, deadline - time.monotonic())))
+        left_over = (self._reporters.flush(left_s), self._frame.publishers.flush(max(0.0, deadline - time.monotonic())))
         return "; ".join(filter(None, left_over))
 
     def _close_links(self, left_s: float) -> str:
@@ -393,18 +363,7 @@ class Sender:
             self._limits.close()
         return ""
 
-    def _flush_stats(self, _: float) -> str:
-        self._consuming.count_skipped(self._stats)
-        self._stats.flush()
-        return ""
-
 
 def run_sender(platform: str, config: Config) -> int:
     """The command of a platform; returns the exit code. Raises ``StartError``."""
-    sentry.setup(config[settings.SENTRY_URL], platform, config[settings.SENTRY_LIBRARY])
-    try:
-        return Sender(platform, config).run()
-    except StartError as error:
-        sentry.report(str(error), cmd=platform)
-        sentry.flush(5.0)
-        raise
+    return frame.run(platform, config, lambda: Sender(platform, config).run())

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from pusher.commands.migration.differences import DIFFERENCES
 from pusher.commands.migration.go_configuration import GoConfiguration
-from pusher.config import ConfigError, file, loader
+from pusher.config import file, loader
+from pusher.config.schema import ConfigError
 
 _OK, _CANNOT_START = 0, 2
 _PREFIX = "PUSHER_"
