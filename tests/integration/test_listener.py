@@ -339,6 +339,9 @@ def test_check_names_tables_without_an_index_and_that_there_is_no_undo(place: Pl
     assert "does not exist" in lines[f"ok      table of {missing} apns"]
     assert "cuts names at 63 bytes" in lines[f"failed  table of {long} apns"]
     assert "nobody can restore it" in lines["ok      feedbackListeners.archive.table"]
+    settings = place.settings(pg={"updatedAtColumn": "Seen"})
+    code, log = run_to_its_end(place, settings, "--check", f"--apns.apps={indexed}", "--gcm.apps=")
+    assert f'"{indexed}_apns" has no column seen: tokens of this game wait until it has' in log
 
 
 def test_a_start_without_an_archive_says_so(place: Place) -> None:

@@ -108,14 +108,15 @@ class Postgres(TokenStore):
         table = self.table(owner)
         try:
             name = table.quoted.replace("%%", "%")
-            (present, column, index) = self._pool.ask(table.indexed()).rows[0]
+            ((present, index, columns),) = self._pool.ask(table.found()).rows
         except NotDeleted as error:
             raise StartError(str(error)) from None
         token = self._naming.column
         if not present:
             return f"warning: {name} does not exist: tokens of this game wait until it does"
-        if not column:
-            return f"warning: {name} has no column {token}: tokens of this game wait until it has"
+        for column in filter(None, (token, self._naming.updated_at)):
+            if column not in columns:
+                return f"warning: {name} has no column {column}: tokens of this game wait until it has"
         if not index:
             return f"warning: {name} has no index on {token}: each DELETE reads the whole table; make one"
         return f"{name} has an index on {token}"

@@ -98,13 +98,13 @@ class Table:
             return statement
         return self.archive.move(self.owner, token, statement, {one.token: one.reason for one in dead})
 
-    def indexed(self) -> Statement:
-        """Has a row with: whether the table, the column of tokens and an index on it are there."""
+    def found(self) -> Statement:
+        """Has a row: whether the table and an index on the column of tokens are there, and the names of all columns."""
         name = self.quoted.replace("%%", "%")
         return Statement(
-            "SELECT to_regclass(%s) IS NOT NULL, EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) "
-            "AND attname = %s AND NOT attisdropped), EXISTS (SELECT 1 FROM pg_index JOIN pg_attribute ON "
+            "SELECT to_regclass(%s) IS NOT NULL, EXISTS (SELECT 1 FROM pg_index JOIN pg_attribute ON "
             "attrelid = indrelid AND attnum = indkey[0] WHERE indrelid = to_regclass(%s) AND attname = %s "
-            "AND indisvalid AND indpred IS NULL)",
-            (name, name, self.naming.column, name, self.naming.column),
+            "AND indisvalid AND indpred IS NULL), ARRAY(SELECT attname::text FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped)",
+            (name, name, self.naming.column, name),
         )
