@@ -12,8 +12,9 @@ $(STAMP): $(REQUIREMENTS)
 	@scripts/setup "$(PYTHON)"
 	@touch $@
 
+# PORTS: the first of five ports that it uses
 demo: setup
-	@.venv/bin/python scripts/demo.py
+	@.venv/bin/python scripts/demo.py $(if $(PORTS),--ports $(PORTS))
 
 test: setup
 	@# most tests wait: four at a time keep two cores busy

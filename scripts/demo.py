@@ -7,6 +7,7 @@ daemons did is read where an operator would read it: in the feedback topics and 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -55,7 +56,7 @@ PROVIDERS = (
         "game",
         [
             "--port",
-            "8443",
+            "APNS_PORT",
             "--tls-dir",
             ".demo",
             "--write-key",
@@ -76,7 +77,7 @@ PROVIDERS = (
         "game",
         [
             "--port",
-            "5235",
+            "GCM_PORT",
             "--tls-dir",
             ".demo",
             "--account",
@@ -97,7 +98,9 @@ PROVIDERS = (
         "arena",
         [
             "--port",
-            "2443",
+            "FCM_PORT",
+            "--oauth-port",
+            "OAUTH_PORT",
             "--tls-dir",
             ".demo",
             "--write-credentials",
@@ -111,6 +114,44 @@ PROVIDERS = (
         "dead",
     ),
 )
+
+
+class Ports(NamedTuple):
+    """Where the simulators listen, and the first admin port of the daemons."""
+
+    apns: int = 8443
+    gcm: int = 5235
+    fcm: int = 2443
+    oauth: int = 2444
+    admin: int = 8081
+
+    def arguments(self, provider: Provider) -> list[str]:
+        """The simulator's, with its ports."""
+        ports = {f"{name.upper()}_PORT": str(port) for name, port in self._asdict().items()}
+        return [ports.get(argument, argument) for argument in provider.simulator]
+
+    def variables(self, command: str) -> dict[str, str]:
+        """What a daemon must know of them."""
+        commands = [one.command for one in PROVIDERS]
+        return {
+            "PUSHER_APNS_PORT": str(self.apns),
+            "PUSHER_GCM_XMPP_PORT": str(self.gcm),
+            "PUSHER_GCM_FCM_ENDPOINT": f"https://localhost:{self.fcm}",
+            "PUSHER_ADMIN_PORT": str(self.admin + (commands.index(command) if command in commands else 0)),
+        }
+
+    def taken(self) -> list[int]:
+        """Those that another program has."""
+        with ExitStack() as stack:
+            found = []
+            for port in self:
+                listener = stack.enter_context(socket.socket())
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    listener.bind(("127.0.0.1", port))
+                except OSError:
+                    found.append(port)
+            return found
 
 
 class StatsD(threading.Thread):
@@ -158,9 +199,9 @@ def requests(provider: Provider) -> Iterator[str]:
 
 
 @contextmanager
-def process(name: str, command: list[str], statsd: StatsD) -> Iterator[subprocess.Popen[bytes]]:
+def process(name: str, command: list[str], statsd: StatsD, ports: Ports) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command, its output in .demo/NAME.log, and ends it by SIGTERM."""
-    environ = os.environ | {"PUSHER_STATS_STATSD_HOST": f"127.0.0.1:{statsd.port}"}
+    environ = os.environ | {"PUSHER_STATS_STATSD_HOST": f"127.0.0.1:{statsd.port}"} | ports.variables(command[0])
     with (DIRECTORY / f"{name}.log").open("wb") as output:
         child = subprocess.Popen([*PUSHER, *command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environ)
     try:
@@ -189,6 +230,11 @@ def pusher(*arguments: str, feed: str | None = None) -> str:
     if done.returncode:
         sys.exit(f"demo: pusher {' '.join(arguments)} failed:\n{done.stderr}")
     return done.stdout
+
+
+def request_topic(provider: Provider) -> str:
+    """Where the requests of a provider's app are."""
+    return f"push-{provider.game}_{provider.command}-single"
 
 
 def feedback_topic(provider: Provider) -> str:
@@ -252,9 +298,11 @@ def outcomes(provider: Provider, statsd: StatsD) -> tuple[dict[str, int], list[d
 
 
 @contextmanager
-def started(name: str, command: list[str], words: str, statsd: StatsD) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    name: str, command: list[str], words: str, statsd: StatsD, ports: Ports
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has printed these words."""
-    with process(name, command, statsd) as child:
+    with process(name, command, statsd, ports) as child:
         wait_for_line(name, words, child)
         yield child
 
@@ -264,34 +312,51 @@ def run(
 ) -> tuple[dict[str, int], list[dict[str, object]], float]:
     """One provider's demo: outcomes, sample feedbacks, CPU seconds."""
     before = cpu_s(daemon.pid)
-    topic = f"push-{provider.game}_{provider.command}-single"
-    pusher("enqueue", topic, "--config", CONFIG, feed="\n".join(requests(provider)) + "\n")
+    pusher("enqueue", "--force", request_topic(provider), "--config", CONFIG, feed="\n".join(requests(provider)) + "\n")
     watch(provider, statsd, daemon)
     used = cpu_s(daemon.pid) - before
     return *outcomes(provider, statsd), used
 
 
-def run_all(statsd: StatsD) -> dict[str, tuple[dict[str, int], list[dict[str, object]], float]]:
+def run_all(statsd: StatsD, ports: Ports) -> dict[str, tuple[dict[str, int], list[dict[str, object]], float]]:
     """One provider after the other, by its name; each daemon runs for all of its apps."""
     with ExitStack() as stack:
         for provider in PROVIDERS:
-            command = ["simulate", provider.name, *provider.simulator]
-            stack.enter_context(started(f"{provider.name}-simulator", command, "listening", statsd))
-        daemons = {
-            command: stack.enter_context(started(command, [command, "-p", "--config", CONFIG], "started", statsd))
-            for command in dict.fromkeys(provider.command for provider in PROVIDERS)
-        }
-        return {provider.name: run(provider, daemons[provider.command], statsd) for provider in PROVIDERS}
+            port = getattr(ports, provider.name)
+            print(f"starting: pusher simulate {provider.name}, on port {port}", flush=True)
+            command = ["simulate", provider.name, *ports.arguments(provider)]
+            stack.enter_context(started(f"{provider.name}-simulator", command, "listening", statsd, ports))
+        daemons = {}
+        for name in dict.fromkeys(provider.command for provider in PROVIDERS):
+            page = f"http://127.0.0.1:{ports.variables(name)['PUSHER_ADMIN_PORT']}/"
+            print(f"starting: pusher {name} -p --config {CONFIG}, status page {page}", flush=True)
+            daemon = started(name, [name, "-p", "--config", CONFIG], "started", statsd, ports)
+            daemons[name] = stack.enter_context(daemon)
+        results = {}
+        for provider in PROVIDERS:
+            topic = request_topic(provider)
+            print(f"enqueuing {NUMBER:,} requests to {topic}; waiting for their outcomes", flush=True)
+            results[provider.name] = run(provider, daemons[provider.command], statsd)
+        print("stopping everything", flush=True)
+        return results
 
 
 def main() -> int:
-    """Runs the demo; 1 when the outcomes do not add up."""
+    """Runs the demo; 1 when the outcomes do not add up, 2 when a port is taken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ports", type=int, metavar="FIRST", help="use five ports from this one on")
+    first = parser.parse_args().ports
+    ports = Ports() if first is None else Ports(*range(first, first + len(Ports._fields)))
+    taken = ports.taken()
+    if taken:
+        print(f"demo: port {taken[0]} is taken; make demo PORTS=18000 uses 18000 to 18004", file=sys.stderr)
+        return 2
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir()
     statsd = StatsD()
     statsd.start()
     print(f"{NUMBER:,} push requests a provider, simulated providers, the embedded broker; logs in {DIRECTORY.name}/")
-    results = run_all(statsd)
+    results = run_all(statsd, ports)
     print(f"\n{'':12}" + "".join(f"{name:>10}" for name in results))
     print(f"{'consumed':12}" + "".join(f"{NUMBER:10}" for _ in results))
     for outcome in OUTCOMES:

@@ -733,7 +733,6 @@ def test_each_daemon_names_the_keys_without_effect_that_it_would_have_read() -> 
     found = parse("\n".join(f"{key}: 1" for key in keys))
     assert sorted(without_effect(found, "apns")) == [
         "config.yaml:1: queue.channelSize has no effect",
-        "config.yaml:2: apns.dedup.ttl has no effect",
         "config.yaml:4: pprof.port has no effect: see `admin.port`",
     ]
     listener = " ".join(without_effect(found, "start-feedback-listener"))
