@@ -228,6 +228,19 @@ def test_topics_found_after_a_pause_of_the_group_begin_at_their_first_record(des
     assert sorted(values(deliveries), key=str) == [b"early", b"on"]
 
 
+def test_a_group_is_not_new_for_want_of_the_topics_that_it_began_with(desk: Desk) -> None:
+    """An app that is set up before the others, after a restart of the group."""
+    group, first = desk.name(), desk.topic()
+    source = desk.source(group, [f"^{desk.prefix}_apns"], offset_reset="latest")
+    own(source)
+    source.close()
+    later = desk.topic()
+    desk.write(later, b"early")
+
+    again = desk.source(group, [f"^{desk.prefix}_apns"], offset_reset="latest", wanted=lambda topic: topic != first)
+    assert values(receive(again, 1)) == [b"early"]
+
+
 def test_a_group_that_began_without_topics_reads_later_ones_from_their_first_record(desk: Desk) -> None:
     source = desk.source(desk.name(), [f"^{desk.prefix}_apns"], offset_reset="latest")
     assert poll_until(source, lambda: source.health().reason == "no topic matches") == []

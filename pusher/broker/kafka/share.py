@@ -151,14 +151,16 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
 
     # --- start positions
 
-    def open(self, topics: Iterable[str]) -> None:
+    def open(self, topics: Iterable[str], named: Iterable[str]) -> None:
         """Lets partitions begin whose start is known; those that the group never read get it committed first.
 
-        ``topics``: all that are subscribed. May wait some 9 s; raises KafkaError, and then is to be called again.
+        ``topics``: all that are subscribed; ``named``: all that the settings name, wanted now or not, for a group that
+        has committed in any of them is not new. May wait some 9 s; raises KafkaError, and then is to be called again.
         """
         keys = self.to_open
         present = set() if self.begun else self._present(topics)
-        committed = self.consumer.committed_offsets(keys | present, ANSWER_MS)
+        others = set() if self.begun else self._present(named)
+        committed = self.consumer.committed_offsets(keys | present | others, ANSWER_MS)
         for key in keys & committed.keys():
             self._begin(key, committed[key].offset, committed[key].metadata)
         starts: dict[TopicPartition, Commit] = {}

@@ -134,6 +134,8 @@ class KafkaSource:
         }
         #: None until metadata were looked at for the first time.
         self._subscribed: list[str] | None = None
+        #: All topics that the settings name, wanted or not.
+        self._matching: set[str] = set()
         self._error = ""
         self._consumer = self._new_consumer()
         self._share = Share(self.assignment, group, offset_reset, self._consumer)
@@ -269,14 +271,15 @@ class KafkaSource:
             self._choose_topics()
         if self._share.to_open and self._consumer.joined:
             try:
-                self._share.open(self._subscribed or ())
+                self._share.open(self._subscribed or (), self._matching)
             except (KafkaError, OSError) as error:  # others go on
                 self._fail(error)
 
     def _choose_topics(self) -> None:
         self._metadata_changed = False
         present = self._consumer.cluster.topics()
-        topics = sorted(topic for topic in present if self._matches(topic) and self._wanted(topic))
+        self._matching = {topic for topic in present if self._matches(topic)}
+        topics = sorted(topic for topic in self._matching if self._wanted(topic))
         if topics == self._subscribed:
             return
         log.info("topics", group=self._group, topics=" ".join(topics) or "none")

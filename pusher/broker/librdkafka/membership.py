@@ -193,29 +193,34 @@ class Membership:
 
     # --- start positions
 
-    def open(self, topics: Topics) -> None:
+    def open(self, topics: Iterable[str], named: Topics) -> None:
         """Lets partitions begin whose start is known; those that the group never read get it committed first.
 
-        ``topics``: all that the settings name, whether they are wanted now or not. May wait some 9 s; raises
-        KafkaException or ``OSError``, and then is to be called again.
+        ``topics``: all that are subscribed; ``named``: all that the settings name, wanted now or not, for a group that
+        has committed in any of them is not new. May wait some 9 s; raises KafkaException or ``OSError``, and then is to
+        be called again.
         """
         keys = self.to_open
-        present = set() if self.begun else {Key(topic, number) for topic in topics for number in topics[topic]}
-        committed, failed = self.client.committed(keys | present)
+        others = set() if self.begun else {Key(topic, number) for topic in named for number in named[topic]}
+        committed, failed = self.client.committed(keys | others)
         for key in keys & failed.keys():
             self.note_failure(key, failed[key])
         keys -= failed.keys()
-        found = {key: committed[key] for key in keys & committed.keys()}
         starts: dict[Key, Commit] = {}
-        if missing := keys - committed.keys():
-            latest = self._offset_reset == "latest" and not self.begun and not committed
-            starts = self._starts(missing, self.client.ends if latest else self.client.starts)
+        if not self.begun and not committed:
+            # Those of other members too, for which the group would not be new any more.
+            present = {key for key in others if key.topic in set(topics)} - failed.keys()
+            latest = self._offset_reset == "latest"
+            starts = self._starts(keys | present, self.client.ends if latest else self.client.starts)
             skipped = self._left_out(starts) if latest else Counter()
-            denied = self._store(starts)
-            starts = {key: start for key, start in starts.items() if key not in denied}
-            self._tell(skipped)
+        else:
+            starts = self._starts(keys - committed.keys(), self.client.starts)
+            skipped = Counter()
+        denied = self._store(starts)
         self.begun = True
-        self._begin(found | starts)
+        self._tell(skipped)
+        found = committed | {key: start for key, start in starts.items() if key not in denied}
+        self._begin({key: found[key] for key in keys & found.keys()})
 
     def _starts(self, keys: set[Key], ask: Callable[[Iterable[Key]], dict[Key, int]]) -> dict[Key, Commit]:
         return {key: Commit(offset, "") for key, offset in ask(keys).items()}

@@ -239,7 +239,7 @@ class LibrdkafkaSource:
         if self._clock() >= self._look_at or self._client.troubles.down:
             self._choose_topics()
         if self._membership.to_open and self._membership.joined:
-            self._membership.open(self._matching)
+            self._membership.open(self._subscribed or (), self._matching)
 
     def _choose_topics(self) -> None:
         self._look_at = self._clock() + _DOWN_PAUSE_S  # if this fails

@@ -47,7 +47,7 @@ def join(
 ) -> Assigned:
     """Prolongs the leases ``held`` and takes those that are free. Commits the start of topics that have none.
 
-    ``reset`` is where they start if the group has committed none of them: "latest" or "earliest"; later ones start at
+    ``reset`` is where they start if the group has committed nothing yet: "latest" or "earliest"; later ones start at
     the earliest offset.
     """
     with writing(connection):
@@ -117,7 +117,7 @@ def _commit_starts(
     """What the group has committed, after everything wanted that exists has got its start; what that leaves out."""
     known = committed(connection, group)
     present = {name: topic for name, topic in topics(connection).items() if name in wanted}
-    latest = reset == "latest" and not known.keys() & present
+    latest = reset == "latest" and not known
     starts = {
         name: Commit(topic.end if latest else earliest(connection, topic), "")
         for name, topic in present.items()
