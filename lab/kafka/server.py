@@ -23,7 +23,7 @@ JARS = ROOT / ".services" / "kafka-jars"
 
 #: of the broker's dependencies, those that a plain broker never loads
 UNNEEDED_JARS = (
-    "log4j-core,caffeine,commons-beanutils,commons-collections,commons-digester,commons-logging,hash4j,"
+    "log4j-core,caffeine,commons-beanutils,commons-collections,commons-digester,commons-logging,"
     "jackson-dataformat-csv,jackson-dataformat-yaml,jose4j,jspecify,kafka-tools-api,scala-reflect,snakeyaml,argparse4j"
 )
 

@@ -343,8 +343,8 @@ class LibrdkafkaSource:
         """An error of a partition, or of all: those of connections come to the client's troubles as well."""
         if key in self.assignment.trackers:
             self._membership.note_failure(key, denied(error))
-        elif error.code() in (KafkaError._MAX_POLL_EXCEEDED, KafkaError._FATAL):  # noqa: SLF001
-            log.warning("the consumer group", group=self._group, error=error.str())
+        elif error.code() == KafkaError._FATAL:  # noqa: SLF001
+            self._client.troubles.fatal = error.str()
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._look_at = min(self._look_at, self._clock() + _ERROR_PAUSE_S)
 
