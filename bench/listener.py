@@ -298,7 +298,7 @@ def guard(ground: Ground, _: argparse.Namespace) -> bool:
     dead = [unregistered(n) for n in range(1_000)]
     daemon = ground.listen(table="dead_tokens")
     topics.fill(ground.kafka.brokers, "push-wrong-apns-feedbacks", itertools.chain(quiet[:1_000], burst))
-    topics.fill(ground.kafka.brokers, "push-right-apns-feedbacks", itertools.chain(dead, quiet))
+    topics.fill(ground.kafka.brokers, "push-right-apns-feedbacks", itertools.chain(quiet, dead))
     ground.await_committed(6_000 + number, lambda: daemon)
     print(f"held topic: {held.count():,} feedbacks")
     fine = judge(ground, "wrong_apns", number, []) & judge(ground, "right_apns", number, range(1_000))
