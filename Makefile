@@ -12,7 +12,7 @@ $(STAMP): $(REQUIREMENTS)
 	@scripts/setup "$(PYTHON)"
 	@touch $@
 
-# PORTS: the first of five ports that it uses
+# PORTS: the first of six ports that it uses
 demo: setup
 	@.venv/bin/python scripts/demo.py $(if $(PORTS),--ports $(PORTS))
 

@@ -117,13 +117,14 @@ PROVIDERS = (
 
 
 class Ports(NamedTuple):
-    """Where the simulators listen, and the first admin port of the daemons."""
+    """Where the simulators listen, and where the daemons show their status pages."""
 
     apns: int = 8443
     gcm: int = 5235
     fcm: int = 2443
     oauth: int = 2444
-    admin: int = 8081
+    apns_page: int = 8081
+    gcm_page: int = 8082
 
     def arguments(self, provider: Provider) -> list[str]:
         """The simulator's, with its ports."""
@@ -132,12 +133,11 @@ class Ports(NamedTuple):
 
     def variables(self, command: str) -> dict[str, str]:
         """What a daemon must know of them."""
-        commands = [one.command for one in PROVIDERS]
         return {
             "PUSHER_APNS_PORT": str(self.apns),
             "PUSHER_GCM_XMPP_PORT": str(self.gcm),
             "PUSHER_GCM_FCM_ENDPOINT": f"https://localhost:{self.fcm}",
-            "PUSHER_ADMIN_PORT": str(self.admin + (commands.index(command) if command in commands else 0)),
+            "PUSHER_ADMIN_PORT": str(getattr(self, f"{command}_page", 0)),
         }
 
     def taken(self) -> list[int]:
@@ -344,12 +344,12 @@ def run_all(statsd: StatsD, ports: Ports) -> dict[str, tuple[dict[str, int], lis
 def main() -> int:
     """Runs the demo; 1 when the outcomes do not add up, 2 when a port is taken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ports", type=int, metavar="FIRST", help="use five ports from this one on")
+    parser.add_argument("--ports", type=int, metavar="FIRST", help="use six ports from this one on")
     first = parser.parse_args().ports
     ports = Ports() if first is None else Ports(*range(first, first + len(Ports._fields)))
     taken = ports.taken()
     if taken:
-        print(f"demo: port {taken[0]} is taken; make demo PORTS=18000 uses 18000 to 18004", file=sys.stderr)
+        print(f"demo: port {taken[0]} is taken; make demo PORTS=18000 uses 18000 to 18005", file=sys.stderr)
         return 2
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir()
