@@ -19,7 +19,7 @@ SHORT = {
     "partitions": partial(partitions, pushes=1_500),
     "truncated": partial(truncated, pushes=900),
     "refused": partial(refused, pushes=600),
-    "limits": partial(limits, pushes=6_000, devices=60),
+    "limits": partial(limits, pushes=6_000, devices=60, next_minute=False),
     "disk-full": partial(disk_full, pushes=2_000),
 }
 
