@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -24,20 +25,26 @@ from pusher.sim.certificate import make_p8
 class Stage:
     """`pusher apns` as a process, its configuration file and a simulated Apple."""
 
-    def __init__(self, directory: Path, *fault: str) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, address: str, *fault: str) -> None:
+        self.directory, self.address = directory, address
+        #: Of the names of games: Kafka keeps the topics of other tests.
+        self._suffix = uuid.uuid4().hex[:8]
         rules = AppleRules(any_token=True)
         self.apple = ApnsSimulator(rules, tls_dir=str(directory), faults=fault)
         self.apple.start()
         (directory / "key.p8").write_bytes(make_p8())
-        self.broker = connect.broker(config.parse(""), settings.QUEUE.at, f"sqlite:///{directory}/queue.db")
+        self.broker = connect.broker(config.parse(""), settings.QUEUE.at, address)
         self.publisher = self.broker.publisher()
         self.file = directory / "pusher.yaml"
         self.sender = Process(directory, "apns", (*PUSHER, "apns", "--config", str(self.file)))
         self._sent = 0
 
-    def configure(self, *games: str) -> None:
-        address = f"sqlite:///{self.directory}/queue.db"
+    def name(self, game: str) -> str:
+        """Of a game, as everybody else knows it."""
+        return f"{game}-{self._suffix}"
+
+    def configure(self, *which: str) -> None:
+        games = [self.name(game) for game in which]
         cert = {"authKeyPath": str(self.directory / "key.p8"), "keyID": "KEY1234567", "teamID": "TEAM123456"}
         given = {
             "apns": {
@@ -47,8 +54,14 @@ class Stage:
                 "caFile": str(self.apple.ca_file),
                 "certs": {game: cert | {"topic": "com.game"} for game in games},
             },
-            "queue": {"brokers": address, "offsetResetStrategy": "earliest", "metadataRefresh": "1s"},
-            "feedback": {"reporters": ["kafka"], "kafka": {"brokers": address}},
+            "queue": {
+                "brokers": self.address,
+                "group": f"games-{self._suffix}",
+                "topics": [f"^push-.+-{self._suffix}_apns-single$"],
+                "offsetResetStrategy": "earliest",
+                "metadataRefresh": "1s",
+            },
+            "feedback": {"reporters": ["kafka"], "kafka": {"brokers": self.address}},
             "gracefulShutdownTimeout": "5s",
             "admin": {"port": 0},
         }
@@ -61,7 +74,7 @@ class Stage:
         for _ in range(count):
             self._sent += 1
             push = {"DeviceToken": f"{self._sent:064x}", "Payload": {"aps": {"alert": game}}}
-            self.publisher.publish(f"push-{game}_apns-single", json.dumps(push).encode(), lambda _: None)
+            self.publisher.publish(f"push-{self.name(game)}_apns-single", json.dumps(push).encode(), lambda _: None)
         self.publisher.flush(10.0)
 
     def reload(self) -> None:
@@ -83,7 +96,7 @@ class Stage:
 
     def records(self, topic: str) -> int:
         with closing(self.broker.reader(topic)) as reader:
-            return len(list(reader.read(0.5)))
+            return len(list(reader.read(2.0)))
 
 
 @pytest.fixture
@@ -92,8 +105,15 @@ def stack() -> Iterator[ExitStack]:
         yield found
 
 
-def start(stack: ExitStack, directory: Path, *games: str, fault: tuple[str, ...] = ()) -> Stage:
-    stage = Stage(directory, *fault)
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.integration)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return (
+        f"sqlite:///{tmp_path}/queue.db" if request.param == "sqlite" else str(request.getfixturevalue("kafka_brokers"))
+    )
+
+
+def start(stack: ExitStack, directory: Path, address: str, *games: str, fault: tuple[str, ...] = ()) -> Stage:
+    stage = Stage(directory, address, *fault)
     stack.callback(stage.apple.close)
     stack.callback(stage.publisher.close)
     stage.configure(*games)
@@ -103,29 +123,31 @@ def start(stack: ExitStack, directory: Path, *games: str, fault: tuple[str, ...]
     return stage
 
 
-def test_a_new_game_is_served_and_the_others_keep_their_links(tmp_path: Path, stack: ExitStack) -> None:
-    stage = start(stack, tmp_path, "one")
+def test_a_new_game_is_served_and_the_others_keep_their_links(tmp_path: Path, address: str, stack: ExitStack) -> None:
+    stage = start(stack, tmp_path, address, "one")
     stage.send("one", 5)
     stage.wait_delivered(5)
     assert stage.connections() == 1
     stage.configure("one", "two")
     stage.reload()
-    assert 'new=two left="" ' in stage.summary()
+    assert f'new={stage.name("two")} left="" ' in stage.summary()
     stage.send("two", 5)
     stage.send("one", 5)
     stage.wait_delivered(15)
     assert stage.connections() == 2
 
 
-def test_a_game_that_leaves_finishes_what_it_has_and_is_not_read_any_more(tmp_path: Path, stack: ExitStack) -> None:
-    stage = start(stack, tmp_path, "one", "two", fault=("ok,delay=1500",))
+def test_a_game_that_leaves_finishes_what_it_has_and_is_not_read_any_more(
+    tmp_path: Path, address: str, stack: ExitStack
+) -> None:
+    stage = start(stack, tmp_path, address, "one", "two", fault=("ok,delay=1500",))
     stage.send("two", 20)
     wait_until(lambda: stage.apple.received, stage.sender.log)
     stage.configure("one")
     stage.reload()
-    assert 'new="" left=two ' in stage.summary()
+    assert f'new="" left={stage.name("two")} ' in stage.summary()
     assert "uncommitted=0" in stage.sender.log()
-    assert stage.delivered() == stage.records(feedback_topic("two", "apns"))
+    assert stage.delivered() == stage.records(feedback_topic(stage.name("two"), "apns"))
     delivered = stage.delivered()
     assert delivered >= 1
     stage.send("two", 3)
@@ -137,17 +159,21 @@ def test_a_game_that_leaves_finishes_what_it_has_and_is_not_read_any_more(tmp_pa
     stage.wait_delivered(26)
 
 
-def test_a_message_of_a_game_that_was_configured_meanwhile_is_sent(tmp_path: Path, stack: ExitStack) -> None:
-    stage = start(stack, tmp_path, "one")
+def test_a_message_of_a_game_that_was_configured_meanwhile_is_sent(
+    tmp_path: Path, address: str, stack: ExitStack
+) -> None:
+    stage = start(stack, tmp_path, address, "one")
     stage.configure("one", "two")
     stage.send("two", 5)
     stage.wait_delivered(5)
-    assert "new=two" in stage.summary()
+    assert f"new={stage.name('two')}" in stage.summary()
     assert "can never be sent" not in stage.sender.log()
 
 
-def test_messages_of_a_game_that_nobody_knows_are_invalid_in_the_end(tmp_path: Path, stack: ExitStack) -> None:
-    stage = start(stack, tmp_path, "one")
+def test_messages_of_a_game_that_nobody_knows_are_invalid_in_the_end(
+    tmp_path: Path, address: str, stack: ExitStack
+) -> None:
+    stage = start(stack, tmp_path, address, "one")
     stage.send("stranger", 2)
     wait_until(lambda: stage.sender.log().count("unknown-game") == 2, stage.sender.log)
     assert "configuration reloaded" not in stage.sender.log()
@@ -158,9 +184,9 @@ def test_messages_of_a_game_that_nobody_knows_are_invalid_in_the_end(tmp_path: P
 
 
 def test_while_the_configuration_cannot_be_read_messages_of_unknown_games_wait(
-    tmp_path: Path, stack: ExitStack
+    tmp_path: Path, address: str, stack: ExitStack
 ) -> None:
-    stage = start(stack, tmp_path, "one")
+    stage = start(stack, tmp_path, address, "one")
     stage.file.write_text("apns: [")
     stage.send("two", 2)
     stage.sender.wait_for("cannot be read")
