@@ -47,8 +47,10 @@ class SecuredKafka:
         self.certificate, self.key = make_client_certificate(ca, USER).write(directory, "client")
         server = make_server_certificate(ca)
         (directory / "broker.pem").write_bytes(server.key_pem() + server.pem())
-        inner, login, mutual, controller = (free_port() for _ in range(4))
+        inner, login, mutual, misnamed, controller = (free_port() for _ in range(5))
         self.login, self.mutual = f"localhost:{login}", f"localhost:{mutual}"
+        #: TLS under an address that the broker's certificate does not name.
+        self.misnamed = f"127.0.0.2:{misnamed}"
         listeners = {"INNER": inner, "LOGIN": login, "MUTUAL": mutual}
         shown = ",".join(f"{name}://localhost:{port}" for name, port in listeners.items())
         scram = f"{_MODULES}.scram.ScramLoginModule required;"
@@ -58,10 +60,12 @@ class SecuredKafka:
             directory / "kafka",
             port=inner,
             properties={
-                "listeners": f"{shown.replace('localhost', '127.0.0.1')},CONTROLLER://127.0.0.1:{controller}",
-                "advertised.listeners": shown,
+                "listeners": f"{shown.replace('localhost', '127.0.0.1')},MISNAMED://{self.misnamed},"
+                f"CONTROLLER://127.0.0.1:{controller}",
+                "advertised.listeners": f"{shown},MISNAMED://{self.misnamed}",
                 "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-                "listener.security.protocol.map": "INNER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT",
+                "listener.security.protocol.map": "INNER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL,MISNAMED:SSL,"
+                "CONTROLLER:PLAINTEXT",
                 "inter.broker.listener.name": "INNER",
                 "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
                 "ssl.keystore.type": "PEM",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from kafka.admin import ACLOperation, ResourceType
 
 from lab.kafka.admin import create_topic
@@ -32,6 +35,7 @@ from tests.contract.brokers import (
     until,
     values,
 )
+from tests.faults.driver import Driver
 
 pytestmark = pytest.mark.integration
 
@@ -153,10 +157,7 @@ def refusals(secured: SecuredKafka, client: Client) -> dict[str, tuple[Config, s
         ),
         "another CA": (config_of(secured.login, client, **scram(secured, caFile=secured.other_ca)), "kafka.caFile"),
         "the system's CAs": (config_of(secured.login, client, **scram(secured, caFile="")), "kafka.caFile"),
-        "a name that is not the certificate's": (
-            config_of(secured.login.replace("localhost", "127.0.0.2"), client, **scram(secured)),
-            "",
-        ),
+        "a name that is not the certificate's": (config_of(secured.misnamed, client, **mutual), "kafka.caFile"),
         "no TLS": (config_of(secured.login, client), "a TLS or SASL listener?"),
         "TLS where there is none": (config_of(secured.brokers, client, **mutual), "a listener without TLS?"),
         "no login": (config_of(secured.login, client, **mutual), "a TLS or SASL listener?"),
@@ -227,6 +228,32 @@ def test_a_changed_password_is_taken_while_clients_live(
     assert not broker.reload(config_of(secured.login, client, **scram(secured)))
     assert values(receive(source, 1)) == [b"at last"]
     until(lambda: publisher.pending == 0)
+
+
+def test_a_running_process_takes_a_new_password_at_sighup(
+    client: Client, secured: SecuredKafka, tmp_path: Path
+) -> None:
+    with Driver(tmp_path / "run", secured.brokers, apps=(f"game{uuid.uuid4().hex[:8]}",)) as driver:
+        driver.group = f"pusher-{uuid.uuid4().hex}"
+        provider = driver.simulator()
+        driver.create_topics(driver.single)
+        driver.produce(driver.single, 10)
+
+        def settings(password: str) -> dict[str, Any]:
+            kafka = scram(secured, saslPassword=password, client=client.name)
+            roles = {"queue.brokers": secured.login, "feedback.kafka.brokers": secured.login}
+            access = {f"kafka.{key}": value for key, value in kafka.items()}
+            return driver.settings(provider.port, provider.ca_file, **roles, **access)
+
+        daemon = driver.daemon(settings("of last year"))
+        daemon.wait_for("authentication failed")
+        daemon.settings_file.write_text(yaml.safe_dump(settings(PASSWORD)))
+        daemon.signal(signal.SIGHUP)
+        driver.run(timeout_s=60)
+        assert daemon.stop() == 0
+        assert driver.verdict().good
+        assert PASSWORD not in daemon.logs()
+        assert "of last year" not in daemon.logs()
 
 
 def test_a_login_is_renewed_before_its_session_ends(client: Client, secured: SecuredKafka, parts: ExitStack) -> None:
