@@ -63,7 +63,7 @@ def outage(directory: Path, seed: int, *, rate: int = RATE, outage_s: float = OU
         finally:
             provider.stop()
         line = (
-            f"{verdict}; seed {seed}; {before:,.0f} a second before; in {outage_s:.0f} s of 503 memory from "
+            f"{verdict}; {before:,.0f} a second before; in {outage_s:.0f} s of 503 memory from "
             f"{before_mb:.1f} to {max(memory_mb):.1f} MB at most, {max(metadata)} bytes of commit metadata at most, "
             f"{waiting:,} waited; {full:,.0f} a second again after {recovered_s:.1f} s, the rest {took_s:.0f} s later, "
             f"exit status {status}"
