@@ -1,24 +1,21 @@
-"""kafka-python's consumer and network client as this package uses them.
+"""kafka-python's consumer as this package uses it, and what all clients of the library share.
 
-All use of the library's private parts is in this module, ``batches`` and ``records``, each with its reason; the version
-is pinned.
+All use of the library's private parts is in this module, ``producer``, ``loop``, ``batches`` and ``records``, each with
+its reason; the version is pinned.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import gevent
 from gevent.event import Event
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer
 from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
-from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
-from kafka.producer.producer_batch import ProducerBatch
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
@@ -27,7 +24,7 @@ from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
 from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work, write_at_once
-from pusher.broker.kafka.records import FetchedRecords, OpenBatch
+from pusher.broker.kafka.records import FetchedRecords
 from pusher.broker.offsets import TopicPartition
 
 #: Upper bound of the pause between two attempts to connect; the library's own default is 30 s.
@@ -36,9 +33,7 @@ _RECONNECT_MAX_MS = 1000
 #: which does not depend on polls.
 _SHORTEST_WAIT_MS = 10
 
-#: A timer may be early by as much as the hub's time is late, and a batch that is not due is looked at once more.
-_LATE_S = 0.001
-#: How often batches that are under way are looked at.
+#: How often a consumer looks at its group and at all its partitions.
 _LOOK_S = 1.0
 
 
@@ -79,7 +74,7 @@ _read_to_the_end(KafkaTCPTransport)
 _read_to_the_end(KafkaSSLTransport)
 write_at_once(KafkaTCPTransport)
 
-__all__ = ["CoalescingClient", "Consumer", "Errors", "Partition", "Producer", "connection"]
+__all__ = ["Consumer", "Partition", "connection"]
 
 
 class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # the library is untyped
@@ -100,121 +95,6 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc]  # the library is unt
             raise
 
 
-class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
-    """A network client that writes one wake-up for each turn of its loop.
-
-    A producer wakes its loop for every batch and, while a partition has two batches, for every record. Each wake-up is
-    a system call and a turn of the loop; one is enough until the loop has looked at its work.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._net.wakeup = self._net._selector.wake  # noqa: SLF001
-        self._awake = False
-
-    def wakeup(self) -> None:
-        """Lets the loop look at its work. Never waits."""
-        if not self._awake:
-            self._awake = True
-            super().wakeup()
-
-    def poll(self, timeout_ms: float | None = None, future: Any = None) -> None:
-        """One turn of the loop, which does not wait if it was woken since work was looked at: that follows each turn.
-
-        The library's lock is left out; it is for consumers, whose heartbeats once used the same loop.
-        """
-        if self._awake and future is None:
-            timeout_ms = 0
-        self._net.poll(timeout_ms=timeout_ms, future=future)
-        self._awake = False
-
-
-class Outgoing(Protocol):
-    """A record as ``Producer.append`` takes it."""
-
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-    def rebind(self, produce_future: Any, index: int) -> None:
-        """The record's batch was split: it is now number ``index`` of the batch that ends with ``produce_future``."""
-
-
-#: The error of each record of a batch by its number; None when all are stored.
-Errors = Callable[[int], Exception] | None
-
-
-class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
-    """A producer that tells the end of whole batches, and one that always closes."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._client: CoalescingClient = self._sender._client  # noqa: SLF001
-        self.connections = Connections(self._client._manager)  # noqa: SLF001
-        self._run_once, self._sender.run_once = self._sender.run_once, self._turn
-        #: When batches that are under way are looked at next, whether they have expired (monotonic).
-        self._look_at = 0.0
-        self._lingering: Any = gevent.get_hub().loop.timer(self.config["linger_ms"] / 1000 + _LATE_S)
-
-    def use(self, settings: dict[str, Any]) -> None:
-        """Makes new connections with these settings; those there are go on."""
-        self.connections.use(settings)
-
-    @property
-    def cluster(self) -> Any:
-        """Metadata of the cluster, of the topics that were asked for."""
-        return self._metadata
-
-    def append(self, partition: Partition, record: Outgoing, ended: Callable[[list[Any], Errors], None]) -> None:
-        """Adds a record to the open batch of a partition that exists. Never waits.
-
-        ``ended`` is called once for each batch with its records. This is what ``send`` does, without a future for each
-        record, its four locks and three callbacks: 6 instead of 21 us a record. Greenlets need no locks here, as
-        nothing between looking at the queue and adding to it can wait.
-        """
-        queue = self._accumulator._batches[partition]  # noqa: SLF001
-        if queue and queue[-1].records.append(None, None, record.value, record.headers) is not None:
-            queue[-1]._record_futures.append(record)  # noqa: SLF001
-            return
-        builder = OpenBatch(2, self.config["compression_attrs"], self.config["batch_size"])
-        builder.append(None, None, record.value, record.headers)
-        batch = ProducerBatch(partition, builder)
-        # What the library calls futures are only ever rebound, when it splits a batch that is too large.
-        records = batch._record_futures = [record]  # noqa: SLF001
-        batch.produce_future.add_callback(lambda result: ended(records, result[2]))
-        queue.append(batch)
-        self._accumulator._incomplete.add(batch)  # noqa: SLF001
-        if len(queue) > 1:  # the one before is full
-            self._sender.wakeup()
-        elif not self._lingering.active:
-            self._lingering.start(self._sender.wakeup)
-
-    def _turn(self) -> None:
-        """A turn of the sender, which goes through its batches only if there are any to send, and once a second.
-
-        The library does it thrice more for each batch: when it is begun, when it is sent, and when it is stored.
-        """
-        now = time.monotonic()
-        if now >= self._look_at or self._sender._topics_to_add or any(self._accumulator._batches.values()):  # noqa: SLF001
-            self._look_at = now + _LOOK_S
-            self._run_once()
-        else:
-            under_way = self._client.in_flight_request_count()
-            self._client.poll(timeout_ms=(self._look_at - now) * 1000 if under_way else None)
-
-    def forget_topic(self, topic: str) -> None:
-        """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""
-        self._metadata._topics.discard(topic)  # noqa: SLF001
-
-    def end(self, timeout_s: float) -> None:
-        """Closes, by force what is not sent in ``timeout_s``: ``close`` itself then raises and closes nothing."""
-        try:
-            self.close(timeout=timeout_s)
-        except KafkaError:
-            self._sender.force_close()
-            self._sender.join(timeout_s)
-            self.close(timeout=0)
-
-
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     """A consumer that says what it knows of its group and of all topics. Its records are ``records.ConsumedRecord``."""
 
@@ -231,6 +111,8 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self._parse, self._fetcher._parse_fetched_data = self._fetcher._parse_fetched_data, self._parsed  # noqa: SLF001
         self._fetch_records, self._fetcher.fetch_records = self._fetcher.fetch_records, self._fetched  # in few steps
         self._arrived = Event()
+        #: When the group and all partitions are looked at next (monotonic).
+        self._look_at = 0.0
         ensure = self._coordinator.ensure_coordinator_ready
         # the library hands this question over to the I/O greenlet even where the answer is known
         self._coordinator.ensure_coordinator_ready = lambda timeout_ms=None: (
@@ -288,6 +170,20 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
             fetcher._next_partition_records = None  # noqa: SLF001
         found: dict[Partition, list[Any]] = self.poll(timeout_ms=timeout_ms, max_records=max_records)
+        return found
+
+    def _poll_once(self, timer: Any, max_records: int, update_offsets: bool = True) -> dict[Partition, Any]:
+        """The library goes through all partitions and the group before each fetch; once a second is enough.
+
+        Whoever polls has made sure that no rebalance goes on, and positions are set where they are lost.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            records, idle = self._fetched(max_records, update_offsets, timer.timeout_ms)
+            if records or not idle:
+                return records
+        self._look_at = now + _LOOK_S
+        found: dict[Partition, Any] = super()._poll_once(timer, max_records, update_offsets=update_offsets)
         return found
 
     def _fetched(self, max_records: int, update_offsets: bool, timeout_ms: float) -> tuple[dict[Partition, Any], bool]:

@@ -8,6 +8,7 @@ that finds work at hand does not wait.
 
 from __future__ import annotations
 
+import logging
 import math
 import selectors
 import threading
@@ -163,7 +164,13 @@ def lighten() -> None:
     """Spares what the library does for threads and for those who debug it. May be called again."""
     for module in (cluster, coordinator, future, record_accumulator, subscription_state):
         module.threading = _Threading()
-    selector.log_trace = lambda *_: None
+    selector.log_trace = _nothing
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("kafka.")]:
+        logging.getLogger(name).debug = _nothing  # type: ignore[method-assign]  # pusher's log never shows it
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def wake_for_work(net: Any) -> None:

@@ -21,7 +21,8 @@ from kafka import errors as kafka_errors
 from pusher.broker.access import Access
 from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTooLarge, TopicRefused, log_failure
 from pusher.broker.kafka.access import KafkaLogin
-from pusher.broker.kafka.client import CoalescingClient, Errors, Partition, Producer, connection
+from pusher.broker.kafka.client import Partition, connection
+from pusher.broker.kafka.producer import CoalescingClient, Errors, Producer
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
