@@ -75,7 +75,9 @@ def parse(
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
     known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
     unread = Unread(known, plain.variables.keys() | own.variables.keys(), settings.declared(), settings.apps())
-    warnings = [_twice(line, name) for line in lines] + [unread.key(line, name) for line in lines]
+    warnings = (
+        [*settings.broken()] + [_twice(line, name) for line in lines] + [unread.key(line, name) for line in lines]
+    )
     warnings += [unread.variable(key) for key in sorted(variables)]
     return Config(values | of_apps, list(dict.fromkeys(filter(None, warnings))), name, production=production)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from pusher.config import doors
@@ -269,14 +270,13 @@ STATS_FLUSH = Setting("stats.flush.s", Duration("s", minimum_s=0.001), 5.0, "Lis
 def declared() -> tuple[Setting[Any], ...]:
     """All settings, in the order in which they are declared: pusher's own, then those of whatever is plugged in.
 
-    A module behind a door may have a tuple ``UNUSED`` as well. Raises ``StartError`` where one cannot be imported.
+    A module behind a door may have a tuple ``UNUSED`` as well. One that cannot be imported is left out: see ``broken``.
     """
     found = [*_settings_in(globals())]
     for word in doors.installed(doors.PROVIDERS):
         found += of_provider(word)
-    for door in doors.installed(doors.SETTINGS).values():
-        module = vars(door.load())
-        found += [*_settings_in(module), *module.get("UNUSED", ())]
+    for module in (one for one in _plugged_in().values() if not isinstance(one, str)):
+        found += [*_settings_in(vars(module)), *vars(module).get("UNUSED", ())]
     return (*found, *UNUSED)
 
 
@@ -289,6 +289,23 @@ def readers() -> Mapping[str, str]:
         if "READ_BY" in module:
             found |= {setting.key.partition(".")[0]: module["READ_BY"] for setting in _settings_in(module)}
     return found
+
+
+@cache
+def _plugged_in() -> dict[str, ModuleType | str]:
+    """Modules by the names of their doors, or why one cannot be imported."""
+    found: dict[str, ModuleType | str] = {}
+    for name, door in doors.installed(doors.SETTINGS).items():
+        try:
+            found[name] = door.load()
+        except doors.Broken as error:
+            found[name] = str(error)
+    return found
+
+
+def broken() -> list[str]:
+    """Why settings that were plugged in are not known, one line each: that costs those who brought them alone."""
+    return [found for found in _plugged_in().values() if isinstance(found, str)]
 
 
 def apps() -> Mapping[str, Setting[tuple[str, ...]]]:

@@ -34,7 +34,7 @@ from pusher.listener.guard import Guard, GuardPolicy, Limit, Seen
 from pusher.listener.held import Held
 from pusher.listener.opening import fault, open_stores, prepare_stores
 from pusher.listener.sorter import Sorter, topic_name
-from pusher.providers.provider import words
+from pusher.providers.provider import providers
 from pusher.push.fields import InvalidMessage
 from pusher.push.topics import TopicName
 from pusher.telemetry import figures, metrics
@@ -57,7 +57,7 @@ class Listener:
         self._stats = self._frame.stats
         self._stores = open_stores(config) if config[settings.DELETES] else {}
         self._names: dict[str, TopicName | None] = {}
-        self._sorters = {platform: Sorter(platform) for platform in words()}
+        self._sorters = {platform: Sorter(platform) for platform in providers()}
         self._deleters: dict[TopicName, Deleter] = {}
         self._troubles = Troubles()
         self._consumed: Counter[TopicName] = Counter()
@@ -152,7 +152,8 @@ class Listener:
     def owner(self, topic: str) -> TopicName | None:
         """See ``Work``."""
         if topic not in self._names:
-            self._names[topic] = topic_name(topic)
+            name = topic_name(topic)
+            self._names[topic] = name if name and name.platform in self._sorters else None
         return self._names[topic]
 
     # --- deleters -----------------------------------------------------------------------------------------------------

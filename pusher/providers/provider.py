@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pusher.config import doors, settings
 from pusher.config.schema import AppSetting
 from pusher.config.values import Config
+from pusher.telemetry.log import logger
 
 if TYPE_CHECKING:
     from pusher.providers.open_lane import OpenLane
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pusher.push.lane import Lane
     from pusher.push.push import Push
     from pusher.telemetry.health import Condition, Health
+
+log = logger(__name__)
 
 #: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.
 Check = tuple[str, Callable[[], str]]
@@ -147,6 +151,18 @@ class Provider:
 def provider(word: str) -> Provider:
     """The provider of a platform."""
     found: Provider = doors.door(doors.PROVIDERS, word).load()
+    return found
+
+
+@cache
+def providers() -> dict[str, Provider]:
+    """All that can be imported, by their words; one that cannot costs its own platform alone, and is named."""
+    found: dict[str, Provider] = {}
+    for word, door in doors.installed(doors.PROVIDERS).items():
+        try:
+            found[word] = door.load()
+        except doors.Broken as error:
+            log.error("a platform is left out", error=str(error))
     return found
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from pusher.broker.interface import Record
 from pusher.config.values import Config
-from pusher.providers.provider import all_apps, provider, words
+from pusher.providers.provider import all_apps, provider, providers
 from pusher.push import topics
 from pusher.push.fields import InvalidMessage, Json
 from pusher.push.origin import SOURCE_TOPIC_HEADER, origin
@@ -121,8 +121,8 @@ def read_feedback(value: bytes | None) -> Feedback | None:
         return None
     if not isinstance(fields, dict):
         return None
-    for word in words():
-        told = provider(word).told(fields)
+    for one in providers().values():
+        told = one.told(fields)
         if told is not None:
             return Feedback(_text(told.id), told.delivered, _words(*told.reasons), _text(told.token), _is_dead(fields))
     return None

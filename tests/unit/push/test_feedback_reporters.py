@@ -351,3 +351,24 @@ def test_check_lists_the_doors_and_asks_the_reporters(
         line.startswith("door    pusher.feedback broken (pusher-hook 1.0): cannot be imported") for line in lines
     )
     assert any(line.startswith("door    pusher.brokers sqlite (pusherd ") for line in lines)
+
+
+def test_a_package_that_cannot_be_imported_costs_no_other_its_settings(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pusher.config import settings
+    from pusher.providers.provider import providers
+
+    broken = "pusher_hook_broken"
+    entries = package / "pusher_hook-1.0.dist-info/entry_points.txt"
+    entries.write_text(f"[pusher.settings]\nhook = {broken}\n[pusher.providers]\nhook = {broken}:PROVIDER\n")
+    caches: list[Any] = [doors.installed, settings.declared, settings._plugged_in, providers]
+    for one in caches:
+        one.cache_clear()
+    try:
+        found = config.parse("apns.apps: [game]")
+        assert [line.partition(": ")[0] for line in found.warnings] == ["pusher.settings hook (pusher-hook 1.0)"]
+        assert list(providers()) == ["apns", "gcm"]
+    finally:
+        for one in caches:
+            one.cache_clear()
