@@ -49,10 +49,8 @@ class Plan(NamedTuple):
 
 
 def limits(directory: Path, seed: int, pushes: int = 50_000, devices: int = 500, *, next_minute: bool = True) -> Result:
-    """A rate limit of 20 and duplicates dropped by two senders on one Redis: two kill -9, and Redis restarted.
-
-    What is sent uncounted while Redis is away may exceed the limit, and nothing else may.
-    """
+    """A rate limit of 20 and duplicates dropped by two senders on one Redis: two kill -9, and Redis restarted."""
+    # what is sent uncounted while Redis is away may exceed the limit, and nothing else may
     plan = Plan(devices)
     # what was counted outlives a restart
     durable = {"save": "3600 1"}
