@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Generic, Protocol, TypeVar
 
 import gevent
@@ -210,8 +211,8 @@ class Lane(Generic[P]):
 
     def _take_through(self, gate: Gate[P], limit: int, timeout_s: float) -> list[P]:
         """As ``_take``; the gate is asked about more than are wanted, because asking it costs a round trip."""
-        known = bool(self._opened) and getattr(self._opened[0], "admitted", False)
-        self._taken = self._take(limit if known else max(limit, _AT_THE_GATE), timeout_s)
+        known = sum(1 for _ in takewhile(lambda push: getattr(push, "admitted", False), islice(self._opened, limit)))
+        self._taken = self._take(known or max(limit, _AT_THE_GATE), timeout_s)
         passed = gate.admit([*self._taken])
         self._taken, later = passed[:limit], passed[limit:]
         self._opened.extendleft(reversed(later))

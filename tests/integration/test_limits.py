@@ -19,10 +19,12 @@ from lab.kafka.server import free_port
 from lab.processes import wait_until
 from lab.redis import RedisServer
 from pusher.config.loader import parse
+from pusher.errors import StartError
 from pusher.providers.apns.feedback import apns_feedback
 from pusher.providers.apns.message import ApnsParser, ApnsPush
 from pusher.push.feedback_topics import FeedbackTopics
 from pusher.push.lane import Lane, LaneSettings
+from pusher.push.limits import opening
 from pusher.push.limits.limiter import Limits
 from pusher.push.limits.rules import rules
 from pusher.push.outcome import Kind
@@ -467,3 +469,16 @@ def test_with_it_off_the_client_is_not_loaded() -> None:
     code = "import pusher.commands.cli, pusher.sender.sender, sys; sys.exit('redis' in sys.modules)"
     patched = f"import gevent.monkey; gevent.monkey.patch_all(); {code}"
     assert subprocess.run([sys.executable, "-c", patched], check=False).returncode == 0
+
+
+def test_check_asks_each_server_that_is_needed(server: RedisServer) -> None:
+    config = parse(f"apns:\n  apps: game\n{at(server, 3)}")
+    ((name, check),) = opening.checks(config, "apns", ["game"])
+    assert name == "rateLimiter.redis"
+    assert check() == f"Redis at {server.address} answers"
+    server.kill()
+    with pytest.raises(StartError, match=server.address):
+        check()
+    both = parse(f"apns:\n  apps: game\n{at(server, 3, games=ALL)}")
+    assert [name for name, _ in opening.checks(both, "apns", ["game"])] == ["rateLimiter.redis", "dedup.redis"]
+    assert list(opening.checks(parse("apns.apps: game"), "apns", ["game"])) == []
