@@ -34,6 +34,7 @@ PROPERTIES: dict[str, object] = {
     "process.roles": "broker,controller",
     "node.id": 1,
     "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "num.partitions": 3,
     "auto.create.topics.enable": "true",
     "offsets.topic.replication.factor": 1,
@@ -64,7 +65,7 @@ class KafkaServer:
     """One broker in a directory of its own, at 127.0.0.1 on free ports unless a port is given.
 
     With outlive the broker goes on when this process ends; otherwise it never does, however this process ends.
-    properties are broker settings beside or instead of PROPERTIES.
+    properties are broker settings beside or instead of PROPERTIES. version is one of Kafka, "" that of pom.xml.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class KafkaServer:
         host: str = "127.0.0.1",
         outlive: bool = False,
         properties: Mapping[str, object] | None = None,
+        version: str = "",
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.brokers = f"{host}:{self.port}"
         self._outlive = outlive
         self._properties = dict(properties or {})
+        self._version = version
         self._controller_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,7 +101,14 @@ class KafkaServer:
 
     def launch(self) -> None:
         """Start the broker and do not wait."""
-        command = [java(), *JAVA_FLAGS, "-cp", f"{fetch_jars()}/*", "kafka.Kafka", str(self._write_properties())]
+        command = [
+            java(),
+            *JAVA_FLAGS,
+            "-cp",
+            f"{fetch_jars(self._version)}/*",
+            "kafka.Kafka",
+            str(self._write_properties()),
+        ]
         if not self._outlive:
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         with (self.directory / "kafka.log").open("ab") as log:
@@ -203,23 +213,28 @@ def java() -> str:
     return found
 
 
-def fetch_jars() -> Path:
-    """Directory with the broker's jars; the first call fetches them with Maven (34 MB). Safe in several processes."""
+def fetch_jars(version: str = "") -> Path:
+    """Directory with the broker's jars; the first call fetches them with Maven (34 MB). Safe in several processes.
+
+    Without a version it is that of pom.xml. Kafka runs without ZooKeeper since 2.8.
+    """
+    jars = JARS.with_name(f"{JARS.name}-{version}") if version else JARS
     JARS.parent.mkdir(parents=True, exist_ok=True)
     with (JARS.parent / "kafka-jars.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not JARS.is_dir():
-            partial = JARS.with_suffix(".partial")
+        if not jars.is_dir():
+            partial = jars.with_name(f"{jars.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _run_maven(partial)
-            partial.rename(JARS)
-    return JARS
+            # what is not needed is known of the newest version alone
+            _run_maven(partial, f"-Dkafka.version={version}" if version else f"-DexcludeArtifactIds={UNNEEDED_JARS}")
+            partial.rename(jars)
+    return jars
 
 
-def _run_maven(target: Path) -> None:
+def _run_maven(target: Path, choice: str) -> None:
     if shutil.which("mvn") is None:
         raise RuntimeError("the first start of Kafka needs Maven: run `scripts/services install`")
-    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DexcludeArtifactIds={UNNEEDED_JARS}"]
+    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", choice]
     command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), *goal, f"-DoutputDirectory={target}"]
     finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if finished.returncode:
