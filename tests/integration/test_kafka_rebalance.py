@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import gevent
@@ -84,6 +84,11 @@ class Group:
             (described,) = admin.describe_groups([self.name]).values()
             removals = [MemberToRemove(member_id=each["member_id"]) for each in described["members"]]
             admin.remove_group_members(self.name, removals)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Where the partitions of a topic end."""
+        with closing(self.client.reader(self.brokers, topic)) as reader:
+            return reader.offsets("latest")
 
     def committed(self) -> dict[tuple[str, int], int]:
         return {partition: offset.offset for partition, offset in committed(self.brokers, self.name).items()}
@@ -242,6 +247,27 @@ def test_positions_below_the_log_go_to_its_start(group: Group) -> None:
     successor = group.member()
     until(lambda: [record.offset for record in successor.seen] == list(range(25, 30)))
     assert successor.source.out_of_range.total() == 1
+
+
+def test_each_partition_below_its_log_is_counted_once(group: Group) -> None:
+    """Where one goes to its start, librdkafka gets all others anew."""
+    topic = group.topic(8)
+    written: list[bytes] = []
+    while not all(group.ends(topic).values()):
+        written += group.write(topic, 20)
+    member = group.member()
+    until(lambda: len(member.seen) == len(written))
+    member.stop()
+    for number in range(8):
+        expire_records(group.brokers, topic, number, -1)
+    with administration(group.brokers) as admin:
+        admin.alter_group_offsets(group.name, {Partition(topic, n): OffsetAndMetadata(0, "", -1) for n in range(8)})
+
+    successor = group.member()
+    until(lambda: successor.source.out_of_range.total() >= 8)
+    values = group.write(topic, 40)
+    until(lambda: sorted(successor.values, key=str) == sorted(values))
+    assert successor.source.out_of_range.total() == 8
 
 
 def test_positions_above_the_log_go_to_its_start(group: Group) -> None:

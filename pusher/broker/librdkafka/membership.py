@@ -260,14 +260,22 @@ class Membership:
 
     def restart(self, keys: set[Key]) -> None:
         """Goes on at the earliest offset, for the position is not, or no longer, in the log. Raises as ``open``."""
+        trackers = self.assignment.trackers
+        ends = self.client.ends(keys)
+        # What was told of an assignment that is over: where the present one begins is in the log.
         starts = self.client.starts(keys)
+        starts = {key: at for key, at in starts.items() if not at <= trackers[key].next_offset <= ends[key]}
+        if not starts:
+            return
         for key, start in starts.items():
-            position = self.assignment.trackers[key].next_offset
+            position = trackers[key].next_offset
             where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start}
             log.error("offset out of range, going on at the earliest", group=self._group, **where)
             self.out_of_range[key.topic] += 1
             if start < position:
                 self.assignment.assign(key, start)
+            else:  # the next assignment is to begin there as well
+                self.assignment.trackers[key].pass_to(start)
         if self._incremental:
             again = [TopicPartition(*key) for key in starts]
             self.client.change(lambda consumer: consumer.incremental_unassign(again))
