@@ -44,6 +44,12 @@ class Connections:
         """Why a broker is not reached, with its host and port; "" when nothing is in the way."""
         return next(iter(self._troubles.values()), "")
 
+    @property
+    def isolated(self) -> str:
+        """Why none of the brokers that are known is reached; "" while one is."""
+        known = self._manager.cluster.brokers()
+        return self.trouble if known and all(broker.node_id in self._troubles for broker in known) else ""
+
     def use(self, settings: dict[str, Any]) -> None:
         """Makes new connections with these settings."""
         self._manager.config.update(settings)

@@ -243,7 +243,7 @@ class KafkaSource:
         if self._subscribed is None:
             return self._consumer.connections.trouble or "waiting for Kafka's metadata"
         if not self._subscribed:
-            return ""
+            return self._consumer.connections.isolated
         if not self._consumer.coordinator_known:
             return self._consumer.connections.trouble or "no connection to the coordinator of the group"
         if not self._consumer.joined:
