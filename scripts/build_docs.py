@@ -48,7 +48,7 @@ Settings come from four places; the first that gives one wins:
 3. the file that `--config` names, `./config/default.yaml` if none
 4. the default
 
-`python pusher.py settings` prints what is in force and where each value comes from.
+`pusher settings` prints what is in force and where each value comes from.
 
 Keys may be nested or dotted (`queue: {fetch.min.bytes: 1}`), and their case does not matter. In the keys of one app
 `<app>` stands for its name as `apns.apps` or `gcm.apps` has it; `PUSHER_APNS_CERTS_MY_GAME_KEYID` belongs to the app

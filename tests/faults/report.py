@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +72,9 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """`python -m tests.faults.report FILE...`: writes the table of all rows in the files into the document."""
-    lines = [line for file in sys.argv[1:] for line in Path(file).read_text().splitlines()]
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.report", description=main.__doc__)
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="what --results of runs wrote")
+    lines = [line for file in parser.parse_args().files for line in file.read_text().splitlines()]
     rows = [Row(**json.loads(line)) for line in lines]
     order = list(dict.fromkeys(row.run for row in rows))
     rows.sort(key=lambda row: (order.index(row.run), row.seed))

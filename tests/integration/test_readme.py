@@ -1,8 +1,8 @@
 """What the README says to type works as it is written, from top to bottom, against the simulators.
 
-Its blocks marked ``sh`` are run by one shell in one directory. Two lines are not: ``pip install pusherd``, which
-``scripts/release`` tries, and the sending of a push to Google with Google's own addresses, which the variables of the
-shell replace by a simulator's as they do Apple's.
+Its blocks marked ``sh`` are run by one shell in one directory. What is not: ``make``, which
+works on a clone; ``pip install pusherd``, which ``scripts/release`` tries; and the sending of a push to Google with
+Google's own addresses, which the variables of the shell replace by a simulator's as they do Apple's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import pages
 from lab.processes import PUSHER, ROOT, Process
 
 README = (ROOT / "README.md").read_text()
@@ -24,7 +25,7 @@ MOST_LINES = 150
 
 
 def blocks() -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [block.text for block in pages.blocks("sh") if block.page == "README.md" and "make demo" not in block.text]
 
 
 def port(simulator: Process) -> str:

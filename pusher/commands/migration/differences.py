@@ -278,7 +278,7 @@ DIFFERENCES = (
     ),
     Difference(
         "Duplicates",
-        "newest: `dedup.ttl` 0 or missing makes keys that never end",
+        "newest: `<platform>.dedup.ttl` 0 or missing makes keys that never end",
         "missing is 60 s, 0 is off",
         "Redis filled up",
         lambda given: (

@@ -84,7 +84,7 @@ DEDUP_ACTION = Setting(
     "dedup.action",
     Choice("count", "drop"),
     "count",
-    "What becomes of a push that the device was sent already within `dedup.ttl`: it is counted and sent, or dropped.",
+    "What happens to a push that the device was sent within `<platform>.dedup.ttl`: counted and sent, or dropped.",
 )
 
 #: Keys of earlier files that have no meaning here.
