@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import configparser
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +42,10 @@ class Supervised:
         (self._directory / ".venv").symlink_to(sys.prefix)
         (self._directory / "pusher.py").symlink_to(ROOT / "pusher.py")
         (self._directory / "config" / "default.yaml").write_text(yaml.safe_dump(settings))
-        self._file = self._directory / "config" / "supervisord.conf"
+        # the path of a socket, which stands beside the file, is at most 107 octets long
+        self._short = Path(tempfile.mkdtemp(prefix="pusher-"))
+        (self._short / "run").symlink_to(self._directory)
+        self._file = self._short / "run" / "config" / "supervisord.conf"
         with self._file.open("w") as file:
             _only(SHIPPED, {*SECTIONS, *(f"program:{program}" for program in programs)}).write(file)
         self._supervisord = Process(directory, "supervisord", (_program("supervisord"), "-n", "-c", str(self._file)))
@@ -55,6 +60,7 @@ class Supervised:
     ) -> None:
         if self._supervisord.running:
             self.stop()
+        shutil.rmtree(self._short)
 
     def states(self) -> list[State]:
         """Of each process, running or not."""

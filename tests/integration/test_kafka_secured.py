@@ -40,7 +40,6 @@ from tests.faults.driver import Driver
 pytestmark = pytest.mark.integration
 
 PYTHON = CLIENTS["kafka-python"]
-TOPIC = "push-game_apns-single"
 
 
 @pytest.fixture(scope="module")
@@ -214,13 +213,14 @@ def test_readiness_names_the_cause_and_no_secret_is_logged(
 def test_a_changed_password_is_taken_while_clients_live(
     client: Client, secured: SecuredKafka, parts: ExitStack
 ) -> None:
+    topic = f"push-game{uuid.uuid4().hex[:8]}_apns-single"
     wrong = config_of(secured.login, client, **scram(secured, saslPassword="of last year"))
     broker = connect.broker(wrong, settings.QUEUE.at)
     publisher = parts.enter_context(closing(broker.publisher()))
-    source = broker.source(settings.QUEUE, lambda name: name == TOPIC)
+    source = broker.source(settings.QUEUE, lambda name: name == topic)
     parts.callback(source.close, commit=False)
-    create_topic(secured.brokers, TOPIC, 1)
-    publisher.publish(TOPIC, b"at last", expect_stored)
+    create_topic(secured.brokers, topic, 1)
+    publisher.publish(topic, b"at last", expect_stored)
     poll_until(source, lambda: "authentication failed" in source.health().reason)
     assert publisher.pending == 1
 
@@ -276,11 +276,12 @@ def test_a_login_is_renewed_before_its_session_ends(client: Client, secured: Sec
 def test_a_topic_without_rights_is_refused_and_no_other(
     client: Client, secured: SecuredKafka, parts: ExitStack
 ) -> None:
-    create_topic(secured.brokers, "secret-topic", 1)
+    secret = f"secret-{uuid.uuid4().hex[:8]}"
+    create_topic(secured.brokers, secret, 1)
     broker = connect.broker(config_of(secured.login, client, **scram(secured)), settings.QUEUE.at)
     publisher = parts.enter_context(closing(broker.publisher()))
     refused: list[Exception | None] = []
-    publisher.publish("secret-topic", b"x", refused.append)
+    publisher.publish(secret, b"x", refused.append)
     until(lambda: bool(refused))
     assert "not authorized" in str(refused[0])
 

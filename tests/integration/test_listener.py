@@ -369,7 +369,7 @@ def test_a_set_up_that_is_wrong_for_everybody_empties_no_table(place: Place, rea
 def test_check_says_what_works(place: Place) -> None:
     code, log = run_to_its_end(place, place.settings() | {"archive": {"table": place.prefix}}, "--check")
     assert code == 0
-    assert log.count("ok ") == 2
+    assert log.count("ok ") == 3
     assert "will be made at the start" in log
     code, log = run_to_its_end(place, place.settings(pg={"port": 1, "connectionTimeout": 300}), "--check")
     assert code == 2

@@ -381,7 +381,7 @@ def test_what_was_acknowledged_survives_a_kill(broker: SqliteBroker) -> None:
 def test_processes_may_begin_at_once_on_a_file_that_does_not_exist(broker: SqliteBroker, tmp_path: Path) -> None:
     lines = tmp_path / "lines"
     lines.write_bytes(b"\n".join(numbered(100)))
-    command = [sys.executable, "pusher.py", "enqueue", TOPIC, str(lines), "--brokers", broker.url]
+    command = [sys.executable, "pusher.py", "enqueue", TOPIC, str(lines), "--force", "--brokers", broker.url]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(4)]
     for process in processes:
         assert process.communicate(timeout=60) == (f"enqueued 100 messages to {TOPIC}\n", "")

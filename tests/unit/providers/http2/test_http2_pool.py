@@ -409,7 +409,7 @@ def test_a_live_link_that_lets_nothing_go_is_told_and_replaced(
     with Server(make_files(tmp_path), settings=settings) as server:
         service = Service(server, max_in_flight=2, timeout_s=1.0)
         service.pool.demand = lambda: True
-        wait_until(service.ready)
+        wait_until(lambda: service.pool.state().links)
         service.pool.send([an_exchange(), an_exchange()][: service.pool.room()])
         wait_until(lambda: not service.ready())
         assert "lets no request go" in service.pool.state().reason
