@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 
@@ -61,7 +61,7 @@ def committed(brokers: str, group: str) -> dict[tuple[str, int], OffsetAndMetada
     with administration(brokers) as admin:
         try:
             found = admin.list_group_offsets([group])
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
             return {}
         return {tuple(partition): offset for partition, offset in found[group].items() if offset.offset >= 0}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.faults.driver import Driver
 from tests.integration.listening import Database, Place, Way, port_of
 
 _numbers = itertools.count()
+
+#: Other versions of Kafka are fetched and tried only by hand.
+collect_ignore = [] if os.environ.get("KAFKA_VERSIONS") else ["test_kafka_versions.py"]
 
 
 @pytest.fixture(params=list(CLIENTS.values()), ids=list(CLIENTS))

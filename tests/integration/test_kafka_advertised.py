@@ -11,7 +11,7 @@ import pytest
 from lab.kafka.server import KafkaServer, free_port
 from pusher.broker import connect
 from pusher.config import settings
-from tests.contract.brokers import Client, poll_until
+from tests.contract.brokers import Client, everything, poll_until
 from tests.integration.test_kafka_secured import config_of
 
 pytestmark = pytest.mark.integration
@@ -40,6 +40,6 @@ def test_the_check_and_the_source_name_the_address(
     with pytest.raises(OSError, match="Kafka") as failed:
         broker.check()
     assert elsewhere in str(failed.value)
-    source = broker.source(settings.QUEUE, lambda _: True)
+    source = client.source(sent_on.brokers, "group", ["^push-"], everything, metadata_refresh_s=1)
     parts.callback(source.close, commit=False)
     poll_until(source, lambda: elsewhere in source.health().reason)
