@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lab.kafka.server import KafkaServer
+from lab.kafka.server import KafkaServer, free_port
+from lab.processes import PUSHER, Process
 from tests.contract.brokers import CLIENTS, Broker, Client, KafkaBroker, SqliteBroker
 from tests.faults import runs
 from tests.faults.driver import Driver
@@ -104,3 +106,38 @@ def way(database: Database) -> Iterator[Way]:
     made = Way("127.0.0.1", port_of(database.dsn))
     yield made
     made.stop()
+
+
+@pytest.fixture
+def simulated_providers(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The variables that lead to a simulated Apple and Google, whose credentials lie in the directory."""
+    tls = str(tmp_path / "tls")
+    key, account = str(tmp_path / "AuthKey_ABC123DEFG.p8"), str(tmp_path / "service-account.json")
+    channels = str(free_port())
+    apple = ("--port", "0", "--channels-port", channels, "--tls-dir", tls, "--write-key", key)
+    google = ("--port", "0", "--oauth-port", "0", "--tls-dir", tls, "--write-credentials", account)
+    apns = Process(tmp_path, "apns", (*PUSHER, "simulate", "apns", *apple, "--broadcast-app", "com.example.game"))
+    fcm = Process(tmp_path, "fcm", (*PUSHER, "simulate", "fcm", *google))
+    started = [apns, fcm]
+    try:
+        for simulator in started:
+            simulator.start()
+            simulator.wait_for("listening")
+        yield {
+            "PUSHER_APNS_HOST": "localhost",
+            "PUSHER_APNS_PORT": _port(apns),
+            "PUSHER_APNS_CAFILE": f"{tls}/ca.pem",
+            "PUSHER_APNS_CHANNELS_HOST": "localhost",
+            "PUSHER_APNS_CHANNELS_PORT": channels,
+            "PUSHER_GCM_FCM_ENDPOINT": f"https://localhost:{_port(fcm)}",
+            "PUSHER_GCM_FCM_CAFILE": f"{tls}/ca.pem",
+        }
+    finally:
+        for simulator in started:
+            simulator.end()
+
+
+def _port(simulator: Process) -> str:
+    found = re.search(r" listening on \S*?:(\d+)", simulator.log())
+    assert found, simulator.log()
+    return found[1]

@@ -1,6 +1,6 @@
 """What the pages tell a reader to type and to configure exists: programs, commands, flags, targets, keys, variables.
 
-``tests/integration/test_readme.py`` runs those of the README.
+``tests/integration``: ``test_readme.py`` and ``test_pages_typed.py`` run what can be run.
 """
 
 from __future__ import annotations
