@@ -17,8 +17,8 @@ demo: setup
 	@.venv/bin/python scripts/demo.py $(if $(PORTS),--ports $(PORTS))
 
 test: setup
-	@# most tests wait: four at a time keep two cores busy
-	@scripts/services run .venv/bin/pytest -q -n 4 --dist loadfile
+	@# most tests wait: five at a time keep two cores busy
+	@scripts/services run .venv/bin/pytest -q -n 5 --dist loadfile
 
 services: setup
 	@scripts/services start
