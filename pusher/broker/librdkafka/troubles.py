@@ -41,6 +41,7 @@ class BrokerTroubles:
     """What keeps each broker of one client from being reached."""
 
     def __init__(self) -> None:
+        self._answered = False
         #: By host and port, in the order of the first failure.
         self._reasons: dict[str, str] = {}
         #: Whether no broker is connected; until one answered, none is.
@@ -67,13 +68,19 @@ class BrokerTroubles:
         self._reasons["login"] = reason
 
     def log(self, _level: int, _format: str, facility: str, _client: str, text: str) -> None:
-        """The library's ``logger``. One line matters that does not come to ``note``: it was hung up on at once."""
-        if facility == "FAIL" and "in state APIVERSION_QUERY" in text:
+        """The library's ``logger``. One line matters that does not come to ``note``: it was hung up on at once.
+
+        A listener that demands a login answers the first request, which asks for versions, and closes at the second.
+        """
+        first = "/bootstrap: " in text and not self._answered
+        at_once = "in state APIVERSION_QUERY" in text or ("in state UP" in text and first)
+        if facility == "FAIL" and at_once:
             where, reason = explain(KafkaError._TRANSPORT, text.partition("]: ")[2])  # noqa: SLF001
             self._reasons[where] = f"{where}: {reason}"
 
     def clear(self) -> None:
         """A broker has answered."""
+        self._answered = True
         self.down = self.refused = False
         self._reasons = {}
 

@@ -154,6 +154,16 @@ def test_a_failure_is_explained(code: int, line: str, words: str) -> None:
     assert "\n" not in meaning
 
 
+def test_a_listener_may_answer_the_first_request_and_close_at_the_second() -> None:
+    troubles = BrokerTroubles()
+    line = "[thrd:a]: ssl://kafka:9092/bootstrap: Disconnected: SSL connection closed by peer (after 0ms in state UP)"
+    troubles.log(20, "", "FAIL", "x", line)
+    assert troubles.text.startswith("kafka:9092: the connection was closed at once")
+    troubles.clear()
+    troubles.log(20, "", "FAIL", "x", line)
+    assert not troubles.text
+
+
 def test_troubles_end_when_a_broker_answers() -> None:
     troubles = BrokerTroubles()
     troubles.log(20, "", "FAIL", "x", "[thrd:a]: plaintext://kafka:9092/1: Disconnected (after 1ms in state UP)")
