@@ -40,42 +40,46 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 CONFIGURATION = """\
 # Configuration
 
-Settings come from four places; the first that gives one wins:
+A setting can be given in four places. The first place in this list that gives a value wins:
 
-1. a flag `--key=value` after the command, such as `--apns.port=2197`
-2. a variable: `PUSHER_` + the key in capitals with `_` for `.`, such as `PUSHER_APNS_PORT`. An empty one counts as not
-   set. A `-` is kept.
-3. the file that `--config` names, `./config/default.yaml` if none
-4. the default
+1. A flag after the command, `--key=value`, such as `--apns.port=2197`.
+2. An environment variable: `PUSHER_` + the key in upper case with `_` for `.`, such as `PUSHER_APNS_PORT`. An empty
+   variable counts as not set. A `-` in the key stays a `-`.
+3. The file that `--config` names; without `--config`, `./config/default.yaml`.
+4. The default.
 
-`pusher settings` prints what is in force and where each value comes from.
+`pusher settings` prints the effective value of each setting and the place that it comes from.
 
-Keys may be nested or dotted (`queue: {fetch.min.bytes: 1}`), and their case does not matter. In the keys of one app
-`<app>` stands for its name as `apns.apps` or `gcm.apps` has it; `PUSHER_APNS_CERTS_MY_GAME_KEYID` belongs to the app
-`my_game` when there is one. Lists are a sequence in the file, or one text split at commas and white space. Times take
-`250ms`, `1m30s`, `2h`, `7d`; a bare number counts in the key's unit. A value of the wrong kind or out of range stops
-the start with one line and exit code 2; a key that nothing reads costs a warning that names the closest known one.
+Keys may be nested or dotted (`queue: {fetch.min.bytes: 1}`). Their case does not matter. In a key, `<app>` is the name
+of an app in `apns.apps` or `gcm.apps`: `PUSHER_APNS_CERTS_MY_GAME_KEYID` belongs to the app `my_game` if that app is
+configured. A list is a sequence in the file, or one text whose items are separated by commas or white space. A time is
+written as `250ms`, `1m30s`, `2h` or `7d`; a bare number counts in the key's unit, which the column "Value" shows.
+
+If a value has the wrong kind or is out of range, pusher does not start: it prints one line and exits with code 2. If no
+setting has a key, pusher logs a warning that names the closest known key.
 """
 
 METRICS = """\
 # Metrics
 
-Sent to StatsD over UDP in DogStatsD's format, many lines a datagram of at most 1,432 bytes, every
-`stats.statsd.flushIntervalMs`. `stats.statsd.prefix` stands directly before the name: with `push`, `sent` becomes
-`pushsent:12|c|#platform:apns,game:game,topic:push-game_apns-single`. Counts are added up between two flushes. A timing
-sends each observation, or 200 of them with their sample rate when there were more.
+pusher sends these metrics to StatsD over UDP in DogStatsD's format, every `stats.statsd.flushIntervalMs`. A datagram
+holds many lines, at most 1,432 bytes. `stats.statsd.prefix` is put directly before the name: with the prefix `push`,
+`sent` becomes `pushsent:12|c|#platform:apns,game:game,topic:push-game_apns-single`. Counts are added up between two
+flushes. A timing sends each observation; if there are more than 200 in a flush, it sends 200 of them with their sample
+rate.
 
-Each message that was consumed ends in exactly one of `ack`, `failed`, `expired`, `invalid` and, where pushes are
-limited, as one that is not sent.
+Each consumed message is counted in exactly one of `ack`, `failed`, `expired` and `invalid`. The only exceptions are
+pushes that the rate limit or the search for duplicates did not let through.
 
-The admin port shows all of them to Prometheus too, at `/metrics`, with tags as labels. A timing is a histogram in
-seconds there, with `_bucket`, `_sum` and `_count` behind its name.
+The admin port serves the same metrics to Prometheus at `/metrics`, with the tags as labels. There, a timing is a
+histogram in seconds, with `_bucket`, `_sum` and `_count` appended to its name.
 """
 
 FIGURES = """\
 ## For Prometheus only
 
-Read off the process when it is asked. At any moment `consumed` is the sum of `outcomes`, `in_hand` and `dropped`.
+pusher computes these values when Prometheus asks for them. At any moment `consumed` is the sum of `outcomes`, `in_hand`
+and `dropped`.
 """
 
 
@@ -89,8 +93,8 @@ def configuration() -> str:
     parts.append(_further_spellings(settings.declared()))
     unread = (("`" + setting.key + "`", setting.text) for setting in settings.declared() if not setting.has_effect)
     parts.append(
-        "## Keys without effect\n\nFiles that contain them go on working; they cost no warning.\n\n"
-        + _table(("Key", "Why"), unread)
+        "## Keys without effect\n\nConfiguration files for the Go program may contain these keys. pusher accepts "
+        "them and logs a warning for each one at the start.\n\n" + _table(("Key", "Why"), unread)
     )
     return "\n".join(parts)
 
@@ -120,14 +124,14 @@ def _further_spellings(declared: Iterable[Setting[Any]]) -> str:
         for setting in declared
         for alias in setting.aliases
     )
-    return "## Further spellings\n\nUsed where the key itself is not given in the same place.\n\n" + _table(
-        ("Key", "Variable", "Stands for"), rows
+    return "## Alternative names\n\nUsed if the key itself is not set in the same place.\n\n" + _table(
+        ("Alternative name", "Variable", "Key"), rows
     )
 
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    process = f"And of the process itself: {', '.join(f'`{name}`' for name in PROCESS_NAMES)}.\n"
+    process = f"The metrics of the process itself are: {', '.join(f'`{name}`' for name in PROCESS_NAMES)}.\n"
     return "\n".join(
         [
             NOTE,

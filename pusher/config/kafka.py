@@ -48,62 +48,87 @@ def kafka_settings(prefix: str) -> KafkaSettings:
     """The settings below ``prefix``: ``COMMON`` for all connections, another one for those of one role."""
 
     def text(key: str, meaning: str) -> str:
-        return meaning if prefix == COMMON else f"As `{COMMON}.{key}`, which holds where this is not given."
+        return (
+            meaning
+            if prefix == COMMON
+            else f"Overrides `{COMMON}.{key}` for this role; if it is not set, `{COMMON}.{key}` applies."
+        )
 
     return KafkaSettings(
         client=Setting(
             f"{prefix}.client",
             Choice("kafka-python", "confluent-kafka"),
             "kafka-python",
-            text("client", "The library that speaks to Kafka; confluent-kafka is the extra `confluent`."),
+            text("client", "Kafka client library; confluent-kafka needs the extra `confluent`."),
         ),
         security_protocol=Setting(
             f"{prefix}.securityProtocol",
             Choice("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
             "PLAINTEXT",
-            text("securityProtocol", "How the brokers' listener is secured; with SSL the broker is always verified."),
+            text(
+                "securityProtocol",
+                "Security protocol of the brokers' listener; with TLS the broker's certificate is always verified.",
+            ),
         ),
         sasl_mechanism=Setting(
             f"{prefix}.saslMechanism",
             Choice("none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", also={"": "none"}),
             "none",
-            text("saslMechanism", "How clients log in, with SASL_SSL or SASL_PLAINTEXT."),
+            text("saslMechanism", "Login mechanism for SASL_SSL and SASL_PLAINTEXT."),
         ),
         sasl_username=Setting(
-            f"{prefix}.saslUsername", Text(), "", text("saslUsername", "User for PLAIN and SCRAM; an API key.")
+            f"{prefix}.saslUsername", Text(), "", text("saslUsername", "User name (or API key) for PLAIN and SCRAM.")
         ),
         sasl_password=Setting(
-            f"{prefix}.saslPassword", Secret(), "", text("saslPassword", "Password for PLAIN and SCRAM; an API secret.")
+            f"{prefix}.saslPassword",
+            Secret(),
+            "",
+            text("saslPassword", "Password (or API secret) for PLAIN and SCRAM."),
         ),
         sasl_token_file=Setting(
             f"{prefix}.saslTokenFile",
             Path(),
             "",
-            text("saslTokenFile", "OAUTHBEARER: file with the token, read for each login."),
+            text("saslTokenFile", "OAUTHBEARER: file that contains the token; it is read for each login."),
         ),
         sasl_token_command=Setting(
             f"{prefix}.saslTokenCommand",
             Text(),
             "",
-            text("saslTokenCommand", "OAUTHBEARER: command that prints the token, run (without a shell) for logins."),
+            text(
+                "saslTokenCommand", "OAUTHBEARER: command that prints the token; it is run for logins, without a shell."
+            ),
         ),
         ca_file=Setting(
-            f"{prefix}.caFile", Path(), "", text("caFile", "PEM certificates trusted instead of the system's.")
+            f"{prefix}.caFile",
+            Path(),
+            "",
+            text("caFile", "File of PEM certificates that are trusted instead of the system's."),
         ),
         cert_file=Setting(
-            f"{prefix}.certFile", Path(), "", text("certFile", "PEM certificate of the client, for mutual TLS.")
+            f"{prefix}.certFile", Path(), "", text("certFile", "Client certificate (PEM) for mutual TLS.")
         ),
         key_file=Setting(
-            f"{prefix}.keyFile", Path(), "", text("keyFile", 'PEM key of the certificate; "" = it is in its file.')
+            f"{prefix}.keyFile",
+            Path(),
+            "",
+            text("keyFile", 'Key of the client certificate (PEM); "" = the key is in the certificate\'s file.'),
         ),
-        key_password=Setting(f"{prefix}.keyPassword", Secret(), "", text("keyPassword", "Password of that key.")),
+        key_password=Setting(
+            f"{prefix}.keyPassword", Secret(), "", text("keyPassword", "Password of the client certificate's key.")
+        ),
         client_id=Setting(
             f"{prefix}.clientId",
             Word(),
             "",
             text("clientId", 'Kafka\'s client.id, for quotas and logs; "" = `pusher-<command>`.'),
         ),
-        rack=Setting(f"{prefix}.rack", Word(), "", text("rack", "Kafka's client.rack: fetch from a replica there.")),
+        rack=Setting(
+            f"{prefix}.rack",
+            Word(),
+            "",
+            text("rack", "Kafka's client.rack: fetch from a replica in this rack or zone."),
+        ),
         group_instance_id=Setting(
             f"{prefix}.groupInstanceId",
             Word(),
@@ -116,14 +141,14 @@ def kafka_settings(prefix: str) -> KafkaSettings:
             "classic",
             text(
                 "groupProtocol",
-                "How members share partitions; with confluent-kafka also `cooperative` (cooperative-sticky) and "
-                "`consumer` (KIP-848, Kafka 4). All members of a group need the same.",
+                "Rebalance protocol of the group. `cooperative` (cooperative-sticky) and `consumer` (KIP-848, Kafka 4) "
+                "need confluent-kafka. All members of a group must use the same protocol.",
             ),
         ),
         isolation_level=Setting(
             f"{prefix}.isolationLevel",
             Choice("read_committed", "read_uncommitted"),
             "read_committed",
-            text("isolationLevel", "Whether messages of aborted and open transactions are sent as well."),
+            text("isolationLevel", "`read_uncommitted` also sends messages of open and aborted transactions."),
         ),
     )

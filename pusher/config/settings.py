@@ -43,50 +43,58 @@ GRACEFUL_SHUTDOWN_TIMEOUT = Setting(
     "gracefulShutdownTimeout",
     Duration("s"),
     10.0,
-    "Longest time that a sender takes to stop.",
+    "Time limit for a sender to stop.",
     aliases=("gracefullShutdownTimeout",),
 )
 LOG_LEVEL = Setting(
     "log.level",
     Choice("debug", "info", "warning", "error", "fatal", "panic", also={"warn": "warning"}),
     "info",
-    "Least important lines that are written; the flag `--debug` wins.",
+    "Lowest level of the log lines that are written; the flag `--debug` overrides it.",
 )
-SENTRY_URL = Setting("sentry.url", Dsn(), "", 'DSN of Sentry; "" = the variable SENTRY_DSN, or none.')
+SENTRY_URL = Setting(
+    "sentry.url",
+    Dsn(),
+    "",
+    'DSN of Sentry; "" = the value of the variable SENTRY_DSN; without either, errors are not sent to Sentry.',
+)
 SENTRY_LIBRARY = Setting(
     "sentry.library",
     Choice("raven", "sentry-sdk"),
     "raven",
-    "What sends to Sentry: raven (its older protocol), or sentry-sdk (envelopes), the extra `pusherd[sentry]`.",
+    "Library that sends to Sentry: raven (the older protocol) or sentry-sdk (envelopes; needs the extra "
+    "`pusherd[sentry]`).",
 )
-ADMIN_HOST = Setting("admin.host", Host(empty=False), "127.0.0.1", "Where health, metrics and status page are served.")
-ADMIN_PORT = Setting("admin.port", Int(0, 65_535), 8081, "Port of health, metrics and status page; 0 = off.")
+ADMIN_HOST = Setting(
+    "admin.host", Host(empty=False), "127.0.0.1", "Address on which health, metrics and the status page are served."
+)
+ADMIN_PORT = Setting("admin.port", Int(0, 65_535), 8081, "Port of health, metrics and the status page; 0 = off.")
 ADMIN_TOKEN = Setting(
     "admin.token",
     Secret(),
     "",
-    "Bearer token without which only `/healthz` and `/readyz` are served; "
-    'set it where `admin.host` can be reached by others, "" = none.',
+    "Bearer token that every path except `/healthz` and `/readyz` requires. "
+    'Set it if others can reach `admin.host`; "" = no token is required.',
 )
 ADMIN_DOCS = Setting(
     "admin.docs",
     SiteUrl(),
     "",
-    "Where the site that `make docs` builds is served: the status page links its advice to it.",
+    "Address of the site that `make docs` builds; the status page links its advice to it.",
 )
 ADMIN_READY_WHEN = Setting(
     "admin.readyWhen",
     Choice("all", "any"),
     "all",
-    "`/readyz` answers 200 when all apps are served, or when any is: then one app's fault does not stall a roll-out. "
-    "`/readyz?app=NAME` asks for one.",
+    "`/readyz` answers 200 when all apps are served, or when at least one is (`any`), so that one app's fault does not "
+    "stall a roll-out. `/readyz?app=NAME` reports a single app.",
 )
-ADMIN_DEBUG = Setting("admin.debug", Bool(), default=False, text="Serve `/debug/greenlets` as well.")
+ADMIN_DEBUG = Setting("admin.debug", Bool(), default=False, text="Also serve `/debug/greenlets`.")
 SQLITE_RETENTION = Setting(
     "sqlite.retention",
     Duration("d", minimum_s=1.0),
     7 * 86_400.0,
-    "How long the embedded broker keeps records; those that a group has not finished are never removed.",
+    "How long the embedded broker keeps records. It never removes records that a group has not finished.",
 )
 
 # --- connections to Kafka
@@ -114,19 +122,19 @@ def of_provider(word: str) -> ProviderSettings:
             f"{word}.logStatsInterval",
             Duration("ms", minimum_s=0.001),
             5.0,
-            "Period of the summary line of each app.",
+            "Time between two summary log lines of each app.",
         ),
         Setting(
             f"{word}.rateLimit.rpm",
             Int(0, unit="pushes a minute"),
             0,
-            "Most pushes of a device in each minute, counted by `rateLimiter.redis.*`; 0 = no limit.",
+            "Maximum pushes to a device per minute, counted in the Redis of `rateLimiter.redis.*`; 0 = no limit.",
         ),
         Setting(
             f"{word}.dedup.ttl",
             Duration("s"),
             60.0,
-            "How long a push is remembered, to find duplicates, where `dedup.games` names its game; 0 = not at all.",
+            "How long a push of a game in `dedup.games` is remembered to find duplicates; 0 = it is not remembered.",
         ),
     )
 
@@ -169,8 +177,8 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             f"{prefix}.brokers",
             Brokers(),
             "localhost:9092",
-            "Kafka's bootstrap servers; or the embedded broker's file: `sqlite:///path` below the working directory, "
-            "`sqlite:////path` from the root.",
+            "Kafka's bootstrap servers, or the embedded broker's file: `sqlite:///path` is relative to the working "
+            "directory, `sqlite:////path` is absolute.",
         ),
         group=Setting(f"{prefix}.group", Text(empty=False), "test", "Consumer group."),
         session_timeout=Setting(
@@ -182,13 +190,14 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             f"{prefix}.offsetResetStrategy",
             Choice("latest", "earliest", also=reset_words),
             "latest",
-            "Where a group that is new starts. Topics that appear later are read from their beginning.",
+            "Where a new consumer group starts. Topics that appear later are read from their beginning.",
         ),
         handle_all_messages_before_exiting=Setting(
             f"{prefix}.handleAllMessagesBeforeExiting",
             Bool(),
             default=True,
-            text="At a stop, finish what was consumed; false: commit what is finished and leave the rest.",
+            text="true: a stop finishes all consumed messages. false: it commits the finished messages; the next owner "
+            "of the partition sends the others.",
         ),
         commit_interval=Setting(
             f"{prefix}.commitInterval", Duration("s", minimum_s=0.001), 0.5, "Time between commits of finished offsets."
@@ -197,10 +206,13 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
             f"{prefix}.maxUncommitted",
             Int(1, 1_000_000, unit="offsets"),
             10_000,
-            "How far a partition runs ahead of its lowest unfinished message before it is paused.",
+            "A partition is paused when it has been read this far beyond its lowest unfinished message.",
         ),
         metadata_refresh=Setting(
-            f"{prefix}.metadataRefresh", Duration("s", minimum_s=0.001), 30.0, "How often new topics are looked for."
+            f"{prefix}.metadataRefresh",
+            Duration("s", minimum_s=0.001),
+            30.0,
+            "Time between two searches for new topics.",
         ),
         channel_size=unused(f"{prefix}.channelSize"),
         kafka=kafka_settings(f"{prefix}.kafka"),
@@ -209,13 +221,13 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
 
 #: What the senders consume.
 QUEUE = queue_settings(
-    "queue", f"^push-.+_({PLATFORMS})[_-](single|massive)", "Consumed topics; others' platforms are left out."
+    "queue", f"^push-.+_({PLATFORMS})[_-](single|massive)", "Topics to consume; topics of other platforms are ignored."
 )
 QUEUE_INVALID_TOPIC = Setting(
     "queue.invalidTopic",
     TopicName(),
     "push-<game>-<platform>-invalid",
-    'Where messages go that can never be sent; "" = nowhere.',
+    'Topic for messages that can never be sent; "" = they are only logged and counted.',
 )
 
 # --- what is published
@@ -224,28 +236,31 @@ FEEDBACK_REPORTERS = Setting(
     "feedback.reporters",
     Doors(doors.FEEDBACK),
     (),
-    "Where outcomes go: `kafka`, other doors of `pusher.feedback`, or nowhere.",
+    "Where outcomes are published: `kafka`, or names of plug-ins (`pusher.feedback`); empty: nowhere.",
 )
 FEEDBACK_SUCCESSES = Setting(
-    "feedback.successes", Bool(), default=True, text="Feed back successes too, not only failures."
+    "feedback.successes", Bool(), default=True, text="Publish feedbacks of successes too, not only of failures."
 )
 FEEDBACK_BROKERS = Setting(
-    "feedback.kafka.brokers", Brokers(), "localhost:9941", "Bootstrap servers for feedbacks, or `sqlite:///path`."
+    "feedback.kafka.brokers",
+    Brokers(),
+    "localhost:9941",
+    "Kafka's bootstrap servers for feedbacks, or `sqlite:///path`.",
 )
 FEEDBACK_LINGER = Setting(
-    "feedback.kafka.linger.ms", Duration("ms"), 0.02, "How long a feedback waits for others to be sent with."
+    "feedback.kafka.linger.ms", Duration("ms"), 0.02, "How long a feedback waits so that several are sent in one batch."
 )
 FEEDBACK_BUFFER_KIB = Setting(
     "feedback.kafka.batch.size",
     Int(1, unit="KiB"),
     32_768,
-    "Buffer for feedbacks that Kafka has not acknowledged; when it is full, consuming pauses.",
+    "Size of the buffer for feedbacks that Kafka has not acknowledged; when it is full, consuming pauses.",
 )
 FEEDBACK_COMPRESSION = Setting(
     "feedback.kafka.compression",
     Choice("none", "gzip", "snappy", "lz4", "zstd"),
     "none",
-    "Compression of feedbacks; none costs the least CPU time.",
+    "Compression of feedbacks; `none` costs the least CPU time.",
 )
 
 #: Where feedbacks are published.
@@ -254,7 +269,10 @@ FEEDBACK_AT = BrokerSettings(FEEDBACK_BROKERS, kafka_settings("feedback.kafka"))
 # --- stats
 
 STATS_REPORTERS = Setting(
-    "stats.reporters", Doors(doors.STATS), (), "Where metrics go: `statsd`, another door of `pusher.stats`, or nowhere."
+    "stats.reporters",
+    Doors(doors.STATS),
+    (),
+    "Where metrics are reported: `statsd`, or names of plug-ins (`pusher.stats`); empty: nowhere.",
 )
 STATS_REPORT_INTERVAL = Setting(
     "stats.statsd.flushIntervalMs",
@@ -263,7 +281,9 @@ STATS_REPORT_INTERVAL = Setting(
     "Time between two reports of the metrics.",
     aliases=("stats.statsd.flushIntervalInMs",),
 )
-STATS_FLUSH = Setting("stats.flush.s", Duration("s", minimum_s=0.001), 5.0, "Listener: period of its gauges.")
+STATS_FLUSH = Setting(
+    "stats.flush.s", Duration("s", minimum_s=0.001), 5.0, "Listener: time between two updates of its gauges."
+)
 
 
 @cache

@@ -11,33 +11,39 @@ from pusher.config.settings import queue_settings
 READ_BY = "start-feedback-listener"
 
 #: What the feedback listener consumes.
-QUEUE = queue_settings("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Consumed feedback topics.")
+QUEUE = queue_settings("feedbackListeners.queue", f"^push-.+-({PLATFORMS})-feedbacks$", "Feedback topics to consume.")
 GRACEFUL_SHUTDOWN_TIMEOUT = Setting(
-    "feedbackListeners.gracefulShutdownTimeout", Duration("s"), 1.0, "Longest time that the listener takes to stop."
+    "feedbackListeners.gracefulShutdownTimeout", Duration("s"), 1.0, "Time limit for the listener to stop."
 )
 INBOX_SIZE = Setting(
     "feedbackListeners.broker.invalidTokenChan.size",
     Int(1, unit="tokens"),
     1_000,
-    "Dead tokens that wait for the deleter before consuming pauses.",
+    "When this many dead tokens wait for the deleter, consuming pauses.",
 )
 DELETES = Setting(
-    "feedbackListeners.broker.invalidTokenEnabled", Bool(), default=True, text="false: read and confirm, never delete."
+    "feedbackListeners.broker.invalidTokenEnabled",
+    Bool(),
+    default=True,
+    text="false: consume and commit feedbacks, but never delete a token.",
 )
 FLUSH_INTERVAL = Setting(
     "feedbackListeners.invalidToken.flush.time.ms",
     Duration("ms", minimum_s=0.001),
     5.0,
-    "Longest time that a dead token waits for others to be deleted with.",
+    "Longest time that a dead token waits so that several are deleted together.",
 )
 BUFFER_SIZE = Setting(
-    "feedbackListeners.invalidToken.buffer.size", Int(1, unit="tokens"), 1_000, "Tokens that are deleted together."
+    "feedbackListeners.invalidToken.buffer.size",
+    Int(1, unit="tokens"),
+    1_000,
+    "Maximum number of tokens that are deleted together.",
 )
 HANDLERS = Setting(
     "feedbackListeners.invalidToken.handlers",
     Doors(doors.TOKENS),
     ("postgres",),
-    "Stores that dead tokens are deleted from: `postgres` (or `pg`), other doors of `pusher.tokens`.",
+    "Stores from which dead tokens are deleted: `postgres` (or `pg`), or names of plug-ins (`pusher.tokens`).",
     aliases=("invalidToken.handlers",),
 )
 
@@ -47,45 +53,56 @@ GUARD_ENABLED = Setting(
     "feedbackListeners.guard.enabled",
     Bool(),
     default=True,
-    text="Stop deleting when the reasons for it become too frequent.",
+    text="Stop deleting the tokens of a game when providers suddenly refuse too many of them.",
 )
 GUARD_ACTION = Setting(
     "feedbackListeners.guard.action",
     Choice("hold", "drop"),
     "hold",
-    "What becomes of feedbacks that the guard stops: published to `push-<game>-<platform>-held`, or dropped.",
+    "What the guard does with the feedbacks whose deletion it stops: `hold` publishes them to "
+    "`push-<game>-<platform>-held`, `drop` discards them.",
 )
-GUARD_WINDOW = Setting("feedbackListeners.guard.window", Duration("s", minimum_s=1.0), 600.0, "Time that is looked at.")
+GUARD_WINDOW = Setting(
+    "feedbackListeners.guard.window",
+    Duration("s", minimum_s=1.0),
+    600.0,
+    "Length of the sliding window in which the guard counts outcomes.",
+)
 GUARD_SHARE = Setting(
     "feedbackListeners.guard.share",
     Number(0, 1),
     0.2,
-    "Share, in all outcomes, of refusals that a wrong set-up also causes that is too much.",
+    "The guard stops deletion when doubtful refusals (a wrong configuration also causes them) exceed this share of all "
+    "outcomes.",
 )
 GUARD_MINIMUM = Setting(
-    "feedbackListeners.guard.minimum", Int(1, unit="feedbacks"), 20, "Fewer of these refusals never stop deletion."
+    "feedbackListeners.guard.minimum",
+    Int(1, unit="feedbacks"),
+    20,
+    "Fewer doubtful refusals than this never stop deletion.",
 )
 GUARD_PROVEN_SHARE = Setting(
     "feedbackListeners.guard.provenShare",
     Number(0, 1),
     0.8,
-    "Share, in all outcomes, of refusals that speak of the token alone that is too much.",
+    "The guard stops deletion when proven refusals (only a dead token causes them) exceed this share of all outcomes.",
 )
 GUARD_PROVEN_MINIMUM = Setting(
     "feedbackListeners.guard.provenMinimum",
     Int(1, unit="feedbacks"),
     50,
-    "Fewer of these refusals never stop deletion.",
+    "Fewer proven refusals than this never stop deletion.",
 )
 GUARD_SUCCESSES_EXPECTED = Setting(
     "feedbackListeners.guard.successesExpected",
     Bool(),
     default=True,
-    text="Senders feed back successes too; false: without successes `guard.maximum` decides instead of the share.",
+    text="Whether senders publish feedbacks of successes. false: while no success is seen, `guard.maximum` decides "
+    "instead of the shares.",
 )
 GUARD_MAXIMUM = Setting(
     "feedbackListeners.guard.maximum",
     Int(1, unit="feedbacks"),
     1_000,
-    "Refusals in the window that are too many where the share cannot be taken.",
+    "Number of refusals in the window that stops deletion when no share can be computed.",
 )

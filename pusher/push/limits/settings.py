@@ -52,39 +52,43 @@ class RedisSettings:
 
 def _redis(prefix: str, text: str) -> RedisSettings:
     return RedisSettings(
-        Setting(f"{prefix}.redis.host", Host(empty=False), "localhost", f"Host of the Redis {text}."),
-        Setting(f"{prefix}.redis.port", Int(1, 65_535), 6379, "Its port."),
-        Setting(f"{prefix}.redis.user", Text(), "", "User of Redis' access control lists; empty: the default user."),
-        Setting(f"{prefix}.redis.password", Secret(), "", "Password of that user; empty: none."),
+        Setting(f"{prefix}.redis.host", Host(empty=False), "localhost", f"Host of the Redis server {text}."),
+        Setting(f"{prefix}.redis.port", Int(1, 65_535), 6379, "Port of that Redis server."),
+        Setting(f"{prefix}.redis.user", Text(), "", "Redis user (ACL); empty: the default user."),
+        Setting(f"{prefix}.redis.password", Secret(), "", "Password of the Redis user; empty: no password."),
         Setting(
             f"{prefix}.redis.cluster",
             Bool(),
             default=False,
-            text="It is a node of a Redis cluster (Redis 7 or newer): the others are learned from it.",
+            text="The server is a node of a Redis cluster (Redis 7 or newer); pusher asks it for the other nodes.",
         ),
         Setting(
             f"{prefix}.tls.disabled",
             Bool(),
             default=False,
-            text="Connect without TLS. With it the certificate is always verified.",
+            text="Connect without TLS. With TLS the certificate is always verified.",
         ),
-        Setting(f"{prefix}.tls.caFile", Path(), "", "PEM certificates trusted besides the system's."),
+        Setting(
+            f"{prefix}.tls.caFile", Path(), "", "File of PEM certificates that are trusted in addition to the system's."
+        ),
     )
 
 
 RATE_LIMITER = _redis("rateLimiter", "that counts the pushes of each device")
-DEDUP = _redis("dedup", "that remembers pushes, to find duplicates")
+DEDUP = _redis("dedup", "that remembers pushes to find duplicates")
 DEDUP_GAMES: Setting[Mapping[str, int]] = Setting(
     "dedup.games",
     Percentages(),
     {},
-    'Games whose pushes are compared, with the percentage of their devices: `{"mygame": 100}`; empty: none.',
+    "Games whose pushes are checked for duplicates, each with the percentage of its devices that are checked: "
+    '`{"mygame": 100}`; empty: no game.',
 )
 DEDUP_ACTION = Setting(
     "dedup.action",
     Choice("count", "drop"),
     "count",
-    "What happens to a push that the device was sent within `<platform>.dedup.ttl`: counted and sent, or dropped.",
+    "What to do with a push that the device already got within `<platform>.dedup.ttl`: `count` it and send it, or "
+    "`drop` it.",
 )
 
 #: Keys of earlier files that have no meaning here.

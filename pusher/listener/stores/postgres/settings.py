@@ -10,21 +10,25 @@ READ_BY = "start-feedback-listener"
 PREFIX = "feedbackListeners.invalidToken.pg"
 HOST = Setting(f"{PREFIX}.host", DatabaseHost(), "localhost", "Host of PostgreSQL.", aliases=("invalidToken.pg.host",))
 PORT = Setting(f"{PREFIX}.port", Int(1, 65_535), 5432, "Port of PostgreSQL.", aliases=("invalidToken.pg.port",))
-USER = Setting(f"{PREFIX}.user", Text(), "", "User.", aliases=("invalidToken.pg.user",))
-PASSWORD = Setting(f"{PREFIX}.pass", Secret(), "", "Password.", aliases=("invalidToken.pg.pass",))
-DATABASE = Setting(f"{PREFIX}.database", Text(), "", "Database.", aliases=("invalidToken.pg.database",))
+USER = Setting(f"{PREFIX}.user", Text(), "", "User of the database.", aliases=("invalidToken.pg.user",))
+PASSWORD = Setting(f"{PREFIX}.pass", Secret(), "", "Password of the user.", aliases=("invalidToken.pg.pass",))
+DATABASE = Setting(f"{PREFIX}.database", Text(), "", "Name of the database.", aliases=("invalidToken.pg.database",))
 POOL_SIZE = Setting(
-    f"{PREFIX}.poolSize", Int(1, unit="connections"), 20, "Most connections.", aliases=("invalidToken.pg.poolSize",)
+    f"{PREFIX}.poolSize",
+    Int(1, unit="connections"),
+    20,
+    "Maximum number of connections.",
+    aliases=("invalidToken.pg.poolSize",),
 )
 CONNECTION_TIMEOUT = Setting(
     f"{PREFIX}.connectionTimeout",
     Duration("ms", minimum_s=0.001),
     5.0,
-    "How long the database may take to answer at the start.",
+    "Time limit for the database to answer at the start.",
     aliases=("invalidToken.pg.connectionTimeout",),
 )
 STATEMENT_TIMEOUT = Setting(
-    f"{PREFIX}.statementTimeout", Duration("s", minimum_s=0.001), 60.0, "Longest time that a DELETE may take."
+    f"{PREFIX}.statementTimeout", Duration("s", minimum_s=0.001), 60.0, "Time limit for a DELETE."
 )
 SSL_MODE = Setting(
     f"{PREFIX}.sslmode",
@@ -38,35 +42,38 @@ SSL_MODE = Setting(
         also={"true": "require", "false": "disable"},
     ),
     "prefer",
-    "TLS as libpq names it; only the last two verify the certificate.",
+    "TLS mode, with libpq's names; only `verify-ca` and `verify-full` verify the certificate.",
     aliases=("invalidToken.pg.sslmode",),
 )
 SSL_ROOT_CERT = Setting(
-    f"{PREFIX}.sslrootcert", Path(), "", "PEM certificates that `verify-ca` and `verify-full` trust."
+    f"{PREFIX}.sslrootcert", Path(), "", "File of PEM certificates that `verify-ca` and `verify-full` trust."
 )
 TABLE = Setting(
     f"{PREFIX}.table",
     Text(empty=False),
     "<game>_<platform>",
-    "Table of a game and platform, perhaps with its schema: `push.<game>_<platform>`. Folded to lower case.",
+    "Table of a game and platform; a schema may precede it: `push.<game>_<platform>`. Converted to lower case.",
     aliases=("invalidToken.pg.table",),
 )
 TOKEN_COLUMN = Setting(
-    f"{PREFIX}.tokenColumn", Text(empty=False), "token", "Its column that holds the tokens. Folded to lower case."
+    f"{PREFIX}.tokenColumn",
+    Text(empty=False),
+    "token",
+    "Column of the table that holds the tokens. Converted to lower case.",
 )
 UPDATED_AT_COLUMN = Setting(
     f"{PREFIX}.updatedAtColumn",
     Text(),
     "",
-    "Its column (a timestamp) that says when the token was registered: one registered after the provider's word "
-    'on it is kept; "" = none.',
+    "Timestamp column of the table with the time at which a token was registered. A token that was registered after "
+    'the provider called it dead is kept; "" = no such column.',
     aliases=("invalidToken.pg.updatedAtColumn",),
 )
 ARCHIVE_TABLE = Setting(
     "feedbackListeners.archive.table",
     Text(),
     "",
-    'Table that keeps deleted rows, so that they can be restored; "" = none: what is deleted is gone.',
+    'Table that keeps deleted rows so that `pusher restore` can bring them back; "" = deleted rows cannot be restored.',
 )
 
 UNUSED = (
