@@ -1,8 +1,8 @@
 """Kafka on localhost:9941 and PostgreSQL on localhost:8585, as config/default.yaml expects them.
 
 Both are real and keep their data until `clean`. What is missing is installed: Debian's packages with apt-get (as root
-or by sudo), Kafka's jars with Maven. Redis is among them: tests start servers of their own. Only processes that were
-started from this tree are ever ended.
+or by sudo), Kafka's jars and Helm with Maven. Redis is among them: tests start servers of their own. Only processes
+that were started from this tree are ever ended.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lab import postgres
+from lab import helm, postgres
 from lab.kafka.server import KafkaServer, fetch_jars
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,9 +83,9 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch whatever is missing: Java and Maven, Kafka's jars, PostgreSQL, pgbouncer, Redis, tinyproxy, Chromium."""
+    """Fetch what is missing: Java, Maven, Kafka's jars, Helm, PostgreSQL, pgbouncer, Redis, tinyproxy, Chromium."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
-    if not (STATE / "kafka-jars").is_dir() and not shutil.which("mvn"):
+    if (not (STATE / "kafka-jars").is_dir() or helm.missing()) and not shutil.which("mvn"):
         packages.append("maven")
     if not shutil.which("tinyproxy"):
         packages.append("tinyproxy-bin")  # the program without the server that runs on the machine
@@ -102,6 +102,7 @@ def install() -> None:
     if of_tests and Path("/run/systemd/system").exists():
         as_root("systemctl", "disable", "--now", *of_tests)
     fetch_jars()
+    helm.fetch()
 
 
 def install_packages(*names: str) -> None:
