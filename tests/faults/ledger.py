@@ -132,12 +132,14 @@ class Ledger:
         self._at: dict[Position, Message] = {}
         #: Messages that should have a feedback or an invalid record and have none yet.
         self.waiting = 0
+        #: Messages without a feedback that may remain so, because of a limit.
+        self.kept_back = 0
         self.strangers: list[str] = []
 
     @property
     def settled(self) -> int:
         """Messages that have what was waited for."""
-        return len(self.messages) - self.waiting
+        return len(self.messages) - self.waiting - self.kept_back
 
     def ends(self) -> dict[tuple[str, int], int]:
         """The offset after the last message, by topic and partition."""
@@ -148,7 +150,9 @@ class Ledger:
 
     def produced(self, number: int, expected: str, position: Position) -> None:
         message = self.messages[number] = self._at[position] = Message(number, expected, position)
-        if message.expected not in (EXPIRED, NO_TRACE, LIMITED):
+        if message.expected == LIMITED:
+            self.kept_back += 1
+        elif message.expected not in (EXPIRED, NO_TRACE):
             self.waiting += 1
 
     def fed_back(self, record: dict[str, Any]) -> None:
@@ -157,7 +161,9 @@ class Ledger:
         if message is None:
             self.strangers.append(f"a feedback of no message: {record}")
             return
-        if not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE, LIMITED):
+        if not message.feedbacks and message.expected == LIMITED:
+            self.kept_back -= 1
+        elif not message.feedbacks and message.expected not in (EXPIRED, INVALID, NO_TRACE):
             self.waiting -= 1
         message.feedbacks.append(of_google(record) if "message_type" in record else of_apple(record))
 

@@ -62,6 +62,7 @@ def limits(directory: Path, seed: int, pushes: int = 50_000, devices: int = 500,
         provider = driver.simulator("--latency-ms", "5")
         driver.create_topics(TOPIC, partitions=4)
         settings = driver.settings(provider.port, provider.ca_file, **_settings(redis))
+        counters = _Counters(redis)
         began_s = time.time()
         first, second = driver.daemon(settings), driver.daemon(settings)
         for daemon in (first, second):
@@ -75,22 +76,52 @@ def limits(directory: Path, seed: int, pushes: int = 50_000, devices: int = 500,
             half = range(part * pushes // 2, (part + 1) * pushes // 2)
             driver.produce_raw(TOPIC, (plan.value(number) for number in half), LIMITED)
             _run(driver, (part + 1) * pushes // 2, faults)
+            counters.read()
             if not part and next_minute:
                 _await_next_minute(driver)
         ended_s = time.time()
         statuses = [first.stop(), second.stop()]
         verdict = driver.verdict()
-        found = _Found(driver, provider, plan, began_s, ended_s)
+        found = _Found(driver, provider, plan, counters, began_s, ended_s)
         line = f"{verdict}; {found}; exit statuses {statuses}, {ended_s - began_s:.0f} s"
         complaints = found.complaints()
         good = statuses == [0, 0] and not complaints
-        return judged(driver, verdict, good, "\n".join([line, *complaints]), losses=2)
+        result = judged(driver, verdict, good, line, losses=2)
+        if found.counted_for_nothing > result.bound:
+            complaints.append(f"{found.counted_for_nothing} were counted and not sent, {result.bound} are allowed")
+        return result._replace(good=result.good and not complaints, line="\n".join([result.line, *complaints]))
+
+
+class _Counters:
+    """What Redis counted for each device in each minute. They live for a minute: read them before."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._redis = redis
+        self._counts: dict[str, int] = {}
+
+    def read(self) -> None:
+        with self._redis.client() as client:
+            names = client.keys()
+            self._counts |= {name: int(value or 0) for name, value in zip(names, client.mget(names), strict=True)}
+
+    def full(self) -> set[str]:
+        """The devices that had their fill in some minute."""
+        return {name.partition(":")[0] for name, count in self._counts.items() if count >= LIMIT}
+
+    def by_device(self) -> Counter[str]:
+        """What the limit took for sent, over all minutes."""
+        found: Counter[str] = Counter()
+        for name, count in self._counts.items():
+            found[name.partition(":")[0]] += min(count, LIMIT)
+        return found
 
 
 class _Found:
-    """What the provider, the feedbacks and the metrics say of the limits."""
+    """What the provider, the feedbacks, the metrics and Redis say of the limits."""
 
-    def __init__(self, driver: Driver, provider: Simulator, plan: Plan, began_s: float, ended_s: float) -> None:
+    def __init__(
+        self, driver: Driver, provider: Simulator, plan: Plan, counters: _Counters, began_s: float, ended_s: float
+    ) -> None:
         ledger = driver.ledger
         self.delivered = {number for number, message in ledger.messages.items() if message.feedbacks}
         sends = {(push_id, token) for push_id, token, status, _ in provider.received() if status == 200}
@@ -106,7 +137,9 @@ class _Found:
         self.uncompared = driver.statsd.count(PREFIX + "dedup_errors")
         self.refused = driver.statsd.count(PREFIX + "rate_limit_reached")
         self.dropped = driver.statsd.count(PREFIX + "duplicated_messages")
-        self.lost = list(_lost(ledger, plan, self.delivered, by_device))
+        self.lost = list(_lost(ledger, plan, self.delivered, counters.full()))
+        #: What a sender had counted and not sent when it was killed; it counts again when it is read again.
+        self.counted_for_nothing = (counters.by_device() - by_device).total()
         self.kept_back = len(ledger.messages) - len(self.delivered)
 
     def complaints(self) -> list[str]:
@@ -123,7 +156,7 @@ class _Found:
         return (
             f"{len(self.delivered):,} delivered + {self.kept_back:,} limited, {self.beyond} beyond the limit in "
             f"{self.minutes} minutes (most to a device {self.most}), {self.duplicates} duplicates sent, "
-            f"{len(self.lost)} lost; "
+            f"{len(self.lost)} lost, {self.counted_for_nothing} counted and not sent; "
             f"metrics: {self.refused:,} refused, {self.dropped:,} duplicates, {self.uncounted} uncounted"
         )
 
@@ -148,12 +181,12 @@ def _await_next_minute(driver: Driver) -> None:
     driver.run_until(lambda: time.time() // _MINUTE_S > minute, "the next minute", 70)
 
 
-def _lost(ledger: Ledger, plan: Plan, delivered: set[int], by_device: Counter[str]) -> Iterator[int]:
+def _lost(ledger: Ledger, plan: Plan, delivered: set[int], full: set[str]) -> Iterator[int]:
     """Pushes that neither arrived nor had to be kept back: their device had not had its fill, nor what they say."""
     said = {(plan.token(number), plan.text(number)) for number in delivered}
     for number in ledger.messages.keys() - delivered:
         token = plan.token(number)
-        if by_device[token] < LIMIT and (token, plan.text(number)) not in said:
+        if token not in full and (token, plan.text(number)) not in said:
             yield number
 
 

@@ -88,7 +88,9 @@ class Link:
         self._pinged_at = 0.0
         self._finish_until = 0.0
         self.answered_at = 0.0
-        """When an exchange ended last (monotonic)."""
+        """When the peer ended an exchange last (monotonic)."""
+        self.expired_at = 0.0
+        """When one ended last because the peer had not (monotonic)."""
         self._turns = Turns()
         self._greenlets = [spawn(self._write), spawn(self._read)]
 
@@ -154,6 +156,7 @@ class Link:
         self.connection.breathe()
         expired = self.connection.expire(now - self._timeout_s)
         if expired:
+            self.expired_at = now
             self._hand_on(expired)
             self._look_after()
         self._look_for_silence(now)
@@ -173,7 +176,6 @@ class Link:
 
     def _hand_on(self, ended: list[Exchange]) -> None:
         if ended:
-            self.answered_at = time.monotonic()
             if not self.served:
                 self.served = any(exchange.status == 200 for exchange in ended)
             self._answers.put(ended)
@@ -217,7 +219,10 @@ class Link:
         for start in range(0, len(data), _PIECE_OCTETS):
             if start:
                 self._turns.give_way()
-            self._hand_on(self.connection.receive(data[start : start + _PIECE_OCTETS]))
+            ended = self.connection.receive(data[start : start + _PIECE_OCTETS])
+            if ended:
+                self.answered_at = time.monotonic()
+                self._hand_on(ended)
 
     def _read(self) -> None:
         reason = "the reader died"

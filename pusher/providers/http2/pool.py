@@ -217,10 +217,12 @@ class Pool:
 
     def _look_for_stalls(self, now: float) -> None:
         """Links that are alive and let nothing go: said so once, and replaced when no answer would come in time."""
-        if self.room() > 0 or not self.demand():
+        answered_at = max((link.answered_at for link in self._links), default=0.0)
+        # room that is there only because requests timed out lets the next ones time out too
+        timed_out = any(link.expired_at > answered_at for link in self._links)
+        if not self.demand() or (self.room() > 0 and not timed_out):
             self._let_go_at, self._stalled = now, False
             return
-        answered_at = max((link.answered_at for link in self._links), default=0.0)
         if answered_at > self._let_go_at:
             self._let_go_at, self._stalled = answered_at, False
         elif self._links and not self._stalled and now - self._let_go_at >= _STALLED_AFTER_S:

@@ -422,6 +422,22 @@ def test_a_live_link_that_lets_nothing_go_is_told_and_replaced(
         service.pool.close(0)
 
 
+def test_room_that_time_outs_made_is_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pusher.providers.http2.pool._STALLED_AFTER_S", 0.5)
+    with Server(make_files(tmp_path), settings={SettingCodes.INITIAL_WINDOW_SIZE: 0}) as server:
+        service = Service(server, max_in_flight=2, timeout_s=1.0)
+        wait_until(service.ready)
+        service.pool.demand = lambda: True
+        service.pool.send([an_exchange()])
+        gevent.sleep(0.4)  # so that the first makes room while the second still waits
+        service.pool.send([an_exchange()])
+        wait_until(lambda: len(server.peers) >= 2, "no other link")
+        server.settings = {}
+        wait_until(service.ready)
+        service.send(5)
+        service.pool.close(0)
+
+
 def test_a_link_without_demand_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pusher.providers.http2.pool._STALLED_AFTER_S", 0.1)
     with Server(make_files(tmp_path), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}) as server:
