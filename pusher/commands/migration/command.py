@@ -1,4 +1,4 @@
-"""The command ``migrate-check``: reads configurations of the Go program, and says what changes for them."""
+"""The command ``migrate-check``: reads configurations of the Go program and reports what changes for them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints, of each file, what would stop the start, what does nothing, and what works otherwise.
+    """Prints for each file what would prevent the start, which keys have no effect, and which differences apply.
 
-    Returns 0, or 2 where pusher would not start with one of them. Nothing is connected to.
+    Returns 0, or 2 if pusher would not start with one of the files. It opens no connection.
     """
     variables = {name: text for name, text in os.environ.items() if name.startswith(_PREFIX) and text}
     return max(_check(path, variables) for path in args.files)
@@ -39,16 +39,16 @@ def _check(path: str, variables: Mapping[str, str]) -> int:
     except ConfigError as error:
         _say(f"  does not start: {error}")
         return _CANNOT_START
-    _say(f"  it is one of the {'newest' if given.is_of_the_newest else 'earlier'} version, by its keys")
-    _list("nothing reads, or is doubtful", config.warnings)
+    _say(f"  a configuration of the {'newest' if given.is_of_the_newest else 'earlier'} version, judging by its keys")
+    _list("unknown or doubtful settings", config.warnings)
     met = [
-        f"{difference.area}: {words}\n      there: {difference.there}\n      here:  {difference.here}"
+        f"{difference.area}: {words}\n      Go program: {difference.there}\n      pusher:     {difference.here}"
         for difference in DIFFERENCES
         if difference.met is not None and (words := difference.met(given))
     ]
-    _list("works otherwise", met)
+    _list("differences that apply", met)
     always = sum(difference.met is None for difference in DIFFERENCES)
-    _say(f"  and {always} differences that hold for every configuration: docs/migration.md")
+    _say(f"  {always} more differences apply to every configuration; see docs/migration.md")
     return _OK
 
 
