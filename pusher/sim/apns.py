@@ -236,7 +236,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules.add_argument("--any-token", action="store_true", help="device tokens need not be hexadecimal")
     rules.add_argument("--require-push-type", action="store_true", help="apns-push-type must be there")
     rules.add_argument("--token-lifetime", type=float, default=3600, metavar="S", help="of provider tokens (3600 s)")
-    rules.add_argument("--token-updates", choices=RENEWAL_SCOPES, default="connection", help="counted by; %(default)s")
+    rules.add_argument("--token-updates", choices=RENEWAL_SCOPES, default="team", help="counted by; %(default)s")
     rules.add_argument(
         "--no-wedge", action="store_true", help="newer tokens heal a connection after ExpiredProviderToken"
     )

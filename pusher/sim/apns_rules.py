@@ -90,7 +90,7 @@ DEVICE_PATH = b"/3/device/"
 PAYLOAD_BYTES = 4096
 VOIP_PAYLOAD_BYTES = 5120
 COLLAPSE_ID_BYTES = 64
-TOKEN_UPDATE_S = 20 * 60  #: a connection may change its provider token once in this time
+TOKEN_UPDATE_S = 20 * 60  #: a team shows one new provider token in this time (Apple staff, forum thread 702056)
 CLOCK_SKEW_S = 60  #: how far in the future a provider token may be issued
 REMEMBERED_TOKENS = 1000
 
@@ -114,7 +114,7 @@ class AppleRules:
     any_token: bool = False  #: device tokens of any unreserved characters (RFC 3986, 2.3), not only hexadecimal ones
     require_push_type: bool = False  #: as on watchOS 6 and later
     token_lifetime_s: float = 3600.0
-    renewal_scope: Literal["connection", "team", "off"] = "connection"  #: where renewals of provider tokens are limited
+    renewal_scope: Literal["connection", "team", "off"] = "team"  #: where renewals of provider tokens are limited
     wedge: bool = True  #: after ExpiredProviderToken a connection refuses newer tokens too (seen by users)
 
 
@@ -203,8 +203,9 @@ class SimulatedApple:
         return len(self._claims)
 
     def expire_tokens(self, now: float) -> None:
-        """Tokens issued before this second have expired, whatever their age."""
+        """Tokens issued before this second have expired, whatever their age; the next ones come of need."""
         self._expired_until = int(now)
+        self._teams.clear()
 
     def _authorization(self, push: PushRequest, client: ConnectionMemory, now: float) -> str:
         authorization = push.headers.get(b"authorization")

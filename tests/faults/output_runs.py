@@ -71,9 +71,7 @@ def clock(directory: Path, seed: int, pushes: int = 6_000) -> Result:
     """The wall clock jumps an hour ahead and two back, with retries waiting: nothing is lost, nothing hangs."""
     offset = directory / "offset"
     with kafka(directory) as server, Driver(directory, server.brokers) as driver:
-        provider = driver.simulator(
-            "--seed", str(seed), "--latency-ms", "20", "--token-updates", "off", "--fault", "503:0.1,retry-after=1,once"
-        )
+        provider = driver.simulator("--seed", str(seed), "--latency-ms", "20", "--fault", "503:0.1,retry-after=1,once")
         driver.create_topics(TOPIC)
         driver.produce(TOPIC, pushes)
         offset.write_text("0")

@@ -167,7 +167,7 @@ def apns_provider(directory: Path, seed: int, pushes: int = 1_000, only: Collect
         Driver(directory, server.brokers) as driver,
         Surroundings(directory, _CONSTANTS) as around,
     ):
-        provider = driver.simulator("--seed", str(seed), "--latency-ms", "20", "--name", NAME, "--token-updates", "off")
+        provider = driver.simulator("--seed", str(seed), "--latency-ms", "20", "--name", NAME)
         driver.create_topics(TOPIC)
         settings = driver.settings(provider.port, provider.ca_file, **APNS_CHANGES)
         driver.daemon(settings, program=around.program)

@@ -2,25 +2,31 @@
 
 Sources: Apple, "Establishing a token-based connection to APNs" and "Establishing a certificate-based connection to
 APNs". A token is an ES256 JWT with ``kid``, ``iss`` and ``iat``; Apple takes one for an hour and refuses more than one
-new token in 20 minutes.
+new token in 20 minutes, which it counts by team (Apple staff, developer forum, thread 702056).
+
+So that processes with one key, and a process that starts again, do not each show the team a token of their own, a token
+depends on key and time alone: it is dated at the full or half hour, and its signature has no random part (RFC 6979).
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import jwt
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -34,7 +40,9 @@ from pusher.errors import CredentialError
 from pusher.providers.key_text import content, described
 from pusher.providers.tls import Files, TlsTrust
 
-RENEW_AFTER_S = 50 * 60
+#: Tokens are dated at its multiples, and are replaced at the next one.
+DATED_EVERY_S = 30 * 60
+#: No token is used for less: one that is taken into use late is replaced late, before it is 50 minutes old.
 RENEW_AT_MOST_EVERY_S = 20 * 60
 #: Wall clocks are slewed by less than this in 50 minutes; a larger difference means that the clock was set.
 _SLEWED_AT_MOST_S = 60.0
@@ -46,7 +54,7 @@ def elapsed_s() -> float:
 
 
 class ProviderToken:
-    """The token of an app, renewed in time and never too often. Shared by all connections of the app.
+    """The token of a key, the same in all processes, renewed in time and never too often. Shared by all connections.
 
     ``clock`` dates a token, ``elapsed`` measures its age: when the wall clock is set, rightly or wrongly, a token that
     Apple takes stays in use.
@@ -62,8 +70,11 @@ class ProviderToken:
     ) -> None:
         self._key, self._key_id, self._team_id, self._clock, self._elapsed = key, key_id, team_id, clock, elapsed
         self.signer = (key.public_key().public_numbers(), key_id, team_id)
-        #: By both clocks.
-        self._dated, self._issued_at = 0.0, 0.0
+        #: What its ``iat`` says, by both clocks.
+        self._dated, self._dated_at = 0.0, 0.0
+        self._used_from = self._used_until = 0.0
+        #: Whether it is dated before it was made, which may be too early for a clock that is behind Apple's.
+        self._dated_back = False
         self._token = ""
 
     @classmethod
@@ -89,8 +100,8 @@ class ProviderToken:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the token was issued."""
-        return self._elapsed() - self._issued_at
+        """Seconds since the time that the token is dated."""
+        return self._elapsed() - self._dated_at
 
     @property
     def misdated(self) -> bool:
@@ -108,22 +119,46 @@ class ProviderToken:
 
     def current(self) -> str:
         """The token to send now."""
-        if not self._token or self.age_s >= RENEW_AFTER_S:
-            self._issue()
+        if not self._token or self._elapsed() >= self._used_until:
+            now = self._clock()
+            self._issue(now, dated=now - now % DATED_EVERY_S)
         return self._token
 
     def renew(self) -> bool:
-        """A new token before its time; False when the last one is younger than 20 minutes and rightly dated."""
-        if self.age_s < RENEW_AT_MOST_EVERY_S and not self.misdated:
+        """A token of this second, since Apple calls the last one too old.
+
+        False when that was one of its second too, and has been used for less than 20 minutes, and is rightly dated.
+        """
+        used_s = self._elapsed() - self._used_from
+        if used_s < RENEW_AT_MOST_EVERY_S and not self._dated_back and not self.misdated:
             return False
-        self._issue()
+        now = self._clock()
+        self._issue(now, dated=now)
         return True
 
-    def _issue(self) -> None:
-        self._dated, self._issued_at = self._clock(), self._elapsed()
-        claims = {"iss": self._team_id, "iat": int(self._dated)}
-        # An empty "typ" leaves that header out, as Apple's own examples do.
-        self._token = jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id, "typ": ""})
+    def _issue(self, now: float, dated: float) -> None:
+        self._used_from = self._elapsed()
+        self._dated, self._dated_at = dated, self._used_from - (now - dated)
+        self._dated_back = int(dated) < int(now)
+        self._used_until = max(self._dated_at + DATED_EVERY_S, self._used_from + RENEW_AT_MOST_EVERY_S)
+        self._token = _signed(
+            self._key, {"alg": "ES256", "kid": self._key_id}, {"iss": self._team_id, "iat": int(dated)}
+        )
+
+
+def _signed(key: ec.EllipticCurvePrivateKey, header: Mapping[str, object], claims: Mapping[str, object]) -> str:
+    """A JWT (RFC 7515, 3.1 and A.3), the same for the same words, unless OpenSSL is older than 3.2."""
+    words = b".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+    try:
+        algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:
+        algorithm = ec.ECDSA(hashes.SHA256())
+    r, s = decode_dss_signature(key.sign(words, algorithm))
+    return (words + b"." + _base64url(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 #: By key, key id and team, for as long as a service uses them.

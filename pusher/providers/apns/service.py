@@ -261,7 +261,8 @@ class ApnsService:
         if self._team_hold.begin(exchange.sent_at, now):
             _seldom.warning(
                 (self.lane.settings.app, "team"),
-                "Apple takes no new provider token of the team for now: the app waits; share one key in one process",
+                "Apple takes no new provider token of the team for now: the app waits. Does "
+                "another program sign with a key of the team, or was the key changed just now?",
                 game=self.lane.settings.app,
                 next_attempt_s=round(self._team_hold.wait_s),
             )

@@ -35,6 +35,8 @@ from tests.faults.driver import nested
 from tests.records import record, tracker
 
 OLD, NEW = "OLDKEY1234", "NEWKEY1234"
+#: As when the key is changed more than 20 minutes after the team's last new token: a link counts for itself.
+RULES = AppleRules(any_token=True, key_ids=frozenset({OLD, NEW}), renewal_scope="connection")
 
 
 class App:
@@ -126,9 +128,7 @@ def apns_settings(simulator: ApnsSimulator, directory: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def apple(stack: ExitStack, tmp_path: Path) -> Apple:
-    simulator = stack.enter_context(
-        ApnsSimulator(AppleRules(any_token=True, key_ids=frozenset({OLD, NEW})), ["ok,delay=20"], tls_dir=str(tmp_path))
-    )
+    simulator = stack.enter_context(ApnsSimulator(RULES, ["ok,delay=20"], tls_dir=str(tmp_path)))
     message = lambda number: {"DeviceToken": f"device-{number}", "Payload": {"aps": {"alert": "x"}}}  # noqa: E731
     app = App("apns", message, apns_settings(simulator, tmp_path))
     stack.callback(app.close)
@@ -258,9 +258,7 @@ def test_a_new_server_key_under_load_and_one_that_is_refused(stack: ExitStack, t
 
 
 def test_signals_to_the_process(stack: ExitStack, tmp_path: Path) -> None:
-    simulator = stack.enter_context(
-        ApnsSimulator(AppleRules(any_token=True, key_ids=frozenset({OLD, NEW})), tls_dir=str(tmp_path))
-    )
+    simulator = stack.enter_context(ApnsSimulator(RULES, tls_dir=str(tmp_path)))
     settings = apns_settings(simulator, tmp_path) | {
         "queue.brokers": f"sqlite:///{tmp_path}/queue.db",
         "feedback.kafka.brokers": f"sqlite:///{tmp_path}/queue.db",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent.pool import Group
 
@@ -24,8 +25,8 @@ from pusher.push.outcome import Kind
 from pusher.push.pipeline import Pipeline
 from pusher.push.retry import RetryPolicy, RetryQueue
 from pusher.sim.apns import ApnsSimulator
-from pusher.sim.apns_rules import AppleRules
-from pusher.sim.certificate import make_p8
+from pusher.sim.apns_rules import AppleRules, ConnectionMemory, PushRequest, SimulatedApple
+from pusher.sim.certificate import load_verification_key, make_p8
 from pusher.telemetry.stats import Stats
 from tests.publisher import Clock, ListPublisher
 from tests.records import record, tracker
@@ -37,7 +38,8 @@ class Bed:
     """A simulator with a clock of its own, and the service of the app "game" in a pipeline."""
 
     def __init__(self, directory: Path, *faults: str, interval_s: float = 0.01, **options: Any) -> None:
-        self.ours, self.apples = Clock(time.time()), Clock(time.time())
+        full_hour = time.time() // 3600 * 3600
+        self.ours, self.apples = Clock(full_hour), Clock(full_hour)
         self.elapsed = Clock(0.0)
         self.apple = ApnsSimulator(
             AppleRules(any_token=True), faults, tls_dir=str(directory), now=self.apples, **options
@@ -118,9 +120,9 @@ def test_the_sandboxs_own_id_of_a_push_is_fed_back(
 def test_an_expired_token_is_renewed_on_a_new_link_and_nothing_is_lost(bed: Bed) -> None:
     assert bed.send(10) == {Kind.DELIVERED: 10}
     assert bed.connections == 1
-    # Apple's clock is 35 minutes ahead of ours: our token, 30 minutes old, has expired there.
+    # Apple's clock is 40 minutes ahead of ours: our token, 25 minutes old, has expired there.
     for clock in (bed.ours, bed.elapsed):
-        clock.now += 30 * MINUTE_S
+        clock.now += 25 * MINUTE_S
     bed.apples.now += 65 * MINUTE_S
     assert bed.send(50) == {Kind.DELIVERED: 60}
     assert bed.connections == 2
@@ -164,10 +166,25 @@ def test_a_token_that_a_wrong_clock_has_dated_is_replaced_once_the_clock_is_righ
 
 def test_new_credentials_use_a_new_link_while_the_old_one_finishes(bed: Bed, tmp_path: Path) -> None:
     bed.send(10)
+    for clock in (bed.ours, bed.elapsed, bed.apples):
+        clock.now += 21 * MINUTE_S
     (tmp_path / "new.p8").write_bytes(make_p8())
     bed.service.reload(bed.credentials(tmp_path / "new.p8"))
     assert bed.send(10) == {Kind.DELIVERED: 20}
     assert bed.connections == 2
+
+
+def test_a_new_key_that_comes_too_soon_for_the_team_waits_and_loses_nothing(
+    bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pusher.providers.apns.service._SHORTEST_HOLD_S", 0.3)
+    bed.send(10)
+    (tmp_path / "new.p8").write_bytes(make_p8())
+    bed.service.reload(bed.credentials(tmp_path / "new.p8"))
+    waiting = gevent.spawn(bed.send, 10)
+    wait_until(lambda: not bed.service.health().ready)
+    bed.apples.now += 21 * MINUTE_S
+    assert waiting.get() == {Kind.DELIVERED: 20}
 
 
 def test_refused_credentials_hold_the_app_after_twenty_answers(tmp_path: Path) -> None:
@@ -187,6 +204,46 @@ def test_apps_with_the_same_key_share_one_token(tmp_path: Path) -> None:
     tokens = [shared(ProviderToken.load(key, "KEY1234567", team)) for team in ("A", "A", "B")]
     assert tokens[0] is tokens[1] is not tokens[2]
     assert shared(ProviderToken.load(other, "KEY1234567", "A")) is not tokens[0]
+
+
+def test_processes_with_one_key_show_apple_one_token() -> None:
+    """Apple counts by team: PyAPNs2#85 and gorush#512 are of two pods and of six with one key."""
+    key = make_p8()
+    apple = SimulatedApple(AppleRules(verification_key=load_verification_key(key)))
+    half_hour, clock, elapsed = 1.8e9 // 1800 * 1800, Clock(0.0), Clock(0.0)
+
+    def process() -> ProviderToken:
+        return ProviderToken.load(key.decode(), "KEY1234567", "TEAM123456", clock=clock, elapsed=elapsed)
+
+    def shown(minute: float, *tokens: ProviderToken) -> set[str]:
+        clock.now, elapsed.now = half_hour + minute * MINUTE_S, minute * MINUTE_S
+        for token in tokens:
+            headers = {b"authorization": f"bearer {token.current()}".encode(), b"apns-topic": b"com.x"}
+            push = PushRequest(b"POST", b"/3/device/ab", headers, (), b"{}")
+            assert apple.refusal(push, ConnectionMemory(), clock.now) == "", minute
+        return {token.current() for token in tokens}
+
+    first, second, third = process(), process(), process()
+    before = shown(1, first) | shown(12, second) | shown(29, first, second, third)
+    assert len(before) == 1
+    # the others took it into use less than 20 minutes ago
+    assert shown(31, second, third) == before
+    after = shown(33, first, second)
+    assert len(after) == 1
+    assert after != before
+    assert shown(50, first, second, third, process()) == after
+    assert len(shown(61, first, second, third, process()) - after) == 1
+
+
+@pytest.mark.parametrize("behind", [20, 35, 45, 55])
+def test_a_clock_that_is_behind_apples_by_less_than_an_hour_serves(bed: Bed, behind: int) -> None:
+    """Tokens are dated back to the half hour: where Apple calls that too old, one of this second is made."""
+    bed.ours.now += 29 * MINUTE_S
+    bed.apples.now += (29 + behind) * MINUTE_S
+    assert bed.send(30) == {Kind.DELIVERED: 30}
+    for clock in (bed.ours, bed.elapsed, bed.apples):
+        clock.now += 31 * MINUTE_S
+    assert bed.send(30) == {Kind.DELIVERED: 60}
 
 
 def test_too_many_provider_token_updates_say_nothing_of_the_push(
