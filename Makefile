@@ -17,8 +17,9 @@ demo: setup
 	@.venv/bin/python scripts/demo.py $(if $(PORTS),--ports $(PORTS))
 
 test: setup
-	@# most tests wait: five at a time keep two cores busy
-	@scripts/services run .venv/bin/pytest -q -n 5 --dist loadfile
+	@# Most tests wait: five at a time keep two cores busy. Daemons, brokers and browsers of a test may be starved beyond
+	@# their patience then, so what fails has a second try, which the closing line counts and a line names (RERUN).
+	@scripts/services run .venv/bin/pytest -q -n 5 --dist loadfile --reruns 1 -r aR
 
 services: setup
 	@scripts/services start
