@@ -18,35 +18,36 @@ pusher \- send push notifications from Kafka to Apple and Google
 [\fIFLAGS\fR] \fICOMMAND\fR [\fIARGUMENTS\fR]
 .SH DESCRIPTION
 pusher reads push requests from Kafka, sends them to Apple (APNs) and Google (FCM HTTP v1, GCM over XMPP), publishes the
-outcome of each one to Kafka and deletes dead device tokens from PostgreSQL.
+outcome of each request to Kafka and deletes dead device tokens from PostgreSQL.
 .PP
-Settings come from flags (\fB\-\-key=value\fR), from variables (\fBPUSHER_\fR and the key in upper case with _ for .)
-and from the file that \fB\-\-config\fR names, \fI./config/default.yaml\fR if none; the first that gives a value wins.
+Settings come from flags (\fB\-\-key=value\fR), from environment variables (\fBPUSHER_\fR and the key in upper case with
+_ for .) and from the file that \fB\-\-config\fR names (without it, \fI./config/default.yaml\fR). The first that
+gives a value wins.
 """
 _FOOT = r""".SH SIGNALS
 .TP
 .B SIGTERM, SIGINT
-stop in order; a second one stops at once
+stop in order; a second signal ends the process at once
 .TP
 .B SIGHUP
-read the configuration again: new games are served, games that left it are drained, new credentials are used
+read the configuration again: serve new games, drain removed games, use new credentials
 .TP
 .B SIGUSR1
 write the stack of every greenlet to the log
 .SH EXIT STATUS
 .TP
 .B 0
-success; a daemon was stopped by a signal
+success, or a signal stopped the daemon
 .TP
 .B 1
 the command has failed, or a part of the daemon has died
 .TP
 .B 2
-it cannot start: one line says what is wrong
+the process cannot start; one line says what is wrong
 .SH FILES
 .TP
 .I ./config/default.yaml
-the configuration, where \-\-config names no other
+the configuration, unless \-\-config names another file
 """
 
 

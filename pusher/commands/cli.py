@@ -40,8 +40,8 @@ _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _FLAGS = ("--config", "--debug", "--json", "--production", "--help", "--version", "--check")
 
 _EPILOG = (
-    "Every setting of docs/configuration.md can be given in the file, as the variable PUSHER_<KEY WITH _ FOR .>, or as "
-    "--key=value; the later in this list wins."
+    "Every setting of docs/configuration.md can be set in the configuration file, as the environment variable "
+    "PUSHER_<KEY WITH _ FOR .>, or as the flag --key=value. A flag overrides a variable, a variable overrides the file."
 )
 
 
@@ -111,7 +111,7 @@ COMMANDS = (
         Command(word, f"send pushes of the platform {word}", _send, _add_check, stays=True)
         for word in doors.installed(doors.PROVIDERS)
     ),
-    Command("start-feedback-listener", "delete dead tokens from their stores", _listen, _add_check, stays=True),
+    Command("start-feedback-listener", "delete dead device tokens from their stores", _listen, _add_check, stays=True),
     Command("version", "print the version", _print_version, configured=False),
     Command(
         "init",
@@ -122,12 +122,12 @@ COMMANDS = (
     ),
     Command(
         "migrate-check",
-        "read configurations of the Go program and print what changes",
+        "read configurations of the Go program and print what changes for them",
         "pusher.commands.migration.command:run",
         "pusher.commands.migration.command:add_arguments",
         configured=False,
     ),
-    Command("settings", "print the settings in force and where each comes from", _print_settings),
+    Command("settings", "print the effective settings and the source of each", _print_settings),
     Command(
         "send",
         "send one push to one device and print its outcome",
@@ -136,7 +136,7 @@ COMMANDS = (
     ),
     Command(
         "enqueue",
-        "put messages into a topic",
+        "write messages to a topic",
         "pusher.commands.topics:run_enqueue",
         "pusher.commands.topics:add_enqueue_arguments",
     ),
@@ -149,26 +149,26 @@ COMMANDS = (
     *_of_providers(),
     Command(
         "replay",
-        "send a range of messages again",
+        "send messages of a topic again",
         "pusher.commands.replay.command:run_replay",
         "pusher.commands.replay.command:add_arguments",
     ),
     Command(
         "restore",
-        "bring back what start-feedback-listener has deleted",
+        "restore rows that start-feedback-listener has deleted",
         "pusher.commands.restore:run",
         "pusher.commands.restore:add_arguments",
     ),
     Command(
         "completion",
-        "print a script that lets a shell complete commands and flags",
+        "print a completion script for a shell",
         "pusher.commands.completion:run",
         "pusher.commands.completion:add_arguments",
         configured=False,
     ),
     Command(
         "simulate",
-        "play a provider, to try things without one",
+        "simulate a push provider, for tests without a real one",
         commands=tuple(_simulator(*row) for row in SIMULATORS.items()),
     ),
 )
@@ -248,9 +248,9 @@ def _add_flags(parser: argparse.ArgumentParser, *, suppress: bool = False) -> No
     path = config.DEFAULT_PATH
     flags.add_argument("--config", metavar="FILE", default=default(None), help=f"configuration file ({path})")
     for short, long, text in (
-        ("-d", "--debug", "log level debug"),
-        ("-j", "--json", "JSON log lines instead of text"),
-        ("-p", "--production", "production addresses of the providers"),
+        ("-d", "--debug", "log at level debug"),
+        ("-j", "--json", "write log lines as JSON instead of text"),
+        ("-p", "--production", "use the providers' production addresses"),
     ):
         flags.add_argument(short, long, action="store_true", default=default(value=False), help=text)
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     guides = parser.add_subparsers(dest="guide", metavar="PROVIDER", required=True, title="providers")
     for platform, guide in _guides():
         below = guides.add_parser(guide.name, help=guide.text, description=f"Sets up {guide.text}. {guide.note}")
-        below.add_argument("--app", metavar="NAME", help="name of the app, as it stands in the names of its topics")
+        below.add_argument("--app", metavar="NAME", help="name of the app, as in the names of its topics")
         for question in guide.questions:
             below.add_argument(f"--{question.flag}", metavar="VALUE", help=question.text)
         below.add_argument(f"--{_BROKERS.flag}", metavar="ADDRESS", help=_BROKERS.text)
@@ -64,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--output",
             default=config.DEFAULT_PATH,
             metavar="FILE",
-            help="the file that is written; - = standard output (%(default)s)",
+            help="file to write; - = standard output (default: %(default)s)",
         )
-        below.add_argument("--force", action="store_true", help="overwrite a file that exists")
+        below.add_argument("--force", action="store_true", help="overwrite an existing file")
         below.set_defaults(guided=(platform, guide))
 
 

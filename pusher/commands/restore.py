@@ -24,12 +24,18 @@ DONE, FAILED = 0, 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("--game", required=True, help="as in the topic's name")
+    parser.add_argument("--game", required=True, help="name of the game, as in the topic's name")
     parser.add_argument("--platform", required=True, choices=words())
-    parser.add_argument("--since", required=True, help="time of deletion, such as '2026-01-31 14:00+00'")
-    parser.add_argument("--until", default="", help="time of deletion; default: now")
-    parser.add_argument("--reason", default="", help="only what was deleted for this one, such as BadDeviceToken")
-    parser.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
+    parser.add_argument("--since", required=True, help="earliest time of deletion, such as '2026-01-31 14:00+00'")
+    parser.add_argument("--until", default="", help="latest time of deletion; default: now")
+    parser.add_argument(
+        "--reason", default="", help="only rows that were deleted for this reason, such as BadDeviceToken"
+    )
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="restore the rows; without this flag the command only prints what it would do",
+    )
 
 
 def run(args: argparse.Namespace, config: Config) -> int:

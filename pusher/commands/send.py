@@ -39,20 +39,21 @@ _HOSTNAME = "command-line"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``send``."""
     parser.description = (
-        "Sends one push through an app's own settings and prints its feedback. Exit status 0: the provider accepted it."
+        "Sends one push with an app's settings and prints its feedback. "
+        "The exit status is 0 if the provider accepted the push."
     )
-    parser.add_argument("platform", choices=words(), help="whose push it is")
-    parser.add_argument("--app", required=True, help="one of the platform's apps")
-    parser.add_argument("--token", required=True, help="of the device; where the platform has them, /topics/NAME too")
-    parser.add_argument("--title")
-    parser.add_argument("--body")
+    parser.add_argument("platform", choices=words(), help="platform of the device")
+    parser.add_argument("--app", required=True, help="name of the app, as in the platform's list of apps")
+    parser.add_argument("--token", required=True, help="device token; /topics/NAME if the platform has topics")
+    parser.add_argument("--title", help="title of the notification")
+    parser.add_argument("--body", help="text of the notification")
     parser.add_argument(
-        "--data", action="append", default=[], metavar="KEY=VALUE", help="for the app itself; may be repeated"
+        "--data", action="append", default=[], metavar="KEY=VALUE", help="data for the app itself; may be repeated"
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="the provider checks the push and delivers nothing; Apple has no such thing",
+        help="let the provider validate the push without delivering it; Apple does not support this",
     )
     parser.add_argument(
         "--timeout", type=float, default=_TIMEOUT_S, metavar="S", help="how long to wait for an outcome (%(default)g s)"

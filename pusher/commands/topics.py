@@ -35,19 +35,27 @@ def add_enqueue_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``enqueue``."""
     _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
     parser.add_argument(
-        "file", nargs="?", default=_STDIN, metavar="FILE", help="one message a line; - or nothing: standard input"
+        "file",
+        nargs="?",
+        default=_STDIN,
+        metavar="FILE",
+        help="file with one message per line; - or no FILE: standard input",
     )
     parser.add_argument(
-        "--force", action="store_true", help="no warning where no sender reads the topic or would refuse a message"
+        "--force",
+        action="store_true",
+        help="do not warn if no sender reads the topic or a sender would refuse a message",
     )
 
 
 def add_tail_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``tail``."""
     _add_common(parser, "queue.brokers, and feedback.kafka.brokers for a feedback topic")
-    parser.add_argument("--from-start", action="store_true", help="begin at the first message, not at the next one")
+    parser.add_argument(
+        "--from-start", action="store_true", help="begin at the first message; default: at the next new one"
+    )
     parser.add_argument("-n", "--number", type=_count, metavar="N", help="end after N messages")
-    parser.add_argument("--wait", action="store_true", help="wait for a topic that does not exist yet")
+    parser.add_argument("--wait", action="store_true", help="if the topic does not exist yet, wait for it")
 
 
 def run_enqueue(args: argparse.Namespace, config: Config) -> int:
@@ -136,9 +144,12 @@ def quiet_interrupt() -> Iterator[None]:
 
 
 def _add_common(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("topic", metavar="TOPIC", help="a topic")
+    parser.add_argument("topic", metavar="TOPIC", help="name of the topic")
     parser.add_argument(
-        "--brokers", type=broker_address, metavar="ADDRESS", help=f"host:port,... or sqlite:///path ({default})"
+        "--brokers",
+        type=broker_address,
+        metavar="ADDRESS",
+        help=f"broker address: host:port,... or sqlite:///path (default: {default})",
     )
 
 

@@ -31,10 +31,10 @@ Fields = tuple[tuple[bytes, bytes], ...]
 STATUSES = STATUS | CHANNELS_STATUS
 RENEWAL_SCOPES = ("connection", "team", "off")
 ORDERS = """Orders at the admin port, as POST /ORDER
-    faults                the body replaces the script of faults; an empty one ends them
+    faults                the body replaces the script of faults; an empty body ends them
     cut                   resets all connections
-    certificate           reads server.pem and server.key again from --tls-dir, for connections from now on
-    expire-tokens         provider tokens issued before this second have expired
+    certificate           reads server.pem and server.key from --tls-dir again, for new connections
+    expire-tokens         provider tokens that were issued before this second expire
 """
 
 
@@ -217,16 +217,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{fault_script.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
-    listen.add_argument("--port", type=int, default=2197, help="0 chooses a free one (%(default)s)")
-    listen.add_argument("--channels-port", type=int, metavar="PORT", help="host for channels of broadcasts (none)")
-    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument("--port", type=int, default=2197, help="port; 0 = a free port (%(default)s)")
+    listen.add_argument("--channels-port", type=int, metavar="PORT", help="port of the broadcast channels' API (none)")
     listen.add_argument(
-        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+        "--tls-dir", metavar="DIR", help="directory that keeps the certificates (default: a temporary one)"
+    )
+    listen.add_argument(
+        "--name", action="append", default=[], help="name of this host in its certificate; may be repeated"
     )
     listen.add_argument("--client-ca", metavar="FILE", help="accept client certificates signed by this authority")
     rules = parser.add_argument_group("what it accepts")
     rules.add_argument("--key", metavar="FILE", help="verify provider tokens with this .p8 or public PEM")
-    rules.add_argument("--write-key", metavar="FILE", help="make a .p8, write it here, and verify with it")
+    rules.add_argument(
+        "--write-key", metavar="FILE", help="create a .p8 key, write it here, and verify provider tokens with it"
+    )
     rules.add_argument("--key-id", action="append", default=[], metavar="ID", help="known key id (any)")
     rules.add_argument("--team-id", action="append", default=[], metavar="ID", help="known team id (any)")
     rules.add_argument("--topic", action="append", default=[], metavar="BUNDLE", help="known app (any)")
@@ -234,22 +238,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--broadcast-app", action="append", default=[], metavar="BUNDLE", help="app that may broadcast (any)"
     )
     rules.add_argument("--any-token", action="store_true", help="device tokens need not be hexadecimal")
-    rules.add_argument("--require-push-type", action="store_true", help="apns-push-type must be there")
-    rules.add_argument("--token-lifetime", type=float, default=3600, metavar="S", help="of provider tokens (3600 s)")
-    rules.add_argument("--token-updates", choices=RENEWAL_SCOPES, default="team", help="counted by; %(default)s")
+    rules.add_argument("--require-push-type", action="store_true", help="refuse a push without apns-push-type")
     rules.add_argument(
-        "--no-wedge", action="store_true", help="newer tokens heal a connection after ExpiredProviderToken"
+        "--token-lifetime", type=float, default=3600, metavar="S", help="lifetime of provider tokens (3600 s)"
     )
-    transport = parser.add_argument_group("how it transports")
-    transport.add_argument("--max-streams", type=int, default=1000, metavar="N", help="at once (%(default)s)")
+    rules.add_argument(
+        "--token-updates",
+        choices=RENEWAL_SCOPES,
+        default="team",
+        help="scope in which new provider tokens are counted, to refuse too many of them (%(default)s)",
+    )
+    rules.add_argument(
+        "--no-wedge", action="store_true", help="after ExpiredProviderToken a connection accepts newer tokens"
+    )
+    transport = parser.add_argument_group("transport")
     transport.add_argument(
-        "--no-first-stream", action="store_true", help="no limit of 1 before the first valid request"
+        "--max-streams", type=int, default=1000, metavar="N", help="maximum concurrent streams (%(default)s)"
+    )
+    transport.add_argument(
+        "--no-first-stream", action="store_true", help="do not limit streams to 1 before the first valid request"
     )
     transport.add_argument(
         "--development", action="store_true", help="answers have an apns-unique-id, as in the sandbox"
     )
     transport.add_argument("--initial-window", type=int, metavar="BYTES", help="receive window of a stream (65535)")
-    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="delay before each answer (0)")
     command.add_record_arguments(parser)
 
 

@@ -17,12 +17,18 @@ from pusher.sim.simulator import Simulator
 def add_record_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of all simulators."""
     group = parser.add_argument_group("faults and records")
-    group.add_argument("--fault", action="append", default=[], metavar="TEXT", help="see below; may be repeated")
-    group.add_argument("--seed", type=int, default=0, help="of the dice (0)")
-    group.add_argument("--ledger", metavar="FILE", help="write what was received as JSON at the end")
-    group.add_argument("--ledger-limit", type=int, default=100_000, metavar="N", help="requests kept (%(default)s)")
+    group.add_argument(
+        "--fault", action="append", default=[], metavar="TEXT", help="play this fault, see below; may be repeated"
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of the random generator (0)")
+    group.add_argument("--ledger", metavar="FILE", help="at the end, write the received requests as JSON")
+    group.add_argument(
+        "--ledger-limit", type=int, default=100_000, metavar="N", help="maximum requests in the ledger (%(default)s)"
+    )
     group.add_argument("--summary-every", type=float, metavar="S", help="print the counts every S seconds")
-    group.add_argument("--admin-port", type=int, metavar="PORT", help="HTTP: GET /counts, GET /ledger, POST /ORDER")
+    group.add_argument(
+        "--admin-port", type=int, metavar="PORT", help="port for GET /counts, GET /ledger and POST /ORDER"
+    )
 
 
 def run(name: str, address: str, make: Callable[[], Simulator], args: argparse.Namespace) -> int:

@@ -1,31 +1,31 @@
-"""Faults by script: which requests are treated badly, and how.
+"""Scripted faults: which requests get a faulty answer, and which fault.
 
-A fault is one line, so that it fits a command line:
+A fault is one line, so that it can be given on a command line:
 
     [prefix=TEXT:] action [argument ...] [:rate] [,option ...]
 
-`prefix=` selects device tokens that begin with TEXT. The rate is a share of the selected requests (0.05), or 1/N for
-every Nth of them exactly; without one, all. The first fault that hits a request is played. A request that breaks a
-rule of the provider is answered by that rule: a fault then shapes or disturbs the transmission, but does not replace
-the answer.
+`prefix=` selects device tokens that begin with TEXT. The rate is the share of the selected requests that are hit
+(0.05), or 1/N for exactly every Nth of them; without a rate all are hit. If several faults hit a request, the first one
+is played. If a request breaks a rule of the provider, the simulator answers according to that rule: a fault may then
+shape or disturb the transmission, but does not replace the answer.
 
 Actions
     STATUS [REASON]       this answer: 429, 410 Unregistered, 503 Shutdown; the reason has a default for usual statuses
     ok                    the right answer; for options that shape it: ok,delay=200
-    silence               no answer, ever
+    silence               no answer
     reset [CODE]          RST_STREAM (INTERNAL_ERROR): REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, or a number
-    goaway [REASON]       GOAWAY; this stream and older ones are answered, the link closes
+    goaway [REASON]       GOAWAY; this stream and older ones are answered, then the link closes
     drain [REASON]        GOAWAY in two steps: a warning (2^31-1), and after ms=100 the real last stream
     cut                   the TCP connection is reset (with fin: closed in order), the answer is not sent
-    freeze SECONDS        the connection neither reads nor writes for a while, then goes on
-    settings NAME VALUE   announces a setting (MAX_CONCURRENT_STREAMS 1), and after ms=1000 the old value; answers
+    freeze SECONDS        the connection neither reads nor writes for SECONDS, then continues
+    settings NAME VALUE   the right answer; announces a setting (MAX_CONCURRENT_STREAMS 1), after ms=1000 the old value
 
 Options
     once                  at most once for each request id, so that a retry succeeds
     times=N               at most N times in all
     retry-after=S         header of the answer (seconds, or an HTTP date without a comma)
     timestamp=MS          member of the error body (410)
-    delay=MS              the answer, or the fault, comes so much later
+    delay=MS              the answer or the fault comes MS later
     delivered             the push counts as delivered although the fault hides it (silence, reset, cut)
     continuation[=SIZE]   header block in fragments of SIZE bytes (10)
     padding=N             padded HEADERS and DATA
@@ -35,7 +35,7 @@ Options
     unprocessed           GOAWAY leaves out this stream and newer ones: the sender has to send them again
     ms=N                  see drain and settings
     fin                   see cut
-    octets=N              cut and freeze come in the middle of a frame: after the first N octets of the right answer
+    octets=N              cut and freeze happen in the middle of a frame: after the first N octets of the right answer
     body=TEXT             raw body instead of the JSON one, as text/html (last option: takes the rest of the line)
 """
 

@@ -33,12 +33,12 @@ JSON_TYPE = (b"content-type", b"application/json; charset=UTF-8")
 PAGE_404 = Reply(404, ((b"content-type", b"text/html; charset=UTF-8"),), b"<html><title>Error 404</title></html>")
 DRY_RUN = "validate_only"
 ORDERS = """Orders at the admin port, as POST /ORDER
-    faults                the body replaces the script of faults of messages:send; an empty one ends them
+    faults                the body replaces the script of faults of messages:send; an empty body ends them
     oauth-faults          the same for the token endpoint
-    revoke                no access token is good any more
-    quota                 the body, LIMIT/SECONDS or LIMIT/SECONDS,retry-after, is each project's from now on; "" = none
+    revoke                all access tokens become invalid
+    quota                 the body, LIMIT/SECONDS or LIMIT/SECONDS,retry-after, becomes each project's quota; "" = none
     cut                   resets all connections
-    certificate           reads server.pem and server.key again from --tls-dir, for connections from now on
+    certificate           reads server.pem and server.key from --tls-dir again, for new connections
 """
 
 
@@ -192,30 +192,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{fault_script.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
-    listen.add_argument("--port", type=int, default=2443, help="messages:send; 0 chooses a free one (%(default)s)")
-    listen.add_argument("--oauth-port", type=int, default=2444, help="token endpoint (%(default)s)")
-    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument("--port", type=int, default=2443, help="port of messages:send; 0 = a free port (%(default)s)")
+    listen.add_argument("--oauth-port", type=int, default=2444, help="port of the token endpoint (%(default)s)")
     listen.add_argument(
-        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+        "--tls-dir", metavar="DIR", help="directory that keeps the certificates (default: a temporary one)"
     )
-    accounts = parser.add_argument_group("whom it accepts")
-    accounts.add_argument("--write-credentials", metavar="FILE", help="make a service account and write its JSON here")
-    accounts.add_argument("--project", default="demo-project", metavar="ID", help="of that account (%(default)s)")
+    listen.add_argument(
+        "--name", action="append", default=[], help="name of this host in its certificate; may be repeated"
+    )
+    accounts = parser.add_argument_group("which accounts it accepts")
+    accounts.add_argument(
+        "--write-credentials", metavar="FILE", help="create a service account and write its JSON here"
+    )
+    accounts.add_argument(
+        "--project", default="demo-project", metavar="ID", help="project of the created account (%(default)s)"
+    )
     accounts.add_argument(
         "--credentials", action="append", default=[], metavar="FILE", help="accept this account; may be repeated"
     )
-    accounts.add_argument("--token-lifetime", type=float, default=3599, metavar="S", help="of access tokens (3599 s)")
-    transport = parser.add_argument_group("how it transports")
-    transport.add_argument("--max-streams", type=int, default=100, metavar="N", help="at once (%(default)s)")
-    transport.add_argument(
-        "--quota", default="", metavar="LIMIT/SECONDS", help="of each project; with `,retry-after` refusals tell when"
+    accounts.add_argument(
+        "--token-lifetime", type=float, default=3599, metavar="S", help="lifetime of access tokens (3599 s)"
     )
-    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
+    transport = parser.add_argument_group("transport")
+    transport.add_argument(
+        "--max-streams", type=int, default=100, metavar="N", help="maximum concurrent streams (%(default)s)"
+    )
+    transport.add_argument(
+        "--quota",
+        default="",
+        metavar="LIMIT/SECONDS",
+        help="quota of each project; with `,retry-after` a refusal has a Retry-After header",
+    )
+    transport.add_argument("--latency-ms", type=float, default=0, metavar="MS", help="delay before each answer (0)")
     command.add_record_arguments(parser)
     parser.add_argument(
-        "--oauth-fault", action="append", default=[], metavar="TEXT", help="of the token endpoint: STATUS, ok, silence"
+        "--oauth-fault",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="fault of the token endpoint: STATUS, ok, silence",
     )
-    parser.add_argument("--id-key", default="id", help="data member that tells pushes apart (%(default)s)")
+    parser.add_argument("--id-key", default="id", help="member of `data` that identifies a push (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

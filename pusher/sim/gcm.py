@@ -28,11 +28,11 @@ from pusher.sim.simulator import Simulator
 MAX_PENDING = 100
 _DRAINING = Nack("CONNECTION_DRAINING", "The connection is being closed")
 ORDERS = """Orders at the admin port, as POST /ORDER
-    faults                       the body replaces the script of faults; an empty one ends them
+    faults                       the body replaces the script of faults; an empty body ends them
     cut                          resets all connections
-    command                      does the body's actions to all connections that are logged in
+    command                      applies the body's actions to all connections that are logged in
     refuse-logins                logins fail with the body's SASL condition (temporary-auth-failure); empty: no more
-    certificate                  reads server.pem and server.key again from --tls-dir, for connections from now on
+    certificate                  reads server.pem and server.key from --tls-dir again, for new connections
 """
 
 
@@ -215,15 +215,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{gcm_faults.__doc__}\n{ORDERS}"
     listen = parser.add_argument_group("where it listens")
     listen.add_argument("--host", default="127.0.0.1")
-    listen.add_argument("--port", type=int, default=5235, help="0 chooses a free one (%(default)s)")
-    listen.add_argument("--tls-dir", metavar="DIR", help="keeps the certificates here (a temporary directory)")
+    listen.add_argument("--port", type=int, default=5235, help="port; 0 = a free port (%(default)s)")
     listen.add_argument(
-        "--name", action="append", default=[], help="of this host, for its certificate; may be repeated"
+        "--tls-dir", metavar="DIR", help="directory that keeps the certificates (default: a temporary one)"
+    )
+    listen.add_argument(
+        "--name", action="append", default=[], help="name of this host in its certificate; may be repeated"
     )
     rules = parser.add_argument_group("what it accepts and answers")
     rules.add_argument("--account", action="append", default=[], metavar="SENDER:KEY", help="known account (any)")
-    rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="before each answer (0)")
-    rules.add_argument("--device-rate", type=int, default=0, metavar="N", help="messages a minute to a device (any)")
+    rules.add_argument("--ack-delay-ms", type=float, default=0, metavar="MS", help="delay before each answer (0)")
+    rules.add_argument(
+        "--device-rate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="limit of messages per minute to a device (0 = no limit)",
+    )
     command.add_record_arguments(parser)
 
 

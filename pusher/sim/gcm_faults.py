@@ -1,17 +1,17 @@
-"""Faults of the GCM simulator by script: which messages are treated badly, and how.
+"""Scripted faults of the GCM simulator: which messages get a faulty answer, and which fault.
 
     [prefix=TEXT:] action [argument ...] [:rate] [,option ...]
 
-`prefix=` selects device tokens that begin with TEXT. The rate is a share of the selected messages (0.05), or 1/N for
-every Nth of them exactly; without one, all. The first fault that hits a message is played. The same actions may be done
-to all connections at once, without waiting for a message.
+`prefix=` selects device tokens that begin with TEXT. The rate is the share of the selected messages that are hit
+(0.05), or 1/N for exactly every Nth of them; without a rate all are hit. If several faults hit a message, the first one
+is played. The order `command` applies the same actions to all connections at once, without waiting for a message.
 
 Actions
     ack [REGISTRATION_ID]        the right answer, with a canonical registration id
     nack ERROR                   DEVICE_UNREGISTERED, BAD_REGISTRATION, SERVICE_UNAVAILABLE, ... or any other word
-    silence                      no answer, ever
-    twice                        the right answer two times
-    wrong-id                     an answer to a message that nobody sent, then the right one
+    silence                      no answer
+    twice                        the right answer, twice
+    wrong-id                     an answer to a message that was never sent, then the right one
     garbage                      a message that is not JSON, then the right answer
     receipt                      the right answer, and a delivery receipt
     upstream                     the right answer, and a message from the device
@@ -20,14 +20,14 @@ Actions
                                  with a nack of this name; with ms=N the connection is closed after N ms
     cut                          the TCP connection is reset, the answer is not sent
     end                          the server ends the stream in order, the answer is not sent
-    freeze SECONDS               the connection neither reads nor writes for a while, then goes on
+    freeze SECONDS               the connection neither reads nor writes for SECONDS, then continues
     broken-xml                   something that is not XML
     stream-error [CONDITION]     a stream error (policy-violation), and the end of the stream
 
 Options
     once         at most once for each message id, so that a retry succeeds
     times=N      at most N times in all
-    delay=MS     the answer, or the fault, comes so much later
+    delay=MS     the answer or the fault comes MS later
     delivered    the message counts as delivered although the fault hides it (silence, cut, end)
     ms=N         see drain
 """

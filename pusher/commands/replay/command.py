@@ -33,43 +33,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser._negative_number_matcher = _PLACE  # noqa: SLF001
     which = parser.add_argument_group("which messages")
     which.add_argument(
-        "--topic", required=True, metavar="T", help="of requests, or one that ends with -invalid or -held"
+        "--topic", required=True, metavar="T", help="topic of requests, or a topic that ends with -invalid or -held"
     )
-    which.add_argument("--partition", type=int, metavar="P", help="only this one")
+    which.add_argument("--partition", type=int, metavar="P", help="read only this partition")
     for flag, default, text in (
-        ("--from", None, f"the first: {EXPECTED}; a time without a zone is UTC"),
-        ("--to", "latest", "the first that is left out (latest: none)"),
+        ("--from", None, f"start of the range: {EXPECTED}; a time without a zone is UTC"),
+        ("--to", "latest", "end of the range; a message at this place is not included (default: latest)"),
     ):
         which.add_argument(
             flag, dest=flag[2:], metavar="PLACE", type=_place, default=default, required=not default, help=text
         )
     which.add_argument(
-        "--failed-only", action="store_true", help="whose last feedback is a failure, dead tokens left out"
+        "--failed-only",
+        action="store_true",
+        help="only messages whose last feedback is a failure; dead tokens are left out",
     )
     which.add_argument(
-        "--reason", action="append", default=[], metavar="R", help="that failed for this one (repeatable)"
+        "--reason",
+        action="append",
+        default=[],
+        metavar="R",
+        help="only messages that failed for this reason; may be repeated",
     )
     which.add_argument(
-        "--missing-feedback", action="store_true", help="that the group has finished and nobody fed back"
+        "--missing-feedback",
+        action="store_true",
+        help="only messages that the group has finished but that have no feedback",
     )
     which.add_argument(
         "--limited",
         action="store_true",
-        help="with --missing-feedback: also those that the rate limit or the search for duplicates may have kept back",
+        help="with --missing-feedback: also messages that the rate limit or the search for duplicates may have stopped",
     )
-    which.add_argument("--token-prefix", default="", metavar="TEXT", help="whose device token begins so")
-    which.add_argument("--again", action="store_true", help="also those that were replayed before")
+    which.add_argument(
+        "--token-prefix", default="", metavar="TEXT", help="only messages whose device token begins with TEXT"
+    )
+    which.add_argument("--again", action="store_true", help="also messages that were replayed before")
     how = parser.add_argument_group("how")
-    how.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
-    how.add_argument("--rate", type=_rate, default=0.0, metavar="N/s", help="at most so many in a second")
     how.add_argument(
-        "--to-topic", default="", metavar="T", help="send them there, not to the topic that they came from"
+        "--yes",
+        action="store_true",
+        help="send the messages; without this flag the command only prints what it would do",
     )
-    how.add_argument("--expiry-seconds", type=_seconds, metavar="N", help="let each expire N s after it is sent")
-    how.add_argument("--group", metavar="G", help="the senders' consumer group (queue.group)")
-    how.add_argument("--brokers", type=broker_address, metavar="ADDRESS", help="of the topic (queue.brokers)")
+    how.add_argument("--rate", type=_rate, default=0.0, metavar="N/s", help="send at most N messages per second")
     how.add_argument(
-        "--feedback-brokers", type=broker_address, metavar="ADDRESS", help="of the feedbacks (feedback.kafka.brokers)"
+        "--to-topic",
+        default="",
+        metavar="T",
+        help="send the messages to this topic instead of the one that they came from",
+    )
+    how.add_argument(
+        "--expiry-seconds", type=_seconds, metavar="N", help="let each message expire N s after it is sent"
+    )
+    how.add_argument("--group", metavar="G", help="consumer group of the senders (default: queue.group)")
+    how.add_argument(
+        "--brokers", type=broker_address, metavar="ADDRESS", help="brokers of the topic (default: queue.brokers)"
+    )
+    how.add_argument(
+        "--feedback-brokers",
+        type=broker_address,
+        metavar="ADDRESS",
+        help="brokers of the feedbacks (default: feedback.kafka.brokers)",
     )
 
 

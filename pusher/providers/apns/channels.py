@@ -87,11 +87,13 @@ class Channels(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``channels``."""
-    parser.add_argument("action", choices=list(_ACTIONS), help="create prints the new id, list prints all")
-    parser.add_argument("--app", required=True, metavar="APP", help="one of apns.apps")
-    parser.add_argument("--channel", default="", metavar="ID", help="of delete: the channel's id")
     parser.add_argument(
-        "--store", action="store_true", help="of create: Apple keeps the last push for devices that are offline"
+        "action", choices=list(_ACTIONS), help="create prints the new channel's id, list prints all ids"
+    )
+    parser.add_argument("--app", required=True, metavar="APP", help="name of the app, one of apns.apps")
+    parser.add_argument("--channel", default="", metavar="ID", help="with delete: id of the channel")
+    parser.add_argument(
+        "--store", action="store_true", help="with create: Apple stores the last push for devices that are offline"
     )
 
 

@@ -17,8 +17,8 @@ FCM_QUESTIONS = (
 NOTE = "Google has no sandbox: --production changes nothing for FCM."
 
 HINTS = {
-    "DEVICE_UNREGISTERED": "the app was removed from the device, or its token was replaced: take its new token",
-    "INVALID_REGISTRATION": "this is no registration token: take it from the app as it is, without spaces or line ends",
-    "SENDER_ID_MISMATCH": "the registration token was made for another Firebase project than the service account's",
-    "THIRD_PARTY_AUTH_ERROR": "the device is Apple's: the Firebase project has no valid APNs key for it",
+    "DEVICE_UNREGISTERED": "the app was removed from the device, or its token was replaced: use its new token",
+    "INVALID_REGISTRATION": "this is not a registration token: copy it from the app, without spaces or line ends",
+    "SENDER_ID_MISMATCH": "the registration token belongs to a different Firebase project than the service account",
+    "THIRD_PARTY_AUTH_ERROR": "the device is an Apple device, and the Firebase project has no valid APNs key for it",
 }

@@ -343,7 +343,7 @@ def test_version_and_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as ended:
         main(["help", "enqueue"])
     assert ended.value.code == 0
-    assert "put messages into a topic" in capsys.readouterr().out
+    assert "write messages to a topic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

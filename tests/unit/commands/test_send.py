@@ -87,7 +87,7 @@ def test_a_refused_push(
 
 @pytest.mark.parametrize(
     ("provider", "fault", "words"),
-    [(APNS, "400 BadDeviceToken", "--production"), (FCM, "404 UNREGISTERED", "take its new token")],
+    [(APNS, "400 BadDeviceToken", "--production"), (FCM, "404 UNREGISTERED", "use its new token")],
 )
 def test_what_to_do_about_a_refusal_is_said(
     provide: Provide, provider: Provider, fault: str, words: str, capsys: pytest.CaptureFixture[str]
