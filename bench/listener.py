@@ -86,10 +86,15 @@ def _feedback(number: int, head: dict[str, Any], **metadata: Any) -> str:
 
 
 class Ground:
-    """A Kafka, a PostgreSQL and listeners, in a directory; what has to be stopped goes to ``cleanup``."""
+    """A Kafka, a PostgreSQL and listeners, in a directory; what has to be stopped goes to ``cleanup``.
 
-    def __init__(self, directory: Path, cleanup: contextlib.ExitStack, kafka: KafkaServer) -> None:
-        self.directory = directory
+    ``client`` is the listeners' setting kafka.client.
+    """
+
+    def __init__(
+        self, directory: Path, cleanup: contextlib.ExitStack, kafka: KafkaServer, client: str = "kafka-python"
+    ) -> None:
+        self.directory, self._client = directory, client
         self._cleanup = cleanup
         self.kafka = kafka
         # PostgreSQL runs under an account of its own, which cannot enter the other directory
@@ -137,6 +142,7 @@ class Ground:
         settings = {
             "stats": {"reporters": []},
             "admin": {"port": free_port()},
+            "kafka": {"client": self._client},
             "feedbackListeners": {
                 "gracefulShutdownTimeout": 10,
                 "queue": {

@@ -80,6 +80,7 @@ class KafkaServer:
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
+        #: The address that clients are told; until the start it may be changed for that of a relay.
         self.brokers = f"{host}:{self.port}"
         self._outlive = outlive
         self._properties = dict(properties or {})

@@ -28,11 +28,12 @@ from tests.faults import (  # noqa: E402
     outage_run,
     output_runs,
     provider_runs,
+    rack_run,
     runs,
     xmpp_provider_runs,
     xmpp_runs,
 )
-from tests.faults.driver import Driver  # noqa: E402
+from tests.faults.driver import CLIENTS, Driver  # noqa: E402
 from tests.faults.report import Row, append, row, table  # noqa: E402
 from tests.faults.result import failed  # noqa: E402
 from tests.faults.supervised_run import supervised  # noqa: E402
@@ -41,6 +42,7 @@ RUNS = {
     **runs.RUNS,
     **group_runs.RUNS,
     **cluster_runs.RUNS,
+    **rack_run.RUNS,
     **output_runs.RUNS,
     **disk_run.RUNS,
     **limits_run.RUNS,
@@ -61,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", choices=[*RUNS, "all"], metavar="RUN", help=f"{', '.join(RUNS)}, or all")
     parser.add_argument("--seed", type=int, help="of the schedule of faults; drawn if it is not given")
-    parser.add_argument("--client", choices=("kafka-python", "confluent-kafka"), default=Driver.client)
+    parser.add_argument("--client", choices=CLIENTS, default=Driver.client)
     parser.add_argument("--keep", action="store_true", help="keep logs and data, and say where")
     parser.add_argument("--results", type=Path, metavar="FILE", help="append a line for each run")
     arguments = parser.parse_args()
@@ -95,7 +97,7 @@ def one(name: str, seed: int, *, keep: bool) -> Row:
     for event in result.events:
         say(f"  {event}")
     say(f"{name}, seed {seed}: {'good' if result.good else 'BAD'}: {result.line}\n")
-    return row(name, RUNS[name].__doc__ or "", seed, result)
+    return row(name, RUNS[name].__doc__ or "", Driver.client, seed, result)
 
 
 def say(line: str) -> None:

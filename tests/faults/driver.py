@@ -27,6 +27,8 @@ from tests.faults.statsd import StatsD
 
 PREFIX = "test."
 _PARTITIONS = 3
+#: The libraries that daemons may speak to Kafka with, the default first.
+CLIENTS = ("kafka-python", "confluent-kafka")
 
 
 class Fault(NamedTuple):
@@ -60,7 +62,7 @@ class Driver:
     #: The command, which stands in the names of topics too.
     platform = "apns"
     #: The library that the daemons speak to Kafka with, of all drivers: setting kafka.client.
-    client = "kafka-python"
+    client = CLIENTS[0]
 
     def __init__(self, directory: Path, brokers: str, *, apps: Sequence[str] = ("game",)) -> None:
         directory.mkdir(parents=True, exist_ok=True)

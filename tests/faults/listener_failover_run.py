@@ -24,6 +24,7 @@ from lab import postgres
 from lab.kafka.server import free_port
 from lab.pgbouncer import PgBouncer
 from lab.processes import Daemon
+from tests.faults.driver import Driver
 from tests.faults.ledger import DELIVERED, REJECTED, Verdict
 from tests.faults.pace import Pace
 from tests.faults.result import Result
@@ -172,6 +173,7 @@ def settings(brokers: str, database: Database) -> dict[str, Any]:
     return {
         "stats": {"reporters": []},
         "admin": {"port": free_port()},
+        "kafka": {"client": Driver.client},
         "feedbackListeners": {
             "gracefulShutdownTimeout": 10,
             "queue": {"brokers": brokers, "group": _GROUP, "offsetResetStrategy": "earliest"},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import topics
 from bench.listener import Ground, success, token, unregistered
+from tests.faults.driver import Driver
 from tests.faults.ledger import DELIVERED, REJECTED, Verdict
 from tests.faults.pace import Pace
 from tests.faults.result import Result
@@ -28,7 +29,7 @@ def listener(directory: Path, seed: int, feedbacks: int = 20_000) -> Result:
     """The listener killed three times with kill -9, PostgreSQL stopped for 5 s: the right rows are gone, no others."""
     draw = random.Random(seed)
     with kafka(directory) as server, ExitStack() as cleanup:
-        ground = Ground(directory, cleanup, server)
+        ground = Ground(directory, cleanup, server, Driver.client)
         ground.make_table(_TABLE, feedbacks)
         topics.create(server.brokers, [TOPIC])
         texts = [unregistered(n) if n % _DEAD_EVERY == 0 else success(n) for n in range(feedbacks)]

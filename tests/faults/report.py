@@ -9,10 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.document import markdown, rewrite
+from tests.faults.driver import CLIENTS
 from tests.faults.result import Result
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-_HEADINGS = ("run", "what breaks", "seed", "messages", "lost", "repeats (most allowed)", "longest standstill", "")
+_HEADINGS = (
+    "run",
+    "what breaks",
+    "client",
+    "seed",
+    "messages",
+    "lost",
+    "repeats (most allowed)",
+    "longest standstill",
+    "",
+)
 
 
 class Row(NamedTuple):
@@ -20,6 +31,7 @@ class Row(NamedTuple):
 
     run: str
     about: str
+    client: str
     seed: int
     good: bool
     messages: int
@@ -33,6 +45,7 @@ class Row(NamedTuple):
         return (
             self.run,
             self.about,
+            self.client,
             str(self.seed),
             f"{self.messages:,}",
             f"{self.lost:,}",
@@ -42,12 +55,13 @@ class Row(NamedTuple):
         )
 
 
-def row(run: str, about: str, seed: int, result: Result) -> Row:
-    """Of a result."""
+def row(run: str, about: str, client: str, seed: int, result: Result) -> Row:
+    """Of a result. ``client``: of Kafka, that the daemons used."""
     verdict = result.verdict
     return Row(
         run,
         about.splitlines()[0],
+        client,
         seed,
         result.good,
         verdict.messages,
@@ -77,7 +91,7 @@ def main() -> None:
     lines = [line for file in parser.parse_args().files for line in file.read_text().splitlines()]
     rows = [Row(**json.loads(line)) for line in lines]
     order = list(dict.fromkeys(row.run for row in rows))
-    rows.sort(key=lambda row: (order.index(row.run), row.seed))
+    rows.sort(key=lambda row: (order.index(row.run), CLIENTS.index(row.client), row.seed))
     rewrite(PAGE, "runs", table(rows))
 
 

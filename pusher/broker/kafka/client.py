@@ -1,7 +1,7 @@
 """kafka-python's consumer as this package uses it, and what all clients of the library share.
 
-All use of the library's private parts is in this module, ``producer``, ``loop``, ``batches`` and ``records``, each with
-its reason; the version is pinned.
+All use of the library's private parts is in this module, ``producer``, ``loop``, ``batches``, ``records`` and
+``replicas``, each with its reason; the version is pinned.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
 from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work, write_at_once
 from pusher.broker.kafka.records import FetchedRecords
+from pusher.broker.kafka.replicas import ReadReplicas, keep_read_replicas
 from pusher.broker.offsets import TopicPartition
 
 #: Upper bound of the pause between two attempts to connect; the library's own default is 30 s.
@@ -70,6 +71,7 @@ def _read_to_the_end(transport: Any) -> None:
 
 bound_batches()
 lighten()
+keep_read_replicas()
 _read_to_the_end(KafkaTCPTransport)
 _read_to_the_end(KafkaSSLTransport)
 write_at_once(KafkaTCPTransport)
@@ -110,6 +112,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped, failed=self._failed)
         self._parse, self._fetcher._parse_fetched_data = self._fetcher._parse_fetched_data, self._parsed  # noqa: SLF001
         self._fetch_records, self._fetcher.fetch_records = self._fetcher.fetch_records, self._fetched  # in few steps
+        self._replicas = ReadReplicas(self._fetcher)
         self._arrived = Event()
         #: When the group and all partitions are looked at next (monotonic).
         self._look_at = 0.0
@@ -215,6 +218,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         partial = self.partial or self._fetcher._next_partition_records  # noqa: SLF001
         wait_ms = self.partial_fetch_wait_ms if partial else self.fetch_wait_ms
         self._fetcher.config["fetch_max_wait_ms"] = wait_ms
+        self._replicas.choose()
         sending = self._fetcher._send_fetches_async()  # noqa: SLF001
         try:
             sending.send(None)
@@ -230,6 +234,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
 
     def _parsed(self, fetch: Any) -> Any:
         """Errors of one partition are kept apart: the library raises them in the middle of what others sent."""
+        self._replicas.note_answer(fetch)
         try:
             return self._parse(fetch)
         except (OffsetOutOfRangeError, LogTruncationError):

@@ -19,6 +19,7 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
+from tests.faults.driver import CLIENTS  # noqa: E402
 from tests.faults.soak.run import Soak  # noqa: E402
 from tests.faults.soak.streams import Stream  # noqa: E402
 
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2000, help="pushes/s to Apple (%(default)g)")
     parser.add_argument("--google-rate", type=float, default=50, help="messages/s to Google, XMPP (%(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="of the faults (%(default)s)")
+    parser.add_argument("--client", choices=CLIENTS, default=CLIENTS[0], help="of Kafka, of all daemons (%(default)s)")
     parser.add_argument("--broker-minutes", type=int, default=15, help="between restarts of Kafka (%(default)s)")
     parser.add_argument("--samples", type=Path, default=Path("soak.jsonl"), help="(%(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep logs and data, and say where")
@@ -41,7 +43,15 @@ def main() -> int:
     streams.append(Stream("game", "gcm", arguments.google_rate))
     try:
         with arguments.samples.open("w") as samples:
-            soak = Soak(directory, streams, samples, arguments.minutes, arguments.seed, arguments.broker_minutes)
+            soak = Soak(
+                directory,
+                streams,
+                samples,
+                arguments.minutes,
+                arguments.seed,
+                arguments.broker_minutes,
+                arguments.client,
+            )
             return 0 if _until_told_to_stop(soak) else 1
     finally:
         if arguments.keep:

@@ -43,10 +43,10 @@ _IN_SESSION = ("setsid", *PUSHER)
 
 
 class Ground:
-    """Everything that runs, while it is entered."""
+    """Everything that runs, while it is entered. `client` is the daemons' setting kafka.client."""
 
-    def __init__(self, directory: Path, streams: list[Stream], tokens: Tokens) -> None:
-        self._directory, self._streams, self._tokens = directory, streams, tokens
+    def __init__(self, directory: Path, streams: list[Stream], tokens: Tokens, client: str) -> None:
+        self._directory, self._streams, self._tokens, self._client = directory, streams, tokens, client
         self.kafka = KafkaServer(directory / "kafka", properties=RETENTION)
         self.apple = Nginx(
             directory / "nginx", log_arrivals=False, keepalive_requests=REQUESTS_A_CONNECTION, faults=APPLE_FAULTS
@@ -81,7 +81,7 @@ class Ground:
             ("start-feedback-listener", self._listener()),
         ):
             port = free_port()
-            common = {"admin.port": port, "stats.reporters": []}
+            common = {"kafka.client": self._client, "admin.port": port, "stats.reporters": []}
             daemon = Daemon(self._directory, command, nested(settings | common), command, _IN_SESSION)
             cleanup.callback(daemon.end)
             daemon.start()

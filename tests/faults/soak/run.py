@@ -28,9 +28,16 @@ class Soak:
     """One run. Prints what happens; each sample is a line of `samples`."""
 
     def __init__(
-        self, directory: Path, streams: list[Stream], samples: TextIO, minutes: float, seed: int, broker_minutes: int
+        self,
+        directory: Path,
+        streams: list[Stream],
+        samples: TextIO,
+        minutes: float,
+        seed: int,
+        broker_minutes: int,
+        client: str,
     ) -> None:
-        self._directory, self._streams, self._file = directory, streams, samples
+        self._directory, self._streams, self._file, self._client = directory, streams, samples, client
         self._minutes, self._broker_minutes = minutes, broker_minutes
         self._draw = random.Random(seed)
         self._samples: list[dict[str, Any]] = []
@@ -40,7 +47,7 @@ class Soak:
     def run(self) -> bool:
         """Whether nothing was lost and nothing grew."""
         tokens = Tokens(self._streams, self._minutes * 60)
-        with tokens, Ground(self._directory, self._streams, tokens) as ground:
+        with tokens, Ground(self._directory, self._streams, tokens, self._client) as ground:
             writer = Writer(ground.kafka.brokers, self._streams)
             reader = Reader(ground.kafka.brokers, self._streams)
             self._began_s = time.monotonic()
