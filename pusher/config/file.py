@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pusher.config.schema import ITEM_END, ConfigError, json_text
+from pusher.config.schema import ITEM_END, NO_TEXT, ConfigError, json_text
 
 #: Deeper nesting is an anchor that contains itself.
 _DEEPEST = 20
@@ -124,7 +124,7 @@ class _Flattener:
             else:
                 yield from self._mapping(value, here)
         elif value.tag != _NULL:
-            yield Line(dotted, self._text(value, dotted), _number(key))
+            yield Line(dotted, self._text(value), _number(key))
 
     def _object(self, node: yaml.Node) -> Any:
         """What JSON has in place of a node; numbers stay the file's text."""
@@ -149,12 +149,12 @@ class _Flattener:
         if self._values > _MOST_VALUES:
             raise self._error(_number(node), f"anchors make more than {_MOST_VALUES} values of the file; use fewer")
 
-    def _text(self, node: yaml.Node, key: str) -> str:
+    def _text(self, node: yaml.Node) -> str:
         if isinstance(node, yaml.ScalarNode):
             return str(node.value)
         for item in node.value:
             if not isinstance(item, yaml.ScalarNode):
-                raise self._error(_number(item), f"{key} has an item that is not text; write one text an item")
+                return NO_TEXT
         return "".join(f"{item.value}{ITEM_END}" for item in node.value)
 
     def _error(self, number: int, words: str) -> ConfigError:

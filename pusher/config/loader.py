@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, AppSetting, ConfigError, Setting, masked, variable
-from pusher.config.unread import Unread
+from pusher.config.schema import APP, ITEM_END, NO_TEXT, AppSetting, ConfigError, Setting, masked, variable
+from pusher.config.unread import Unread, group_refused
 from pusher.config.values import Config, RefusedValue, Value
 
 T = TypeVar("T")
@@ -74,7 +74,10 @@ def parse(
     if rest:
         raise ConfigError(f"unknown flag {rest[0]}; see --help")
     known = {key: setting for names in (plain, own) for key, (setting, _) in names.keys.items()}
-    unread = Unread(known, plain.variables.keys() | own.variables.keys(), settings.declared(), settings.apps())
+    unread = Unread(
+        known, own.settings, plain.variables.keys() | own.variables.keys(), settings.declared(), settings.apps()
+    )
+    of_apps |= _groups_refused(lines, unread, name)
     warnings = (
         [*settings.broken()] + [_twice(line, name) for line in lines] + [unread.key(line, name) for line in lines]
     )
@@ -85,6 +88,16 @@ def parse(
 def lines(text: str, name: str) -> list[file.Line]:
     """The lines of a file's text. Raises ConfigError."""
     return file.parse(text, name, _takes_mapping)
+
+
+def _groups_refused(lines: Iterable[file.Line], unread: Unread, name: str) -> dict[str, Value]:
+    """The settings of apps below which keys stand: that costs the app whose they are."""
+    refused: dict[str, Value] = {}
+    for line in lines:
+        above, where = unread.above(line), f"{name}:{line.number}"
+        if above is not None and unread.is_of_an_app(above):
+            refused[above.key.lower()] = Value(above, RefusedValue(group_refused(above, where)), where)
+    return refused
 
 
 def _twice(line: file.Line, name: str) -> str | None:
@@ -213,6 +226,8 @@ def _value(setting: Setting[Any], text: str | None, where: str) -> Value:
 def _shown(setting: Setting[Any], text: str) -> str:
     if setting.kind.secret:
         return "what is given"
+    if text == NO_TEXT:
+        return "a list with items that are no text"
     if ITEM_END in text and setting.kind.expects[:6] != "a list":
         return "a list"
     shown = masked(text.replace(ITEM_END, " ").strip())

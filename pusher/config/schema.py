@@ -32,6 +32,8 @@ _PATH_ENDS = re.compile(r"\.(p8|p12|pfx|pem|key|crt|cer|der|json|txt)", re.IGNOR
 
 #: ASCII's record separator: no file, variable or shell contains it by accident.
 ITEM_END = "\x1e"
+#: Stands for a sequence in a file of which an item is no text: no kind takes it.
+NO_TEXT = "\0"
 #: Stands for an app's name in the key of an :class:`AppSetting`.
 APP = "<app>"
 
@@ -74,7 +76,7 @@ class ValueKind(ABC, Generic[T]):
         """The value of a text. Raises ValueError, which says what is expected."""
         try:
             text.encode()  # a variable's odd octets, and what YAML's escapes can make, are not text
-            if "\0" in text:
+            if NO_TEXT in text:
                 raise ValueError
             return self._value(text)
         except (ValueError, KeyError):
@@ -213,6 +215,10 @@ class Unused(ValueKind[str]):
     """A value that nothing reads; whatever it is, it is accepted."""
 
     expects = "anything"
+
+    def parse(self, text: str) -> str:
+        """The text. Raises nothing."""
+        return self._value(text)
 
     def _value(self, text: str) -> str:
         return text.replace(ITEM_END, " ").strip()

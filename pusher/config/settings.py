@@ -132,7 +132,7 @@ def of_provider(word: str) -> ProviderSettings:
         ),
         Setting(
             f"{word}.dedup.ttl",
-            Duration("s"),
+            Duration("s", maximum_s=365 * 86_400),
             60.0,
             "How long a push of a game in `dedup.games` is remembered to find duplicates; 0 = it is not remembered.",
         ),
@@ -182,10 +182,14 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
         ),
         group=Setting(f"{prefix}.group", Text(empty=False), "test", "Consumer group."),
         session_timeout=Setting(
-            f"{prefix}.sessionTimeout", Duration("ms", minimum_s=0.001), 6.0, "Kafka's session.timeout.ms."
+            f"{prefix}.sessionTimeout", Duration("ms", 0.01, 3_600), 6.0, "Kafka's session.timeout.ms."
         ),
-        fetch_min_bytes=Setting(f"{prefix}.fetch.min.bytes", Int(1, unit="bytes"), 1, "Kafka's fetch.min.bytes."),
-        fetch_wait_max=Setting(f"{prefix}.fetch.wait.max.ms", Duration("ms"), 0.1, "Kafka's fetch.max.wait.ms."),
+        fetch_min_bytes=Setting(
+            f"{prefix}.fetch.min.bytes", Int(1, 100_000_000, unit="bytes"), 1, "Kafka's fetch.min.bytes."
+        ),
+        fetch_wait_max=Setting(
+            f"{prefix}.fetch.wait.max.ms", Duration("ms", maximum_s=300), 0.1, "Kafka's fetch.max.wait.ms."
+        ),
         offset_reset_strategy=Setting(
             f"{prefix}.offsetResetStrategy",
             Choice("latest", "earliest", also=reset_words),
@@ -210,7 +214,7 @@ def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
         ),
         metadata_refresh=Setting(
             f"{prefix}.metadataRefresh",
-            Duration("s", minimum_s=0.001),
+            Duration("s", 0.001, 3_600),
             30.0,
             "Time between two searches for new topics.",
         ),
@@ -248,7 +252,10 @@ FEEDBACK_BROKERS = Setting(
     "Kafka's bootstrap servers for feedbacks, or `sqlite:///path`.",
 )
 FEEDBACK_LINGER = Setting(
-    "feedback.kafka.linger.ms", Duration("ms"), 0.02, "How long a feedback waits so that several are sent in one batch."
+    "feedback.kafka.linger.ms",
+    Duration("ms", maximum_s=60),
+    0.02,
+    "How long a feedback waits so that several are sent in one batch.",
 )
 FEEDBACK_BUFFER_KIB = Setting(
     "feedback.kafka.batch.size",

@@ -8,20 +8,30 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pusher.config import file
-from pusher.config.schema import APP, AppSetting, ConfigError, Setting, Unused, variable
+from pusher.config.schema import APP, AppSetting, ConfigError, Setting, variable
+
+
+def group_refused(setting: Setting[Any], where: str) -> str:
+    """What is said of a mapping in the place of a value."""
+    return f"{where}: {setting.key} expects {setting.kind.expects}; keys below it are not"
 
 
 class Unread:
-    """Finds them, given what is known: settings by every spelling of their keys in lower case, and variables."""
+    """Finds them, given what is known: settings by every spelling of their keys in lower case, and variables.
+
+    ``own`` are those of apps.
+    """
 
     def __init__(
         self,
         keys: Mapping[str, Setting[Any]],
+        own: Iterable[Setting[Any]],
         variables: Collection[str],
         declared: Iterable[Setting[Any]],
         apps: Mapping[str, Setting[tuple[str, ...]]],
     ) -> None:
         self._keys, self._variables, self._apps = keys, variables, apps
+        self._own = frozenset(own)
         self._of_apps = [setting for setting in declared if isinstance(setting, AppSetting)]
         near = [setting.key for setting in (*keys.values(), *self._of_apps)]
         self._near_keys = {key.lower(): key for key in near}
@@ -34,11 +44,11 @@ class Unread:
             return None
         if any(known.startswith(f"{low}.") for known in (*self._keys, *self._near_keys)):
             raise ConfigError(f"{where}: {line.key} is a group; write its keys below it, such as {self._below(low)}")
-        above = self._value_above(low)
-        if above is not None and isinstance(above.kind, Unused):
-            return None
+        above = self.above(line)
         if above is not None:
-            raise ConfigError(f"{where}: {above.key} expects {above.kind.expects}; keys below it are not")
+            if self.is_of_an_app(above) or not above.has_effect:
+                return None
+            raise ConfigError(group_refused(above, where))
         return self._of_no_app(line.key, ".") or f"{where}: {self._unread(line.key, low, self._near_keys)}"
 
     def variable(self, name: str) -> str | None:
@@ -47,8 +57,13 @@ class Unread:
             return None
         return self._of_no_app(name, "_") or f"variable {self._unread(name, name, self._near_variables)}"
 
-    def _value_above(self, low: str) -> Setting[Any] | None:
-        """The setting below whose own key this key stands."""
+    def is_of_an_app(self, setting: Setting[Any]) -> bool:
+        """Whether what is wrong with it costs an app, not the process."""
+        return setting in self._own
+
+    def above(self, line: file.Line) -> Setting[Any] | None:
+        """The setting below whose own key a line's key stands."""
+        low = line.key.lower()
         for end in range(low.count("."), 0, -1):
             above = ".".join(low.split(".")[:end])
             if above in self._keys and self._keys[above].key.lower() == above:

@@ -14,15 +14,19 @@ from typing import Any
 
 import gevent
 import pytest
+import yaml
 from kafka import KafkaProducer
 
 from lab.kafka.admin import create_topic, delete_topic, topics
 from lab.kafka.server import KafkaServer, free_port
+from pusher import config
 from pusher.broker.access import Access
 from pusher.broker.interface import PublishError, RecordTooLarge, TopicRefused
 from pusher.broker.kafka import KafkaPublisher
 from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.client import Consumer, connection
+from pusher.broker.kafka_client import open_broker
+from pusher.config import settings
 from tests.contract.brokers import (
     CLIENTS,
     Client,
@@ -79,6 +83,25 @@ def test_the_library_is_refused_before_gevent_has_patched() -> None:
     )
     assert finished.returncode == 1
     assert "gevent has to patch" in finished.stderr
+
+
+@pytest.mark.parametrize("bound", ["least", "most"])
+def test_what_a_setting_takes_the_client_takes(
+    client: Client, kafka_brokers: str, parts: ExitStack, bound: str
+) -> None:
+    """Times of more than 24 days are no 32 bits of milliseconds, which both clients send or keep them as."""
+    queue = settings.QUEUE
+    kinds: list[Any] = [queue.session_timeout, queue.fetch_wait_max, queue.metadata_refresh, settings.FEEDBACK_LINGER]
+    least = {one.key: f"{one.kind.minimum_s or 0.001}s" for one in kinds} | {queue.fetch_min_bytes.key: "1"}
+    most = {one.key: f"{one.kind.maximum_s}s" for one in kinds} | {queue.fetch_min_bytes.key: "100000000"}
+    flat = least if bound == "least" else most
+    flat |= {queue.topics.key: f"push-{uuid.uuid4().hex}_apns-single"}
+    text = yaml.safe_dump(flat | {queue.group.key: uuid.uuid4().hex, "kafka.client": client.name})
+    broker = open_broker(config.parse(text), queue.at, kafka_brokers)
+    parts.callback(broker.publisher().close)
+    source = broker.source(queue, everything)
+    parts.callback(source.close, commit=False)
+    poll_until(source, lambda: source.health().ready)
 
 
 def test_a_rebalance_whose_polls_end_in_its_middle_is_seen_through(kafka_brokers: str, parts: ExitStack) -> None:

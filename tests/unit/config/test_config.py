@@ -140,6 +140,8 @@ dedup.redis.password dedup.tls.disabled dedup.games invalidToken.pg.host invalid
 
 VALID = {
     "log.level": "warn",
+    "queue.sessionTimeout": "6000",
+    "feedbackListeners.queue.sessionTimeout": "6000",
     "queue.offsetResetStrategy": "latest",
     "feedbackListeners.queue.offsetResetStrategy": "smallest",
     "feedback.reporters": "kafka",
@@ -446,7 +448,7 @@ def test_words_with_other_spellings() -> None:
         ("gcm.fcm.endpoint: http://x", 1, "gcm.fcm.endpoint expects https://host:port; 'http://x' is not"),
         ("apns: 5", 1, "apns is a group; write its keys below it, such as apns.apps"),
         ("- a\n- b", 1, "not a mapping; write settings as `key: value`"),
-        ("apns: {apps: [[a]]}", 1, "apns.apps has an item that is not text; write one text an item"),
+        ("apns: {apps: [[a]]}", 1, "apns.apps expects a list of texts; a list with items that are no text is not"),
         ("? [a]\n: 1", 1, "a key is not text; write it as `key: value`"),
         ("a: 1\n---\nb: 2", 2, "not valid YAML (but found another document); correct this line or the one before it"),
         ("a: *x", 1, "not valid YAML (found undefined alias 'x'); correct this line or the one before it"),
@@ -456,6 +458,38 @@ def test_words_with_other_spellings() -> None:
 )
 def test_errors_say_what_and_where(text: str, line: int, message: str) -> None:
     assert error(text) == f"config.yaml:{line}: {message}"
+
+
+@pytest.mark.parametrize("topic", ["{a: b}", "{a: {b: c}}", "{}", "[com.x, com.y]", "[[com.x]]", "[{a: b}]"])
+def test_what_is_no_value_costs_the_app_whose_it_is(topic: str) -> None:
+    text = f"apns: {{apps: [bad, good], certs: {{bad: {{topic: {topic}}}, good: {{topic: com.good}}}}}}"
+    found = config.parse(text)
+    assert found.of(apns_settings.TOPIC, "good") == "com.good"
+    if topic == "{}":
+        assert found.of(apns_settings.TOPIC, "bad") == ""
+        return
+    with pytest.raises(
+        ConfigError, match=r"^config\.yaml:1: apns\.certs\.bad\.topic expects a bundle id .* (is|are) not$"
+    ):
+        found.of(apns_settings.TOPIC, "bad")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "queue.sessionTimeout",
+        "queue.fetch.wait.max.ms",
+        "queue.metadataRefresh",
+        "feedback.kafka.linger.ms",
+        "feedbackListeners.queue.sessionTimeout",
+        "feedbackListeners.invalidToken.pg.statementTimeout",
+    ],
+)
+@pytest.mark.parametrize("hours", ["597h", "9999999999h"])
+def test_times_that_others_keep_in_few_bits_are_refused_where_they_do_not_fit(key: str, hours: str) -> None:
+    """2^31 ms are 597 hours: Kafka's clients and PostgreSQL wrap around, refuse to start or answer with errors."""
+    words = f"config\\.yaml:1: {re.escape(key)} expects a time .*, at most .*; '{hours}' is not"
+    assert re.fullmatch(words, error(f"{key}: {hours}"))
 
 
 def test_broken_yaml_names_the_line() -> None:

@@ -28,7 +28,7 @@ CONNECTION_TIMEOUT = Setting(
     aliases=("invalidToken.pg.connectionTimeout",),
 )
 STATEMENT_TIMEOUT = Setting(
-    f"{PREFIX}.statementTimeout", Duration("s", minimum_s=0.001), 60.0, "Time limit for a DELETE."
+    f"{PREFIX}.statementTimeout", Duration("s", 0.001, 86_400), 60.0, "Time limit for a DELETE."
 )
 SSL_MODE = Setting(
     f"{PREFIX}.sslmode",
