@@ -26,7 +26,7 @@ from pusher.config.schema import APP, variable
 #: Programs of others, of which nothing is verified but the commands of pusher in their arguments.
 FOREIGN = {
     *("cat", "curl", "docker", "echo", "export", "git", "helm", "kafka-acls.sh", "kill", "kubectl", "mkdir", "openssl"),
-    *("systemctl", "supervisorctl"),
+    *(".", "python3", "systemctl", "supervisorctl"),
 }
 PROGRAMS = re.compile(r"(\.venv/bin/)?(pusher|python|make|scripts/\S+|pip|docker|kubectl|helm|curl)\s")
 PLACEHOLDERS = {"COMMAND", "NAME", "PLATFORM", "acme"}
