@@ -41,6 +41,13 @@ def version(path: str) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def read_again(path: str) -> str:
+    """As :func:`read`, from a file that was read before: of a pipe (`<(command)`) nothing is left, or it blocks."""
+    if not Path(path).is_dir() and Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"{path}: a pipe or device, which cannot be read a second time; restart with the new one")
+    return read(path)
+
+
 def read(path: str) -> str:
     """The file's text. Raises ConfigError."""
     try:

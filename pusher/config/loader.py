@@ -8,7 +8,7 @@ Two rounds: the plain settings say which apps there are, and with them the keys 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,11 +46,22 @@ def load(
 
     Without a ``path`` the file is ``DEFAULT_PATH``, which may be missing.
     """
+    return _load(path, environ, flags, file.read, production=production)
+
+
+def _load(
+    path: str | None,
+    environ: Mapping[str, str] | None,
+    flags: Sequence[str],
+    read: Callable[[str], str],
+    *,
+    production: bool,
+) -> Config:
     name = path or DEFAULT_PATH
     version = file.version(name)
-    text = file.read(name) if path or Path(name).exists() else ""
+    text = read(name) if path or Path(name).exists() else ""
     found = parse(text, environ, flags, name=name, production=production)
-    found.again = lambda: load(path, environ, flags, production=production)
+    found.again = lambda: _load(path, environ, flags, file.read_again, production=production)
     found.changed = lambda: file.version(name) != version
     return found
 

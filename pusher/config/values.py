@@ -60,6 +60,11 @@ class Config:
         found = self._values.get(setting.key.lower())
         return "default" if found is None else found.where
 
+    def refused(self, app: str) -> list[str]:
+        """What is wrong with the values of an app, a line each."""
+        found = (one for one in self._values.values() if isinstance(one.value, RefusedValue))
+        return [one.value.message for one in found if f".{app}." in f"{one.setting.key}."]
+
     def values(self) -> Iterator[Value]:
         """Everything in force, in the order of the declarations, each app's after the plain ones."""
         return iter(self._values.values())

@@ -248,7 +248,7 @@ class Sender:
         """
         self._read_at = time.monotonic()
         try:
-            self._newest = self._config.again()
+            self._newest = self._read_again()
         except StartError as error:
             log.error("the configuration cannot be read, everything stays as it was", error=str(error))
             return
@@ -259,6 +259,9 @@ class Sender:
         reload_brokers(self._frame.broker, self._frame.publishers, self._newest)
         self._reloads.join()
         kept = [app for app in before if app in self._apps and app in self.services]
+        for app in kept:
+            for message in self._newest.refused(app):
+                log.error("a setting will be refused at the next start, the old one stays", game=app, error=message)
         leaving = [self._reloads.spawn(self._leave, app) for app in left]
         changed = self._reload_side_by_side(kept)
         self._set_up_side_by_side([*new, *self._skipped])
@@ -272,6 +275,14 @@ class Sender:
             "not_served": [app for app in self._apps if app not in self.services],
         }
         log.info("configuration reloaded", apps=len(self._apps), **{name: ",".join(names[name]) for name in names})
+
+    def _read_again(self) -> Config:
+        """Raises ``StartError``, for one without apps too: an emptied file must not end every game."""
+        newest = self._config.again()
+        apps = settings.of_provider(self.platform).apps
+        if not newest[apps]:
+            raise StartError(f"{newest.path}: {apps.key} is empty; stop the process if it is to serve nobody")
+        return newest
 
     def _leave(self, app: str) -> None:
         """Finishes what the app has in hand, gives its partitions up and closes its links."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -181,6 +182,35 @@ def test_messages_of_a_game_that_nobody_knows_are_invalid_in_the_end(
     stage.send("stranger", 2)
     wait_until(lambda: stage.sender.log().count("unknown-game") == 4, stage.sender.log)
     assert stage.sender.log().count("configuration reloaded") == 1
+
+
+@pytest.mark.parametrize("odd", ["emptied", "without apps", "a pipe"])
+def test_a_configuration_that_names_nobody_ends_no_game(tmp_path: Path, stack: ExitStack, odd: str) -> None:
+    """An editor or a mount that is half done; `--config <(command)`, of which nothing is left."""
+    stage = start(stack, tmp_path, f"sqlite:///{tmp_path}/queue.db", "one")
+    if odd == "emptied":
+        stage.file.write_text("")
+    elif odd == "without apps":
+        stage.configure()
+    else:
+        stage.file.unlink()
+        os.mkfifo(stage.file)
+    stage.sender.signal(signal.SIGHUP)
+    stage.sender.wait_for("everything stays as it was")
+    stage.send("one", 2)
+    stage.wait_delivered(2)
+    assert "has left" not in stage.sender.log()
+
+
+def test_a_setting_that_the_next_start_would_refuse_is_named_at_once(tmp_path: Path, stack: ExitStack) -> None:
+    stage = start(stack, tmp_path, f"sqlite:///{tmp_path}/queue.db", "one", "two")
+    stage.file.write_text(stage.file.read_text().replace("topic: com.game", "topic: {a: com.game}", 1))
+    stage.reload()
+    named = [line for line in stage.sender.log().splitlines() if "refused at the next start" in line]
+    assert len(named) == 1
+    assert f"game={stage.name('one')} " in named[0]
+    stage.send("one", 2)
+    stage.wait_delivered(2)
 
 
 def test_while_the_configuration_cannot_be_read_messages_of_unknown_games_wait(
