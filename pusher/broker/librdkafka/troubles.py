@@ -9,14 +9,13 @@ import re
 
 from confluent_kafka import KafkaError
 
+_NO_TLS = "the connection was closed during the TLS handshake: a listener without TLS? (kafka.securityProtocol)"
 #: Of the library's and OpenSSL's messages: what is in the way, and what to look at.
 _TLS = {
     "certificate verify failed": "its certificate is not accepted (kafka.caFile)",
     "could not be verified": "its certificate is not accepted (kafka.caFile)",
-    "wrong version number": "the connection was closed during the TLS handshake: a listener without TLS? "
-    "(kafka.securityProtocol)",
-    "packet length too long": "the connection was closed during the TLS handshake: a listener without TLS? "
-    "(kafka.securityProtocol)",
+    "wrong version number": _NO_TLS,
+    "packet length too long": _NO_TLS,
     "certificate required": "it demands a client certificate (kafka.certFile)",
     "bad certificate": "it refuses the client certificate (kafka.certFile)",
     "unknown ca": "it does not know who issued the client certificate (kafka.certFile)",
@@ -98,10 +97,11 @@ def explain(code: int, line: str) -> tuple[str, str]:
     found = _WHERE.match(line)
     if found is None:
         return "", line
-    return found[1], _meaning(code, _PASSING.sub("", found[2]).replace("\n", " "))
+    text = _PASSING.sub("", found[2]).replace("\n", " ")
+    return found[1], _meaning(code, text, in_handshake="in state SSL_HANDSHAKE" in line)
 
 
-def _meaning(code: int, text: str) -> str:
+def _meaning(code: int, text: str, *, in_handshake: bool) -> str:
     lower = text.lower()
     known = [f"TLS fails, {meaning}" for word, meaning in _TLS.items() if word in lower]
     if code in _REFUSALS and not known:
@@ -114,5 +114,5 @@ def _meaning(code: int, text: str) -> str:
     if "ssl handshake" in lower or code == KafkaError._SSL:  # noqa: SLF001
         known += [f"TLS fails, a listener without TLS? (kafka.securityProtocol): {text}"]
     if any(word in lower for word in _CLOSED_WORDS):
-        known += [_CLOSED]
+        known += [f"TLS fails, {_NO_TLS}" if in_handshake else _CLOSED]
     return next(iter(known), text)

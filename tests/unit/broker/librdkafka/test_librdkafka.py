@@ -142,6 +142,8 @@ FAILURES = {
     "a certificate": (KafkaError._SSL, f"{AT}SSL handshake failed: error:0A000086:SSL routines::certificate verify failed:", "kafka.caFile"),  # noqa: E501
     "a login": (KafkaError._AUTHENTICATION, f"{AT}SASL authentication error: Authentication failed during authentication", "authentication failed"),  # noqa: E501
     "closed": (KafkaError._TRANSPORT, f"{AT}Disconnected: connection closed by peer", "a TLS or SASL listener?"),
+    "closed in the handshake": (KafkaError._TRANSPORT, f"{AT}Disconnected (after 2ms in state SSL_HANDSHAKE)", "a listener without TLS?"),  # noqa: E501
+    "reset in the handshake": (KafkaError._TRANSPORT, f"{AT}Receive failed: Connection reset by peer (after 1ms in state SSL_HANDSHAKE)", "a listener without TLS?"),  # noqa: E501
     "anything else": (KafkaError._TRANSPORT, f"{AT}something", "something"),
 }  # fmt: skip
 
