@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from lab.kafka.admin import administration, create_topic
+from lab.kafka.admin import administration, committed, create_topic
 from lab.kafka.server import KafkaServer
 from pusher.broker.access import Access
 from pusher.broker.offsets import State
@@ -105,3 +105,26 @@ def test_a_static_member_that_returns_in_time_keeps_its_place(
     values = group.write(100)
     until(lambda: set(back.values) | set(second.values) == values)
     assert second.source.assignment.trackers == trackers
+
+
+def test_a_member_whose_place_another_process_takes_steps_back_and_goes_on_when_that_is_gone(
+    client: Client, breakable_kafka: KafkaServer, parts: ExitStack
+) -> None:
+    """librdkafka gives up for good, and kafka-python would go on sending without its place."""
+    group = ShortGroup(client, breakable_kafka.brokers, parts)
+    access = Access(group_instance_id="the same")
+    first = group.member(access)
+    written = group.write(100)
+    until(lambda: set(first.values) == written)
+    second = group.member(access)
+    until(lambda: "kafka.groupInstanceId" in first.source.health().reason)
+    assert not first.owned
+
+    second.stop()
+    later = group.write(100)
+    until(lambda: later <= set(first.values))
+    assert first.source.health().ready
+    ends = {key: tracker.next_offset for key, tracker in first.source.assignment.trackers.items()}
+    until(
+        lambda: {key: commit.offset for key, commit in committed(breakable_kafka.brokers, group.topic).items()} == ends
+    )

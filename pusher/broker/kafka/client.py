@@ -13,7 +13,7 @@ from typing import Any
 
 from gevent.event import Event
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
@@ -125,6 +125,10 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self.fetch_wait_ms = self.partial_fetch_wait_ms = int(self._fetcher.config["fetch_max_wait_ms"])
         #: Whether some partitions are paused.
         self.partial = False
+        #: Whether another member with the same group.instance.id has taken the place of this one.
+        self.fenced = False
+        answered = self._coordinator._handle_heartbeat_response  # noqa: SLF001
+        self._beat, self._coordinator._handle_heartbeat_response = answered, self._beaten  # noqa: SLF001
 
     @property
     def cluster(self) -> Any:
@@ -261,6 +265,14 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
             for partition in partitions
             if partition in states and states[partition].position is not None
         }
+
+    def _beaten(self, answer: Any, sent_at: float) -> None:
+        """The library ends heartbeats when the place is another's, tells nobody, and goes on reading."""
+        try:
+            self._beat(answer, sent_at)
+        except FencedInstanceIdError:
+            self.fenced = True
+            raise
 
     def rejoin(self, timeout_ms: float) -> None:
         """Takes part in a rebalance until it is complete, up to ``timeout_ms``; fetches nothing. Raises KafkaError.

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import TopicAuthorizationFailedError
+from kafka.errors import FencedInstanceIdError, TopicAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
 from pusher.broker.failing import Failing
@@ -59,6 +59,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         try:
             denied = self._store(due)
         except Exception as error:  # noqa: BLE001  # what ended the I/O greenlet comes out here too; poll deals with it
+            self.consumer.fenced |= isinstance(error, FencedInstanceIdError)
             _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
         else:
             self.assignment.confirm({key: commit for key, commit in due.items() if key.topic not in denied})

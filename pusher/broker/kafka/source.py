@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable
 import gevent
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from pusher.broker.access import Access
+from pusher.broker.fenced import FENCED, Fenced
 from pusher.broker.interface import Delivery, IsFull, Record, Wanted
 from pusher.broker.kafka.access import KafkaLogin, member_settings
 from pusher.broker.kafka.client import Consumer, Partition, connection
@@ -137,6 +138,7 @@ class KafkaSource:
         #: All topics that the settings name, wanted or not.
         self._matching: set[str] = set()
         self._error = ""
+        self._fenced = Fenced(group, clock)
         self._consumer = self._new_consumer()
         self._share = Share(self.assignment, group, offset_reset, self._consumer)
         self._begin()
@@ -146,11 +148,15 @@ class KafkaSource:
     def poll(self, timeout_s: float, is_full: IsFull) -> list[Delivery]:
         """Records not handed on before. See ``Source``."""
         deadline = self._clock() + timeout_s
-        self._error = ""
+        if self._consumer.fenced:
+            self._fenced.step_back()
+            self._rebuild()
+        self._error = FENCED if self._fenced.wait(timeout_s) else ""
         deliveries: list[Delivery] = []
         try:
-            self._prepare()
-            deliveries = self._admit(self._fetch(deadline, is_full))
+            if not self._error:
+                self._prepare()
+                deliveries = self._admit(self._fetch(deadline, is_full))
         except (KafkaError, OSError) as error:
             self._fail(error)
         except Exception:
@@ -261,6 +267,7 @@ class KafkaSource:
             _seldom.warning(("trouble", self._group), "not consuming", group=self._group, reason=reason)
 
     def _fail(self, error: Exception) -> None:
+        self._consumer.fenced |= isinstance(error, FencedInstanceIdError)
         self._error = str(error) or repr(error)
         gevent.sleep(_ERROR_PAUSE_S)
 

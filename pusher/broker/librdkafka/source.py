@@ -15,6 +15,7 @@ import gevent
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from pusher.broker.access import Access
+from pusher.broker.fenced import FENCED, Fenced
 from pusher.broker.interface import Delivery, IsFull, Wanted
 from pusher.broker.librdkafka.access import LibrdkafkaLogin, consumer_settings
 from pusher.broker.librdkafka.client import LibrdkafkaClient, Topics, denied
@@ -114,6 +115,7 @@ class LibrdkafkaSource:
         self._look_at = clock()
         self._paced_until = 0.0
         self._error = ""
+        self._fenced = Fenced(group, clock)
         self._well_at = clock()
         self._client = self._new_client()
         self._membership = Membership(
@@ -125,11 +127,15 @@ class LibrdkafkaSource:
     def poll(self, timeout_s: float, is_full: IsFull) -> list[Delivery]:
         """Records not handed on before. See ``Source``."""
         deadline = self._clock() + timeout_s
-        self._error = ""
+        if self._client.troubles.fenced:
+            self._fenced.step_back()
+            self._rebuild()
+        self._error = FENCED if self._fenced.wait(timeout_s) else ""
         deliveries: list[Delivery] = []
         try:
-            self._prepare()
-            deliveries = self._fetch(deadline, is_full)
+            if not self._error:
+                self._prepare()
+                deliveries = self._fetch(deadline, is_full)
         except (KafkaException, OSError) as error:
             self._fail(error)
         except Exception:
@@ -344,7 +350,7 @@ class LibrdkafkaSource:
         if key in self.assignment.trackers:
             self._membership.note_failure(key, denied(error))
         elif error.code() == KafkaError._FATAL:  # noqa: SLF001
-            self._client.troubles.fatal = error.str()
+            self._client.troubles.note_fatal(error)
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             self._look_at = min(self._look_at, self._clock() + _ERROR_PAUSE_S)
 

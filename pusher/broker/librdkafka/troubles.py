@@ -33,6 +33,7 @@ _CLOSED = "the connection was closed at once: a TLS or SASL listener? (kafka.sec
 _CLOSED_WORDS = ("disconnect", "closed", "broken pipe", "reset by peer", "security.protocol")
 #: "sasl_ssl://host:port/bootstrap: what happened"
 _WHERE = re.compile(r"^(?:\w+://)?([^/\s]+:\d+)/\w+: (.*)$", re.DOTALL)
+_FENCED = str(KafkaError(KafkaError.FENCED_INSTANCE_ID).str())
 _PASSING = re.compile(r" \(after \d+ms in state [^)]*\)")
 
 
@@ -49,11 +50,13 @@ class BrokerTroubles:
         self.refused = False
         #: The library is beyond use; "" while it is not.
         self.fatal = ""
+        #: Whether that is because another member with the same group.instance.id has taken the place of this one.
+        self.fenced = False
 
     def note(self, error: KafkaError) -> None:
         """The library's ``error_cb``."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001  # the library's own name
-            self.fatal = error.str()
+            self.note_fatal(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.down = True
             return
@@ -61,6 +64,11 @@ class BrokerTroubles:
         if where:
             self.refused = error.code() in _REFUSALS or any(word in error.str().lower() for word in _TLS)
             self._reasons[where] = f"{where}: {reason}"
+
+    def note_fatal(self, error: KafkaError) -> None:
+        """The library is beyond use. What has made it so stands in the text alone."""
+        self.fatal = error.str()
+        self.fenced = self.fenced or _FENCED in self.fatal
 
     def note_login(self, reason: str) -> None:
         """There is no token to log in with."""
