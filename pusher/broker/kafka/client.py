@@ -1,7 +1,7 @@
 """kafka-python's consumer as this package uses it, and what all clients of the library share.
 
-All use of the library's private parts is in this module, ``producer``, ``loop``, ``batches``, ``records`` and
-``replicas``, each with its reason; the version is pinned.
+All use of the library's private parts is in this module, ``producer``, ``loop``, ``transport``, ``wire``, ``batches``,
+``records`` and ``replicas``, each with its reason; the version is pinned.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from gevent.event import Event
 from kafka import KafkaConsumer
 from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 from kafka.net.inet import KafkaNetSocket
-from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.broker_version_data import BROKER_API_VERSIONS
-from kafka.structs import MemberState, OffsetAndMetadata
+from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as Partition
 
+from pusher.broker.kafka import transport, wire
 from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
-from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work, write_at_once
+from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work
 from pusher.broker.kafka.records import FetchedRecords
 from pusher.broker.kafka.replicas import ReadReplicas, keep_read_replicas
 from pusher.broker.offsets import TopicPartition
@@ -55,26 +55,11 @@ def connection(brokers: str, login: KafkaLogin) -> dict[str, Any]:
     }
 
 
-def _read_to_the_end(transport: Any) -> None:
-    """Lets a transport hand on what came together with the end of the connection.
-
-    The library drops it: the answer that says why a login is refused, behind which brokers close at once.
-    """
-    receive = transport._sock_recv  # noqa: SLF001
-
-    def sock_recv(self: Any) -> tuple[bytes, Exception | None]:
-        received, error = receive(self)
-        return received, None if received else error  # the next turn meets the end again
-
-    transport._sock_recv = sock_recv  # noqa: SLF001
-
-
 bound_batches()
 lighten()
 keep_read_replicas()
-_read_to_the_end(KafkaTCPTransport)
-_read_to_the_end(KafkaSSLTransport)
-write_at_once(KafkaTCPTransport)
+transport.use_few_steps()
+wire.use_few_steps()
 
 __all__ = ["Consumer", "Partition", "connection"]
 
@@ -155,7 +140,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
     @property
     def joined(self) -> bool:
         """Whether this member has its share of the partitions and no rebalance is going on."""
-        return bool(self.group_metadata().state == MemberState.STABLE) and not self._must_rejoin
+        return bool(self._coordinator.stable()) and not self._must_rejoin
 
     @property
     def coordinator_known(self) -> bool:

@@ -8,6 +8,7 @@ that finds work at hand does not wait.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import selectors
@@ -165,8 +166,19 @@ def lighten() -> None:
     for module in (cluster, coordinator, future, record_accumulator, subscription_state):
         module.threading = _Threading()
     selector.log_trace = _nothing
+    selector._initialize_coro = _task_of  # noqa: SLF001
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("kafka.")]:
         logging.getLogger(name).debug = _nothing  # type: ignore[method-assign]  # pusher's log never shows it
+
+
+_task_of_any = selector._initialize_coro  # noqa: SLF001
+_SUSPENDED_CODE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def _task_of(work: Any) -> Any:
+    """What the library's loop runs: it asks six questions of a plain function, as each timer and call-back is one."""
+    code = getattr(work, "__code__", None)
+    return selector.yield_callback(work) if code and not code.co_flags & _SUSPENDED_CODE else _task_of_any(work)
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -178,23 +190,3 @@ def wake_for_work(net: Any) -> None:
     scheduled = net._scheduled  # noqa: SLF001
     if net._ready or (scheduled and scheduled[0][0] < net._selector.waits_until - _SLACK_S):  # noqa: SLF001
         net.wakeup()
-
-
-def write_at_once(transport: Any) -> None:
-    """Lets a transport send what its socket takes at once; the library waits for the socket first, each time."""
-    later = transport.write
-
-    def write(self: Any, data: Any) -> None:
-        if self._writing or self._closed or not self._write or not data:
-            later(self, data)
-            return
-        self._write_buffer.append(data)
-        _, error = self._sock_send()
-        self.last_write = time.monotonic()
-        if error:
-            self._net.call_soon(lambda: self.abort(error=error))
-        elif self._write_buffer:
-            self._writing = True
-            self._write_task = self._net.call_soon(self._write_to_sock)
-
-    transport.write = write

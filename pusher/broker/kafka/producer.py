@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,8 +19,8 @@ from pusher.broker.kafka.records import OpenBatch
 
 #: How often batches that are under way are looked at.
 _LOOK_S = 1.0
-#: A timer may be early by as much as the hub's time is late, and a batch that is not due is looked at once more.
-_LATE_S = 0.001
+#: A record after a silence so many times as long as it may linger is sent at once: no other is likely to come soon.
+_SILENCE_LINGERS = 3
 
 
 class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is untyped
@@ -75,7 +76,12 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         self._run_once, self._sender.run_once = self._sender.run_once, self._turn
         #: When batches that are under way are looked at next, whether they have expired (monotonic).
         self._look_at = 0.0
-        self._lingering: Any = gevent.get_hub().loop.timer(self.config["linger_ms"] / 1000 + _LATE_S)
+        self._linger_s = self.config["linger_ms"] / 1000
+        #: Batches that were begun and wait for more records, and the timer that ends their wait.
+        self._open: list[OpenBatch] = []
+        self._lingering: Any = None
+        #: When a wait was begun last (monotonic).
+        self._began_at = -math.inf
 
     def use(self, settings: dict[str, Any]) -> None:
         """Makes new connections with these settings; those there are go on."""
@@ -105,10 +111,30 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         batch.produce_future.add_callback(lambda result: ended(records, result[2]))
         queue.append(batch)
         self._accumulator._incomplete.add(batch)  # noqa: SLF001
+        self._open.append(builder)
         if len(queue) > 1:  # the one before is full
             self._sender.wakeup()
-        elif not self._lingering.active:
-            self._lingering.start(self._sender.wakeup)
+        if self._lingering is None:
+            self._linger()
+
+    def _linger(self) -> None:
+        """A batch was begun: it and those that are begun meanwhile are sent together."""
+        now = time.monotonic()
+        silent_s, self._began_at = now - self._began_at, now
+        if silent_s > _SILENCE_LINGERS * self._linger_s:
+            self._send_open()
+            return
+        self._lingering = gevent.get_hub().loop.timer(self._linger_s)
+        self._lingering.start(self._send_open)
+
+    def _send_open(self) -> None:
+        if self._lingering is not None:
+            self._lingering.close()
+            self._lingering = None
+        for batch in self._open:
+            batch.due = True
+        self._open.clear()
+        self._sender.wakeup()
 
     def _turn(self) -> None:
         """A turn of the sender, which goes through its batches only if there are any to send, and once a second.

@@ -18,13 +18,19 @@ from typing import Any, Final
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.protocol.consumer import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from pusher.broker.interface import Header
 from pusher.broker.offsets import TopicPartition
 
-#: The version of the format that has batches with transactions.
-_MAGIC: Final = 2
+#: Where they stand in the header of a batch.
+_BASE_OFFSET: Final = 0
+_LEADER_EPOCH: Final = 2
+_ATTRIBUTES: Final = 5
+_LAST_DISTANCE: Final = 6
+#: Attributes of a batch that is of a transaction, or that ends one.
+_OF_TRANSACTIONS: Final = DefaultRecordBatch.TRANSACTIONAL_MASK | DefaultRecordBatch.CONTROL_MASK
 _NULL: Final = 1
 _MAX_VARINT_OCTETS: Final = 10
 
@@ -79,16 +85,19 @@ class FetchedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the lib
             for record in self._handed_out(key, batch):
                 self.next_fetch_offset = record.offset + 1
                 yield record
-            if batch.magic >= _MAGIC:
-                self._pass_to(batch.next_offset)
+            if isinstance(batch, DefaultRecordBatch):
+                # what follows is looked up in the header at once: a message that comes alone is a batch
+                self._pass_to(batch._header_data[_BASE_OFFSET] + batch._header_data[_LAST_DISTANCE] + 1)  # noqa: SLF001
         self.drain()
 
     def _handed_out(self, key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:
-        if batch.magic < _MAGIC:
+        if not isinstance(batch, DefaultRecordBatch):
             return _older(key, batch)
-        self.leader_epoch = batch.leader_epoch
-        aborted = self._is_aborted(batch)
-        return iter(()) if aborted or batch.is_control_batch else read(key, batch)
+        header = batch._header_data  # noqa: SLF001
+        self.leader_epoch = header[_LEADER_EPOCH]
+        if header[_ATTRIBUTES] & _OF_TRANSACTIONS and (self._is_aborted(batch) or batch.is_control_batch):
+            return iter(())
+        return read(key, batch)
 
     def _pass_to(self, offset: int) -> None:
         """The last records of a batch, or all, may be no messages or gone; what follows begins after them."""
@@ -128,12 +137,13 @@ def _older(key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:
 def read(key: tuple[str, int], batch: Any) -> Iterator[ConsumedRecord]:
     """The records of a batch of version 2, which is uncompressed first. Raises CorruptRecordError."""
     topic, partition = key
-    base_offset, base_timestamp = batch.base_offset, batch.first_timestamp
-    appended_at = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
-    iter(batch)
+    if batch._header_data[_ATTRIBUTES] & DefaultRecordBatch.CODEC_MASK:  # noqa: SLF001
+        iter(batch)
+    base_offset, *_, attributes, _, base_timestamp, last_timestamp, _, _, _, count = batch._header_data  # noqa: SLF001
+    appended_at = last_timestamp if attributes & DefaultRecordBatch.TIMESTAMP_TYPE_MASK else None
     octets, position = bytes(batch._buffer), batch._pos  # noqa: SLF001
     try:
-        for _ in range(batch.records_count):
+        for _ in range(count):
             length, position = _varint(octets, position)
             end = position + (length >> 1)
             distance, position = _varint(octets, position + 1)
@@ -204,6 +214,12 @@ class OpenBatch(MemoryRecordsBuilder):  # type: ignore[misc]  # the library is u
     """A batch that takes records until it is full or closed."""
 
     _next_offset: int
+    #: Whether it has waited long enough for more records.
+    due = False
+
+    def is_full(self) -> bool:
+        """Whether it is to be sent now."""
+        return self.due or bool(super().is_full())
 
     def append(self, timestamp: int | None, key: bytes | None, value: bytes, headers: Sequence[Header] = ()) -> Any:
         """None when the record has no place in this batch. Never waits."""

@@ -7,6 +7,7 @@ member that does not get into its group is built anew.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ _HELD_PAUSE_S = 0.01
 #: A fetch, and everything that its records wake, costs nearly the same for one record as for many. So the next one
 #: waits a moment after a fetch that brought fewer records than this, and the longer the fewer they are.
 _PACE_S = ((5, 0.025), (100, 0.013))
+#: Not so after a silence: no others are likely to come soon, and the wait would wake the process once more.
+_SILENCE_S = 0.06
 #: How long brokers may keep a fetch of all partitions: a record ends the wait at once, so that only the number of
 #: fetches changes.
 _FETCH_WAIT_MS = 1000
@@ -115,8 +118,8 @@ class KafkaSource:
         self._max_uncommitted = max_uncommitted
         self._clock = clock
         self._fetch_wait_ms = max(fetch_wait_max_ms, _FETCH_WAIT_MS if fetch_min_bytes == 1 else 0)
-        #: Until when the next fetch waits (as ``clock`` tells).
-        self._paced_until = 0.0
+        #: Until when the next fetch waits, and when the last one brought records (as ``clock`` tells).
+        self._paced_until = self._brought_at = -math.inf
         self._brokers, self._login = brokers, login or KafkaLogin(Access())
         self._settings = member_settings(self._login.access) | {
             "group_id": group,
@@ -344,9 +347,13 @@ class KafkaSource:
             gevent.sleep(self._paced_until - now)
 
     def _note_size(self, number: int, limit: int) -> None:
-        pause_s = next((pause_s for few, pause_s in _PACE_S if number < min(few, limit)), 0.0)
-        if number and pause_s:
-            self._paced_until = self._clock() + pause_s
+        if not number:
+            return
+        now = self._clock()
+        silent_s, self._brought_at = now - self._brought_at, now
+        if silent_s < _SILENCE_S:
+            pause_s = next((pause_s for few, pause_s in _PACE_S if number < min(few, limit)), 0.0)
+            self._paced_until = now + pause_s
 
     def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
         records: dict[Partition, list[Record]] = {}

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaTCPTransport
 
-import pusher.broker.kafka.client  # noqa: F401 - lets transports send at once
-from pusher.broker.kafka import loop
 from pusher.broker.kafka.loop import HubSelector, wake_for_work
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -150,26 +147,28 @@ def test_a_loop_is_woken_for_work_that_it_would_begin_too_late() -> None:
     assert running.successful()
 
 
-def test_what_a_socket_does_not_take_at_once_follows() -> None:
-    assert KafkaTCPTransport.write.__module__ == loop.__name__
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+def test_a_loop_runs_functions_methods_coroutines_and_generators() -> None:
     net = NetworkSelector(selector=HubSelector)
-    net.wakeup = net._selector.wake
-    transport = KafkaTCPTransport(net, ours)
-    parts = [bytes([number]) * 300_000 for number in range(5)]
-    for part in parts:
-        transport.write(part)
-    assert transport._writing
-    received = bytearray()
+    done: list[str] = []
 
-    def read() -> None:
-        while len(received) < sum(map(len, parts)):
-            received.extend(theirs.recv(65_536))
+    class Owner:
+        def method(self) -> None:
+            done.append("method")
 
-    reading = gevent.spawn(read)
-    while not reading.ready():
-        net.poll(timeout_ms=10)
-    assert bytes(received) == b"".join(parts)
-    theirs.close()
-    transport.abort()
+    async def coroutine() -> None:
+        done.append("coroutine")
+        await net.sleep(0)
+        done.append("coroutine again")
+
+    def generator() -> Iterator[object]:
+        done.append("generator")
+        yield net.sleep(0)
+        done.append("generator again")
+
+    for work in (lambda: done.append("function"), Owner().method, coroutine, coroutine(), generator, generator()):
+        net.call_soon(work)
+    net.drain(scheduled=True)
+    assert done[:6] == ["function", "method", "coroutine", "coroutine", "generator", "generator"]
+    assert sorted(done[6:]) == ["coroutine again"] * 2 + ["generator again"] * 2
+    with pytest.raises(TypeError):
+        net.call_soon(net)
