@@ -75,6 +75,7 @@ CHANNEL_ID = re.compile(r"[A-Za-z0-9+/_-]{1,1024}={0,2}")
 _BROADCAST_TYPE = "liveactivity"
 #: Far above any moment that Apple knows.
 _MAX_EXPIRATION_S = 2**40
+_WHOLE_NUMBER = re.compile(r"\s*([0-9]{1,13})(?:\.0*)?\s*", re.ASCII)
 
 
 class SharedHeaders(NamedTuple):
@@ -186,6 +187,7 @@ class ApnsParser:
     def _kind(self, payload: Json, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
         topic, own_topic = self._chosen_topic(topic)
         own_type = False
+        push_type = _trimmed(push_type)
         if isinstance(push_type, str) and _PUSH_TYPE.fullmatch(push_type):
             push_type = push_type.lower()
         else:
@@ -200,6 +202,7 @@ class ApnsParser:
         return SharedHeaders(topic.encode(), push_type.encode(), given, own_topic, own_type, False, of_app)
 
     def _chosen_topic(self, topic: Json) -> tuple[str, bool]:
+        topic = _trimmed(topic)
         if topic is None or topic == "":
             return self._topic, True
         if isinstance(topic, str) and _TOPIC_CHARACTERS.issuperset(topic) and len(topic) <= _MAX_TOPIC_CHARACTERS:
@@ -208,6 +211,7 @@ class ApnsParser:
         return self._topic, True
 
     def _priority(self, priority: Json, push_type: str) -> bytes:
+        priority = _trimmed(priority)
         if priority is not None and priority != "":
             # bool is an int, and 1.0 equals 1: neither is a priority.
             known = priority.lower() if isinstance(priority, str) else priority
@@ -217,6 +221,8 @@ class ApnsParser:
         return b"5" if push_type == "background" else b""
 
     def _expiration_s(self, expiration: Json, otherwise: int | None) -> int | None:
+        if isinstance(expiration, str | float) and (plain := _WHOLE_NUMBER.fullmatch(str(expiration))):
+            expiration = int(plain[1])
         if type(expiration) is int and 0 <= expiration <= _MAX_EXPIRATION_S:
             return expiration
         self._left_out("expiration", "is not a number of seconds")
@@ -242,6 +248,10 @@ class ApnsParser:
 
     def _left_out(self, field: str, why: str) -> None:
         _seldom.warning((self._app, field), f"{field} {why}; the push is sent without it", game=self._app, field=field)
+
+
+def _trimmed(value: Json) -> Json:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _channel_id(value: Json) -> str:

@@ -67,6 +67,10 @@ _SHOWN_BY_APPLE = _IN_ALERT.keys() | {"sound", "badge"}
 _APNS_PRIORITIES = {"high": "10", "normal": "5"}
 _ARGUMENTS = ("body_loc_args", "title_loc_args")
 _MAX_COUNT = 2**31 - 1
+#: FCM reference, AndroidConfig.ttl: four weeks at most, which is what a message without one has.
+_MAX_TTL_S = 2_419_200
+#: FCM reference, AndroidNotification.color.
+_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
 
 
@@ -120,6 +124,7 @@ def build(fields: Mapping[str, Json], now_s: float) -> tuple[dict[str, Json], li
     ``now_s`` is Unix time. Raises ``InvalidMessage``.
     """
     left_out = [name for name in _WITHOUT_PLACE if name in fields]
+    fields = _without_refused(fields, left_out)
     target, value = _target(fields)
     message: dict[str, Json] = {name: fields[name] for name in _TAKEN_OVER if name in fields}
     if "data" in fields:
@@ -137,6 +142,17 @@ def build(fields: Mapping[str, Json], now_s: float) -> tuple[dict[str, Json], li
     return ({"validate_only": True, "message": message} if fields.get("dry_run") else {"message": message}), left_out
 
 
+def _without_refused(fields: Mapping[str, Json], left_out: list[str]) -> Mapping[str, Json]:
+    """Without values for which Google would refuse the message: no optional field does that."""
+    refused = []
+    if "priority" in fields and fields["priority"].strip().lower() not in _APNS_PRIORITIES:
+        refused.append("priority")
+    if fields.get("time_to_live", 0) > _MAX_TTL_S:
+        refused.append("time_to_live")
+    left_out += refused
+    return {name: value for name, value in fields.items() if name not in refused} if refused else fields
+
+
 def _target(fields: Mapping[str, Json]) -> tuple[str, str]:
     to, condition = fields.get("to", ""), fields.get("condition", "")
     if condition:
@@ -152,6 +168,9 @@ def _notification(fields: Mapping[str, Json], left_out: list[str]) -> dict[str, 
     for name in _ARGUMENTS:
         if name in notification:
             notification[name] = arguments(notification[name])
+    if "color" in notification and _COLOR.fullmatch(notification["color"]) is None:
+        del notification["color"]
+        left_out.append("notification.color")
     if "badge" in notification:
         notification["badge"] = _count(notification["badge"])
         if notification["badge"] is None:
@@ -167,7 +186,7 @@ def _android(fields: Mapping[str, Json], notification: Mapping[str, Json]) -> di
     if "collapse_key" in fields:
         android["collapse_key"] = fields["collapse_key"]
     if "priority" in fields:
-        android["priority"] = fields["priority"].lower()
+        android["priority"] = fields["priority"].strip().lower()
     for name in ("restricted_package_name", "direct_boot_ok"):
         if name in fields:
             android[name] = fields[name]
@@ -215,7 +234,7 @@ def _apns_headers(fields: Mapping[str, Json], shown: bool, now_s: float) -> dict
     if fields.get("content_available") and not shown:
         headers["apns-push-type"] = "background"
     # FCM reference, Message.data: to Apple's devices data alone has no priority but 5
-    priority = _APNS_PRIORITIES.get(fields.get("priority", "").lower(), "")
+    priority = _APNS_PRIORITIES.get(fields.get("priority", "").strip().lower(), "")
     if "apns-push-type" in headers or (priority and not shown):
         priority = "5"
     if priority:

@@ -243,6 +243,23 @@ def test_a_priority_is_mapped_where_its_meaning_is_plain(fields: dict[str, objec
 ODD = [7, 1.5, True, [], {}, ["a"], {"a": 1}, "a b\r\nx: y", "\u2028", "x" * 5_000, "ä", None, ""]
 
 
+@pytest.mark.parametrize(
+    ("fields", "push_type", "topic", "priority"),
+    [
+        ({"push_type": " VoIP\n"}, b"voip", b"com.game.voip", b""),
+        ({"priority": "HIGH "}, b"alert", b"com.game", b"10"),
+        ({"topic": "com.other\n"}, b"alert", b"com.other", b""),
+        ({"push_type": "\t", "topic": " ", "priority": " "}, b"alert", b"com.game", b""),
+    ],
+)
+def test_white_space_around_a_word_is_cut_off(
+    fields: dict[str, str], push_type: bytes, topic: bytes, priority: bytes
+) -> None:
+    """A line end behind a value comes from templates and files; what is meant is plain."""
+    kind = parse(message(**fields)).kind
+    assert (kind.push_type, kind.topic, kind.priority) == (push_type, topic, priority)
+
+
 @pytest.mark.parametrize("field", ["push_type", "priority", "topic", "collapse_id", "expiration"])
 @pytest.mark.parametrize("value", ODD)
 def test_an_optional_field_of_a_wrong_kind_never_refuses_a_push(field: str, value: object) -> None:
@@ -260,7 +277,13 @@ def test_an_optional_field_of_a_wrong_kind_never_refuses_a_push(field: str, valu
         ({"expiration": 0, "push_expiry": 1_700_000_001_999}, b"0"),
         ({"push_expiry": 1_700_000_001_999}, b"1700000001"),
         ({"expiration": -1}, None),
-        ({"expiration": "0"}, None),
+        ({"expiration": "0"}, b"0"),
+        ({"expiration": " 1700000000 "}, b"1700000000"),
+        ({"expiration": 1_700_000_000.0}, b"1700000000"),
+        ({"expiration": 0.5}, None),
+        ({"expiration": "soon"}, None),
+        ({"expiration": "\u0661"}, None),
+        ({"expiration": 2**63}, None),
         ({}, None),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from pusher.providers.google.fcm.message import FIELDS, FcmParser, FcmPush, parse
 from pusher.providers.google.request import NOTIFICATION
 from pusher.push.fields import InvalidMessage, Json
+from pusher.sim import fcm_rules
 from tests.records import request
 
 TOPIC = "push-game_gcm-single"
@@ -84,7 +85,7 @@ SILENT = {
         ({"time_to_live": 0}, {"android": {"ttl": "0s"}, "apns": {"headers": {"apns-expiration": "0"}}}),
         ({"collapse_key": "c"}, {"android": {"collapse_key": "c"}}),
         ({"priority": "HIGH"}, {"android": {"priority": "high"}, "apns": {"headers": {"apns-priority": "5"}}}),
-        ({"priority": "urgent"}, {"android": {"priority": "urgent"}}),
+        ({"priority": " normal\n"}, {"android": {"priority": "normal"}, "apns": {"headers": {"apns-priority": "5"}}}),
         ({"content_available": True}, SILENT),
         ({"mutable_content": True}, {"apns": {"payload": {"aps": {"mutable-content": 1}}}}),
         ({"mutableContent": True, "timeToLive": 60}, MUTABLE_FOR_A_MINUTE),
@@ -126,9 +127,33 @@ def test_a_number_above_64_bits_keeps_its_value() -> None:
     assert orjson.loads(push.body)["message"]["data"] == {"n": "123456789012345678901234567890"}
 
 
-@pytest.mark.parametrize("name", ["icon", "color", "tag"])
-def test_what_android_alone_shows(name: str) -> None:
-    assert message(notification={name: "x"}) == {"token": TOKEN, "android": {"notification": {name: "x"}}}
+@pytest.mark.parametrize(("name", "value"), [("icon", "x"), ("color", "#0aF9c3"), ("tag", "x")])
+def test_what_android_alone_shows(name: str, value: str) -> None:
+    assert message(notification={name: value}) == {"token": TOKEN, "android": {"notification": {name: value}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "left_out"),
+    [
+        # FCM reference, AndroidMessagePriority: two words
+        ({"priority": "urgent"}, "priority"),
+        ({"priority": "10"}, "priority"),
+        ({"priority": " "}, "priority"),
+        # AndroidConfig.ttl: four weeks at most
+        ({"time_to_live": 2_419_201}, "time_to_live"),
+        ({"timeToLive": "99999999"}, "time_to_live"),
+        # AndroidNotification.color: #rrggbb
+        ({"notification": {"color": "red"}}, "notification.color"),
+        ({"notification": {"color": "#fff"}}, "notification.color"),
+        ({"notification": {"color": "#ff00ff00"}}, "notification.color"),
+        ({"notification": {"color": "#ff00gg"}}, "notification.color"),
+    ],
+)
+def test_a_value_that_google_would_refuse_is_left_out(fields: dict[str, Json], left_out: str) -> None:
+    push = parsed({"to": TOKEN, "data": {"k": "v"}, **fields})
+    assert push.left_out == (left_out,)
+    assert orjson.loads(push.body) == {"message": {"token": TOKEN, "data": {"k": "v"}}}
+    assert fcm_rules.read(push.body)[1] is None
 
 
 @pytest.mark.parametrize(
@@ -255,7 +280,7 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
         "message_id": "the-id",
         "message_type": "v-message_type",
         "collapse_key": "v-collapse_key",
-        "priority": "v-priority",
+        "priority": "high",
         "content_available": True,
         "mutable_content": True,
         "time_to_live": 4711,
@@ -264,7 +289,8 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
         "data": {"v-data": "x"},
         "metadata": {"v-metadata": "x"},
         "push_expiry": 9_000_000_000_000,
-        "notification": {name: f"v-{name}" for name in NOTIFICATION} | {"badge": 4712, "image_url": ""},
+        "notification": {name: f"v-{name}" for name in NOTIFICATION}
+        | {"badge": 4712, "image_url": "", "color": "#a1b2c3"},
         "direct_boot_ok": True,
         "restricted_package_name": "v-restricted_package_name",
     }
@@ -272,7 +298,7 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
     push = parsed(samples)
     text = push.body.decode()
     marks = [f"v-{name}" for name in [*samples, *NOTIFICATION] if f"v-{name}" in str(samples)]
-    assert [mark for mark in [*marks, TOKEN, "4711", "4712"] if mark not in text] == ["v-message_type"]
+    assert [mark for mark in [*marks, TOKEN, "high", "#a1b2c3", "4711", "4712"] if mark not in text] == ["v-message_type"]
     assert '"validate_only":true' in text
     assert '"content-available":1,"mutable-content":1' in text
     assert '"direct_boot_ok":true' in text
