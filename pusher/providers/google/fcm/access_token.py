@@ -41,7 +41,8 @@ RENEW_AT_MOST_EVERY_S = 60.0
 SKEW_WORTH_A_WARNING_S = 60.0
 REQUEST_TIMEOUT_S = 15.0
 DEFAULT_LIFETIME_S = 3_600.0
-_MAX_LIFETIME_S = 86_400.0
+#: A shorter one would have the endpoint asked without pause.
+_MIN_LIFETIME_S, _MAX_LIFETIME_S = 1.0, 86_400.0
 MAX_RETRY_AFTER_S = 600.0
 _MAX_DESCRIPTION_CHARACTERS = 200
 #: RFC 6750, 2.1: what may stand in the authorization header.
@@ -104,7 +105,7 @@ class TokenEndpoint:
         skew_s = _skew_s(answer.headers.get("date"), now_s)
         facts = _facts(answer.body)
         if answer.status == 200:
-            return grant_of(facts.get("access_token"), facts.get("expires_in", DEFAULT_LIFETIME_S), host, skew_s)
+            return grant_of(facts.get("access_token"), _lifetime_s(facts.get("expires_in")), host, skew_s)
         retry_after_s = parse_retry_after(answer.headers.get("retry-after", ""), now_s) or 0.0
         raise TokenFailed(
             f"{host} refuses an access token: {_refusal(facts, answer.status)}{_of_clocks(skew_s)}",
@@ -249,11 +250,18 @@ class AccessToken:
             )
 
 
+def _lifetime_s(given: Json) -> Json:
+    """Of ``expires_in``, which is recommended (RFC 6749, 5.1), and which some endpoints give as text."""
+    if given is None:
+        return DEFAULT_LIFETIME_S
+    return int(given) if isinstance(given, str) and re.fullmatch(r"[0-9]{1,18}", given) else given
+
+
 def grant_of(token: object, lifetime_s: object, host: str, skew_s: float | None = None) -> Grant:
     """Checks what ``host`` gives. Raises ``TokenFailed``."""
     if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise TokenFailed(f"{host} answers without an access token", skew_s=skew_s)
-    if not isinstance(lifetime_s, int | float) or isinstance(lifetime_s, bool) or lifetime_s <= 0:
+    if not isinstance(lifetime_s, int | float) or isinstance(lifetime_s, bool) or lifetime_s < _MIN_LIFETIME_S:
         raise TokenFailed(f"{host} gives an access token without lifetime", skew_s=skew_s)
     return Grant(token, min(float(lifetime_s), _MAX_LIFETIME_S), skew_s)
 

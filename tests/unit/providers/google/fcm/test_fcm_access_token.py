@@ -138,6 +138,9 @@ def test_a_clock_that_is_off_is_named_as_the_reason(oauth: OAuth, files: TlsFile
         ('200,body={"access_token":"a\\r\\nx: y"}', "answers without an access token", False, 0),
         ('200,body={"access_token":"t","expires_in":0}', "without lifetime", False, 0),
         ('200,body={"access_token":"t","expires_in":"x"}', "without lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":0.001}', "without lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":"0"}', "without lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":true}', "without lifetime", False, 0),
     ],
 )
 def test_answers_without_a_token(
@@ -150,7 +153,15 @@ def test_answers_without_a_token(
     assert error.retry_after_s == retry_after_s
 
 
-@pytest.mark.parametrize(("member", "lifetime_s"), [("", 3600), (',"expires_in":1e300', 86_400)])
+@pytest.mark.parametrize(
+    ("member", "lifetime_s"),
+    [
+        ("", 3600),
+        (',"expires_in":1e300', 86_400),
+        (',"expires_in":null', 3600),
+        (',"expires_in":"600"', 600),
+    ],
+)
 def test_odd_lifetimes(oauth: OAuth, files: TlsFiles, member: str, lifetime_s: float) -> None:
     oauth.set_faults(['200,body={"access_token":"t"' + member + "}"])
     assert endpoint(oauth.token_uri, files).fetch().lifetime_s == lifetime_s

@@ -298,7 +298,9 @@ def test_every_field_of_xmpp_arrives_or_is_reported() -> None:
     push = parsed(samples)
     text = push.body.decode()
     marks = [f"v-{name}" for name in [*samples, *NOTIFICATION] if f"v-{name}" in str(samples)]
-    assert [mark for mark in [*marks, TOKEN, "high", "#a1b2c3", "4711", "4712"] if mark not in text] == ["v-message_type"]
+    assert [mark for mark in [*marks, TOKEN, "high", "#a1b2c3", "4711", "4712"] if mark not in text] == [
+        "v-message_type"
+    ]
     assert '"validate_only":true' in text
     assert '"content-available":1,"mutable-content":1' in text
     assert '"direct_boot_ok":true' in text
