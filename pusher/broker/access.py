@@ -133,7 +133,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
 
 
 class FileToken:
-    """The token in a file, which somebody else keeps fresh."""
+    """The token in a file, which another program keeps current."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -172,7 +172,11 @@ class CommandToken:
                 self._command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=True, text=True
             )
         except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-            reason = f"ended with {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else "fails"
+            reason = (
+                f"exited with status {error.returncode}"
+                if isinstance(error, subprocess.CalledProcessError)
+                else "fails"
+            )
             if isinstance(error, subprocess.TimeoutExpired):
                 reason = f"takes longer than {_COMMAND_S:g} s"
             elif isinstance(error, OSError):
@@ -184,7 +188,7 @@ class CommandToken:
 def _checked(text: str, where: str) -> str:
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise TokenError(f"{where} gives no token")
+        raise TokenError(f"{where} contains no token")
     return token
 
 
@@ -204,7 +208,7 @@ class KafkaClient(Protocol):
     """A consumer or a producer."""
 
     def use(self, settings: dict[str, Any]) -> None:
-        """Makes new connections with these settings; those there are go on."""
+        """Makes new connections use these settings; existing connections continue."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""What a broker is to the rest: a source of records, a publisher, a reader. Kafka and SQLite implement it.
+"""The interface of a broker: a source of records, a publisher, a reader. Kafka and SQLite implement it.
 
-One contract suite (``tests/contract/``) runs over both implementations.
+One contract suite (``tests/contract/``) runs over all implementations.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Record(Protocol):
 
     @property
     def offset(self) -> int:
-        """Where it stands in the partition."""
+        """Its offset in the partition."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Record(Protocol):
 
     @property
     def value(self) -> bytes | None:
-        """Its bytes; None is what Kafka calls a tombstone."""
+        """Its bytes; None for a tombstone, as Kafka calls it."""
         ...
 
     @property
@@ -60,14 +60,14 @@ class Record(Protocol):
 
 
 class Delivery(NamedTuple):
-    """Records of one partition that were not handed on before, ascending by offset."""
+    """New records of one partition, ascending by offset."""
 
     tracker: Tracker
     records: Sequence[Record]
 
 
 class NoSuchTopic(OSError):
-    """The topic that is to be read does not exist."""
+    """The topic to read does not exist."""
 
 
 class PublishError(Exception):
@@ -79,46 +79,47 @@ class RecordTooLarge(PublishError):
 
 
 class TopicRefused(PublishError):
-    """The topic does not exist and cannot be made, or may not be written to."""
+    """The topic does not exist and cannot be created, or may not be written to."""
 
 
 #: Of a topic; see ``Source.start_skipped``.
-LEFT_OUT = "the group is new and begins at the end: messages that wait are left out (offsetResetStrategy)"
+LEFT_OUT = "the group is new and starts at the end: waiting messages are skipped (offsetResetStrategy)"
 
 #: Called once when a record is stored (None) or refused for good. Must not wait.
 Done = Callable[[PublishError | None], None]
-#: Called when ``done`` of a record has raised, so that its offset stays open for ever, or when the publisher has died
-#: of an unexpected error. Must not wait.
+#: Called when ``done`` of a record has raised an exception, so that its offset is never finished, or when an unexpected
+#: error has ended the publisher. Must not wait.
 Failed = Callable[[BaseException], object]
 #: Whether records of a topic should not be read now.
 IsFull = Callable[[str], bool]
-#: Whether a topic that exists is to be consumed.
+#: Whether to consume a topic that exists.
 Wanted = Callable[[str], bool]
 
 
 class Source(Protocol):
     """One member of a consumer group. All methods are called from one greenlet, the consuming one.
 
-    The source keeps ``assignment`` true through rebalances, commits only what its trackers allow, on revoke included,
-    and survives the broker's absence: an outage shows in ``health`` and the log, never as an exception.
+    The source keeps ``assignment`` current through rebalances. It commits only what its trackers allow, also when
+    partitions are revoked. It survives an outage of the broker, which shows in ``health`` and the log, never as an
+    exception.
     """
 
     assignment: Assignment
 
     def poll(self, timeout_s: float, is_full: IsFull) -> list[Delivery]:
-        """Records not handed on before. May wait up to about ``timeout_s``, and keeps the membership alive meanwhile.
+        """Returns new records. May wait up to about ``timeout_s``, and keeps the membership alive meanwhile.
 
-        Partitions whose topic ``is_full``, or that run ``max_uncommitted`` ahead of their lowest unfinished message, or
-        whose ranges do not fit into a commit, are paused until that ends.
+        A partition is paused while its topic ``is_full``, while it is ``max_uncommitted`` ahead of its lowest
+        unfinished message, or while its finished ranges do not fit into a commit.
         """
         ...
 
     def refresh(self) -> None:
-        """Looks for topics again before the next poll: what is wanted has changed."""
+        """Looks for topics again before the next poll, because the wanted topics have changed."""
         ...
 
     def commit(self) -> None:
-        """Commits what is finished. May wait up to some 3 s; an outage is logged and the commit is due again."""
+        """Commits finished offsets. May wait up to about 3 s; an outage is logged, and the commit is tried again."""
         ...
 
     def close(self, *, commit: bool = True) -> None:
@@ -140,15 +141,15 @@ class Source(Protocol):
 
     @property
     def start_skipped(self) -> Counter[str]:
-        """How many messages of a topic were left out because the group was new and began at the end."""
+        """How many messages of a topic were skipped because the group was new and started at the end."""
         ...
 
 
 class Publisher(Protocol):
-    """Writes records. Retriable failures are retried for ever; only a refusal for good reaches ``done``."""
+    """Writes records. It retries retriable failures without end; ``done`` gets only a final refusal."""
 
     def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
-        """Queues a record. Never waits: a topic whose metadata is missing holds up its own records only."""
+        """Queues a record. Never waits: a topic without metadata delays only its own records."""
         ...
 
     @property
@@ -162,11 +163,11 @@ class Publisher(Protocol):
         ...
 
     def flush(self, timeout_s: float) -> int:
-        """Waits until all is stored, up to ``timeout_s``; returns the number of records left."""
+        """Waits until all records are stored, up to ``timeout_s``; returns the number of records left."""
         ...
 
     def close(self) -> None:
-        """Gives up what is left. May wait a moment; never raises."""
+        """Gives up the remaining records. May wait a moment; never raises."""
         ...
 
     def health(self) -> Health:
@@ -175,19 +176,19 @@ class Publisher(Protocol):
 
 
 class Reader(Protocol):
-    """Reads a topic outside any group, up to an end where it was given one."""
+    """Reads a topic without a group, up to an end if one was given."""
 
     @property
     def ended(self) -> bool:
-        """Whether every partition was read up to the end that was given. Without one, never."""
+        """Whether every partition was read up to the given end; always false without one."""
         ...
 
     def read(self, timeout_s: float) -> Iterable[Record]:
-        """The next records, none when nothing came in ``timeout_s``. Raises ``OSError`` with one clear line."""
+        """The next records; none if nothing came within ``timeout_s``. Raises ``OSError`` with one clear line."""
         ...
 
     def offsets(self, place: Place) -> dict[int, int]:
-        """The offset of a place in each partition; the end where nothing is as late. Waits; raises as ``read``."""
+        """The offset of a place in each partition; the end if no record is that late. Waits; raises like ``read``."""
         ...
 
     def close(self) -> None:
@@ -196,40 +197,40 @@ class Reader(Protocol):
 
 
 def log_failure(error: BaseException) -> None:
-    """What a command does that has no owner of greenlets."""
-    log.error("a publisher, or what followed the storing of a record, failed", error=repr(error))
+    """The ``failed`` of commands without an owner of greenlets: logs the error."""
+    log.error("a publisher, or the code that runs after a record is stored, failed", error=repr(error))
 
 
 class Broker(Protocol):
-    """Kafka or the embedded broker, for one role: where it is, and as whom it is used. ``str`` names it for people."""
+    """Kafka or the embedded broker, with the address and credentials of one role. ``str`` names it for users."""
 
     def source(self, queue: QueueSettings, wanted: Wanted) -> Source:
         """A member of the consumer group that ``queue`` names. Does not wait for the broker."""
         ...
 
     def publisher(self, failed: Failed = log_failure) -> Publisher:
-        """Does not wait for the broker. ``failed``: see there."""
+        """A publisher. Does not wait for the broker. ``failed``: see ``Failed``."""
         ...
 
     def reader(self, topic: str, start: Place = "earliest", end: Place | None = None) -> Reader:
-        """Reads from a place, up to another one if it is given. Does not wait for the broker."""
+        """A reader from a place, up to ``end`` if it is given. Does not wait for the broker."""
         ...
 
     def committed(self, group: str, topic: str) -> dict[int, Commit]:
-        """What a group has committed in a topic, by partition; asks without joining it. Waits up to some seconds.
+        """The commits of a group in a topic, by partition, without joining the group. Waits up to some seconds.
 
         Raises ``OSError`` with one line.
         """
         ...
 
     def topics(self) -> list[str]:
-        """Names of the topics that exist and may be described. Waits some seconds; raises ``OSError`` with one line."""
+        """Names of the existing topics that may be described. Waits some seconds; raises ``OSError`` with one line."""
         ...
 
     def check(self) -> str:
-        """Says that the broker can be used; raises ``OSError`` with one line when it cannot. May wait some seconds."""
+        """Returns a line if the broker can be used, else raises ``OSError`` with one line. May wait some seconds."""
         ...
 
     def reload(self, config: Config) -> bool:
-        """Lets new connections use the present credentials; whether their settings changed. Raises ``StartError``."""
+        """Makes new connections use the current credentials; returns whether they changed. Raises ``StartError``."""
         ...

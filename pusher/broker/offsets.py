@@ -6,7 +6,7 @@ the lowest unfinished one.  Offsets finished above it travel in the commit's met
 the next owner of the partition skips them.
 
 A tracker object *is* the generation: a push holds the tracker it came from, a new assignment makes a new tracker, and
-an answer that arrives late finishes an offset of a tracker nobody commits any more.  Pure: no I/O, never waits.
+a late answer finishes an offset of a tracker that is no longer committed.  Pure: no I/O, never waits.
 """
 
 from __future__ import annotations

@@ -78,12 +78,12 @@ def _broker_checks(config: Config) -> Iterator[Check]:
     if not config[settings.FEEDBACK_REPORTERS]:
         yield (
             settings.FEEDBACK_REPORTERS.key,
-            lambda: "none is named, so nothing is fed back and no dead token is deleted",
+            lambda: "no reporter is set, so no feedback is published and no dead token is deleted",
         )
     elif not config[settings.FEEDBACK_SUCCESSES]:
         yield (
             settings.FEEDBACK_SUCCESSES.key,
-            lambda: "off, so only failures are fed back: tell the listener by guard.successesExpected: false",
+            lambda: "off, so only failures get a feedback: set guard.successesExpected: false for the listener",
         )
     for name in config[settings.FEEDBACK_REPORTERS]:
         yield f"{settings.FEEDBACK_REPORTERS.key} {name}", lambda name=name: _check_feedback(config, name)  # type: ignore[misc]
@@ -95,7 +95,7 @@ def _consumption(config: Config, queue: QueueSettings, fate: Callable[[str], str
     if config[queue.offset_reset_strategy] == "latest":
         yield (
             queue.offset_reset_strategy.key,
-            lambda: f"where the group {config[queue.group]} is new it leaves out what already waits (latest)",
+            lambda: f"if the group {config[queue.group]} is new, it skips the messages that already wait (latest)",
         )
 
 
@@ -107,7 +107,7 @@ def _matching_topics(config: Config, queue: QueueSettings, fate: Callable[[str],
     for topic in matching:
         by_fate.setdefault(fate(topic), []).append(topic)
     read = by_fate.pop("", [])
-    parts = [f"read now: {_some(read)}" if read else "no topic is there yet; it is read when it appears"]
+    parts = [f"read now: {_some(read)}" if read else "no matching topic exists yet; a topic is read when it appears"]
     parts += [f"{reason}: {_some(names)}" for reason, names in by_fate.items()]
     return "; ".join(parts)
 
@@ -125,12 +125,12 @@ def _is_read(config: Config, platform: str, topic: str) -> str:
     apps = config[settings.of_provider(platform).apps]
     name = topics.parse(topic, apps)
     if name is None or name.platform != platform or topics.is_written_by_pusher(topic):
-        return "left to others"
-    return "" if name.game in apps else "of a game that is not configured, so that its messages are invalid"
+        return "ignored, topics of other platforms"
+    return "" if name.game in apps else "topics of games that are not configured, whose messages are invalid"
 
 
 def _is_feedback_topic(topic: str) -> str:
-    return "" if topic.endswith(topics.FEEDBACKS) else "left alone, no topic of feedbacks"
+    return "" if topic.endswith(topics.FEEDBACKS) else "ignored, not topics of feedbacks"
 
 
 def _check_feedback(config: Config, name: str) -> str:
@@ -173,9 +173,9 @@ def check_listener(config: Config) -> int:
 
 
 def _guard_checks(config: Config) -> Iterator[Check]:
-    """What stands between a mistake and the tokens, where it is off."""
+    """Protections of the tokens that are turned off."""
     if not config[listener_settings.DELETES]:
-        yield listener_settings.DELETES.key, lambda: "off: feedbacks are read and confirmed, no token is deleted"
+        yield listener_settings.DELETES.key, lambda: "off: feedbacks are consumed and committed, no token is deleted"
     if not config[listener_settings.GUARD_ENABLED]:
         yield (
             listener_settings.GUARD_ENABLED.key,

@@ -325,7 +325,7 @@ def _run(row: Command, args: argparse.Namespace, flags: Sequence[str]) -> int:
 
 
 def _print_no_more() -> None:
-    """Python must not find out again, when it flushes at exit, that nobody takes our output."""
+    """Keeps Python from failing again at exit, when it flushes an output that is closed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

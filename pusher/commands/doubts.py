@@ -1,4 +1,4 @@
-"""What is probably a mistake in what ``enqueue`` puts into a topic: nobody reads it, or a sender would refuse it."""
+"""Probable mistakes in what ``enqueue`` writes: no sender reads the topic, or a sender would refuse a message."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Doubts:
             yield f"no sender with these settings reads {self._topic}: {self._reader}"
         if self._refused:
             number = f"{self._refused} of {self._lines} messages"
-            yield f"a sender would refuse {number} as invalid, first {self._first}"
+            yield f"a sender would refuse {number} as invalid; the first is {self._first}"
 
     def _find_reader(self) -> tuple[str, Callable[..., Any] | None]:
         """Why the topic is not read, or "", and what reads its messages."""
@@ -52,7 +52,7 @@ class Doubts:
             return "its name is not push-<game>_<platform>...", None
         setting = settings.of_provider(name.platform).apps
         if name.game not in self._config[setting]:
-            return f"{setting.key} has no {name.game}", None
+            return f"{setting.key} does not contain {name.game}", None
         try:
             parse = provider(name.platform).parser(self._config, name.game)
         except StartError as error:

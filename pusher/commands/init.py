@@ -96,14 +96,14 @@ def _guides() -> Iterator[tuple[str, Guide]]:
 def _refuse_existing(args: argparse.Namespace) -> None:
     if args.output != _STDOUT and Path(args.output).exists() and not args.force:
         raise StartError(
-            f"{args.output} exists: --output - prints the lines to be added to it, --force overwrites it, "
+            f"{args.output} exists: --output - prints the lines to add to it, --force overwrites it, "
             "--output FILE writes another file"
         )
 
 
 def _valid_app(text: str) -> str:
     if not text or set(text) & set("<>:,=#.'\"{}[]\\/ \t"):
-        raise ValueError("a name that may stand in the name of a topic")
+        raise ValueError("a name that is allowed in the name of a topic")
     return text
 
 
@@ -158,7 +158,7 @@ def _file(platform: str, guide: Guide, app: str, answers: Mapping[Question, str]
     """The configuration, as YAML with comments."""
     head = (
         f"# Written by `pusher init {guide.name}`. docs/configuration.md lists all settings, `pusher settings` prints",
-        "# those in force; a variable PUSHER_<KEY WITH _ FOR .> wins over this file.",
+        "# the effective ones; a variable PUSHER_<KEY WITH _ FOR .> overrides this file.",
         *(f"# {line}" for line in textwrap.wrap(guide.note, _WIDTH)),
     )
     rows = [
@@ -166,9 +166,9 @@ def _file(platform: str, guide: Guide, app: str, answers: Mapping[Question, str]
         *(_Row(asked.setting.for_app(app).key, value, asked.text) for asked, value in answers.items()),
         _Row(QUEUE.brokers.key, brokers, "where push requests come from"),
         _Row(QUEUE.group.key, f"pusher-{platform}", "consumer group; processes of one group share the work"),
-        _Row(QUEUE.offset_reset_strategy.key, "earliest", "a new group also sends what already waits"),
+        _Row(QUEUE.offset_reset_strategy.key, "earliest", "a new group also sends waiting messages"),
         _Row(FEEDBACK_REPORTERS.key, "kafka", f"outcomes go to {topics.feedback_topic('<game>', platform)}"),
-        _Row(FEEDBACK_BROKERS.key, brokers, "the broker that outcomes are published to"),
+        _Row(FEEDBACK_BROKERS.key, brokers, "broker to which outcomes are published"),
     ]
     return "\n".join([*head, *_nested(rows)]) + "\n"
 

@@ -21,7 +21,7 @@ class Stuck(OSError):
 
 
 class Load:
-    """Records on their way, and what became of them. ``ended`` is told the size of each that is stored or refused."""
+    """Records on their way, and their results. ``ended`` gets the size of each record that is stored or refused."""
 
     def __init__(self, publisher: Publisher, ended: Callable[[int], object]) -> None:
         self._publisher, self._told = publisher, ended

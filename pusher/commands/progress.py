@@ -14,7 +14,7 @@ _PERIOD_S = 5.0
 
 
 class Progress(Protocol):
-    """What is told of each step."""
+    """What is reported for each step."""
 
     def update(self, number: int) -> object:
         """So many units more are done. Never waits."""

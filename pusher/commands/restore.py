@@ -45,11 +45,11 @@ def run(args: argparse.Namespace, config: Config) -> int:
     stores = open_stores(config)
     restoring = {name: store for name, store in stores.items() if isinstance(store, RestoringStore)}
     if not restoring:
-        raise StartError(f"no store of {listener_settings.HANDLERS.key} keeps what it deletes: {', '.join(stores)}")
+        raise StartError(f"no store of {listener_settings.HANDLERS.key} keeps deleted rows: {', '.join(stores)}")
     try:
         results = [_restore(name, store, wanted, really=args.yes) for name, store in restoring.items()]
     except NotDeleted as error:
-        what = "--since or --until is no time" if error.of_token else "the archive cannot be read"
+        what = "--since or --until is not a time" if error.of_token else "the archive cannot be read"
         raise StartError(f"restore: {what}: {error}") from None
     finally:
         for store in stores.values():
@@ -76,9 +76,9 @@ def _restore(name: str, store: RestoringStore, wanted: Wanted, *, really: bool) 
                 done, restored = done + part.rows, restored + part.restored
                 bar.update(part.rows)
     except NotDeleted as error:
-        _say(f"{name}: {restored:,} rows restored, {rows - done:,} are left: {error}; give the command again")
+        _say(f"{name}: {restored:,} rows restored, {rows - done:,} are left: {error}; run the command again")
         return FAILED
-    _say(f"{name}: {restored:,} rows restored, {done - restored:,} were there already")
+    _say(f"{name}: {restored:,} rows restored, {done - restored:,} already existed")
     return DONE
 
 

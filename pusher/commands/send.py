@@ -112,7 +112,7 @@ def _wait(service: Any, over: Event, timeout_s: float) -> str:
     trouble = greenlets.failure
     if not ended:
         trouble = (
-            f"{timeout_s:g} s were not enough; {service.health().reason or 'the push waits for its answer or a retry'}"
+            f"{timeout_s:g} s were not enough: {service.health().reason or 'the push waits for its answer or a retry'}"
         )
     service.close(_CLOSE_S)
     greenlets.stop(_CLOSE_S)
@@ -154,7 +154,7 @@ def _shown(args: argparse.Namespace) -> dict[str, str]:
     """What the device shows. Raises ``StartError`` for a push of nothing at all."""
     shown = {name: value for name, value in (("title", args.title), ("body", args.body)) if value}
     if not (shown or args.data):
-        raise StartError("a push of nothing: give --title, --body or --data")
+        raise StartError("the push has no content: give --title, --body or --data")
     return shown
 
 

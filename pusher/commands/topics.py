@@ -73,7 +73,7 @@ def run_enqueue(args: argparse.Namespace, config: Config) -> int:
     for warning in doubts.warnings() if doubts is not None else ():
         sys.stderr.write(f"pusher: warning: {warning}\n")
     if load.refused:
-        sys.stderr.write(f"pusher: {load.refused} refused, the first because of {load.refusal}\n")
+        sys.stderr.write(f"pusher: {load.refused} refused, the first one because: {load.refusal}\n")
     if failure:
         sys.stderr.write(f"pusher: {failure}\n")
     return _FAILED if failure or load.refused else _OK

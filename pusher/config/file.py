@@ -148,7 +148,7 @@ class _Flattener:
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             raise self._error(_number(node), "a key is not text; write it as `key: value`")
         if not node.value.isprintable():
-            raise self._error(_number(node), f"{node.value!r} has characters that no key has")
+            raise self._error(_number(node), f"{node.value!r} contains characters that are not allowed in a key")
         return str(node.value)
 
     def _count(self, node: yaml.Node) -> None:

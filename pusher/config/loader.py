@@ -115,7 +115,7 @@ def _twice(line: file.Line, name: str) -> str | None:
     """The warning about a key that stands twice, in whatever capitals, if it does."""
     if not line.instead_of:
         return None
-    return f"{name}:{line.number}: {line.key} stands in line {line.instead_of} too; this one, the last, holds"
+    return f"{name}:{line.number}: {line.key} is also in line {line.instead_of}; this line, the last, is used"
 
 
 def _for_apps(apps: Mapping[str, Collection[str]]) -> Iterator[Setting[object]]:

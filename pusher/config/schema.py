@@ -361,7 +361,7 @@ class Doors(List):
     @property
     def label(self) -> str:
         """The kind in a word or two, for tables."""
-        return f"a list of names, each a door of {self.group}"
+        return f"a list of names of {self.group}"
 
     def _value(self, text: str) -> tuple[str, ...]:
         installed = doors.installed(self.group)

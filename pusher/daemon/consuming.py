@@ -53,7 +53,7 @@ def _forget_finished(deliveries: deque[tuple[int, float]], low: int) -> None:
 
 
 class Consuming:
-    """Moves records from a source to ``submit`` and commits what is finished, until it is told to end."""
+    """Moves records from a source to ``submit`` and commits finished offsets, until ``end`` is called."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Consuming:
         self._ended = Event()
 
     def run(self) -> None:
-        """Runs in a greenlet of its own until ``end``."""
+        """Runs in its own greenlet until ``end`` is called."""
         commit_at = self._clock() + self._commit_interval_s
         while not self._ending:
             if self._refresh:

@@ -1,4 +1,4 @@
-"""What every daemon stands on: one source, the publishers, stats, the admin port, upkeep, and the order of the stop.
+"""The frame of every daemon: one source, the publishers, stats, the admin port, upkeep, and the order of the stop.
 
 What a daemon does between source and commit is its ``Work``.
 """
@@ -64,7 +64,7 @@ class Work(Protocol):
         ...
 
     def drain(self, left_s: float) -> str:
-        """At the stop, when nothing more is read: ends what is in hand, and says what is left over."""
+        """At the stop, after reading has ended: finishes consumed messages, and returns what is left over."""
         ...
 
     def process_unready(self) -> list[str]:

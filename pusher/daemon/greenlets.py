@@ -19,11 +19,11 @@ from pusher.telemetry.log import logger
 
 log = logger(__name__)
 
-#: Before an app's part begins again.
+#: Wait before a part of an app starts again.
 _BACK_OFF = BackOff(min_s=1.0, max_s=60.0)
 #: One that ran so long has recovered.
 _RECOVERED_S = 600.0
-#: Failures in a row after which the process ends, so that its supervisor starts it anew: a quarter of an hour.
+#: Failures in a row after which the process ends, so that its supervisor restarts it: a quarter of an hour.
 _MOST_FAILURES = 20
 
 
@@ -51,7 +51,7 @@ class Greenlets:
         return greenlet
 
     def spawn_for(self, app: str, name: str, run: Callable[[], object], trouble: Callable[[str], object]) -> None:
-        """Starts ``run``, which serves one app; when it ends it begins again after a back-off.
+        """Starts ``run``, which serves one app; when it ends it is started again after a back-off.
 
         ``trouble`` gets the reason in one line when it begins to wait, in the greenlet of ``run``, and "" when it goes
         on.
@@ -80,7 +80,7 @@ class Greenlets:
                 reason = "it returned"
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                log.exception("an app's part has failed, it begins again", game=app, part=name)
+                log.exception("a part of an app has failed and starts again", game=app, part=name)
                 sentry.report_exception(None, greenlet=f"{app} {name}")
                 failures = 1 if time.monotonic() - began > _RECOVERED_S else failures + 1
                 if failures > _MOST_FAILURES:
@@ -107,5 +107,5 @@ class Greenlets:
 
     def _give_up(self, name: str, reason: str) -> None:
         self.failure = self.failure or f"{name}: {reason}"
-        log.error("a greenlet that must run has died, the process stops", greenlet=name, error=reason)
+        log.error("a required greenlet has died, the process stops", greenlet=name, error=reason)
         self._on_death()

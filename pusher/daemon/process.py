@@ -77,7 +77,7 @@ class Daemon:
         unfinished = [text for text in left_over if text]
         took = f"{time.monotonic() - began:.1f}s"
         if unfinished:
-            log.warning("stopped, not everything ended in time", took=took, unfinished="; ".join(unfinished))
+            log.warning("stopped, but not everything finished in time", took=took, unfinished="; ".join(unfinished))
         else:
             log.info("stopped gracefully", took=took)
         sentry.flush(2.0)
@@ -96,7 +96,7 @@ class Daemon:
         try:
             left_over = step.run(left_s)
         except Exception as error:  # noqa: BLE001 - the steps that follow must still run
-            log.error("a step of the stop order failed", step=step.name, error=repr(error))
+            log.error("a step of the shutdown failed", step=step.name, error=repr(error))
             sentry.report_exception(None, step=step.name)
             return f"{step.name}: {error!r}"
         return f"{step.name}: {left_over}" if left_over else ""
@@ -107,7 +107,7 @@ class Daemon:
             try:
                 self._reload()
             except Exception:
-                log.exception("reloading failed, everything stays as it was")
+                log.exception("reloading failed, nothing has changed")
                 sentry.report_exception(None, signal="SIGHUP")
 
     def _signalled(self, number: int) -> None:

@@ -69,10 +69,10 @@ def reload_brokers(source: Broker, publishers: Publishers, config: Config) -> No
     try:
         changed = [source.reload(config), publishers.reload(config)]
     except StartError as error:
-        log.error("the new access to the brokers cannot be used, the old one stays", error=str(error))
+        log.error("the new credentials for the brokers cannot be used, the old ones stay in use", error=str(error))
     except Exception:
         # what else is to be reloaded is reloaded all the same
-        log.exception("reloading the access to the brokers failed, the old one stays")
+        log.exception("reloading the credentials for the brokers failed, the old ones stay in use")
         sentry.report_exception(None, signal="SIGHUP")
     else:
-        log.info("brokers: new access in use" if any(changed) else "brokers: the access is the same")
+        log.info("brokers: new credentials in use" if any(changed) else "brokers: the credentials are unchanged")

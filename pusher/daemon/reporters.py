@@ -1,6 +1,6 @@
 """The reporters that ``stats.reporters`` and ``feedback.reporters`` name, each behind its door.
 
-What a reporter does wrong costs itself. One that cannot be loaded is named: a stats reporter is left out; a feedback
+What a reporter does wrong costs itself. One that cannot be loaded is named: a stats reporter is skipped; a feedback
 reporter keeps the process from consuming, because no push can be finished without it.
 """
 
@@ -36,7 +36,7 @@ def open_stats(config: Config, hostname: str) -> Stats:
             open_reporter: OpenStatsReporter = door.load()
             opened.append(open_reporter(config))
         except doors.Broken as error:
-            log.error("a stats reporter is left out", error=str(error))
+            log.error("a stats reporter cannot be loaded and is skipped", error=str(error))
     return Stats(hostname, opened, config[settings.STATS_REPORT_INTERVAL])
 
 
@@ -60,7 +60,7 @@ class FeedbackReporters:
             open_reporter: OpenReporter = door.load()
             reporter = open_reporter(around)
         except doors.Broken as error:
-            log.error("a feedback reporter cannot be loaded, nothing is consumed", error=str(error))
+            log.error("a feedback reporter cannot be loaded, no message is consumed", error=str(error))
             self._broken.append(str(error))
             return None
         if door.is_shipped:
@@ -75,7 +75,7 @@ class FeedbackReporters:
         self._greenlets.spawn_for(name, "feedback reporter", run, trouble)
 
     def _failed(self, error: BaseException) -> None:
-        self._greenlets.fail("what follows the storing of a feedback", error)
+        self._greenlets.fail("the code that runs after a feedback is stored", error)
 
     @property
     def full(self) -> bool:
@@ -88,7 +88,7 @@ class FeedbackReporters:
         return self._broken + trouble + reasons({one.label: one.health() for one in self._contained})
 
     def samples(self) -> Iterator[Sample]:
-        """What each has in hand; the publishers say so of themselves. Never waits."""
+        """What each reporter has not stored yet; publishers report this themselves. Never waits."""
         for one in self._contained:
             yield Sample(figures.PUBLISHER_PENDING, (one.label,), one.pending)
 

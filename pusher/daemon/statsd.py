@@ -81,7 +81,7 @@ class Statsd:
         batch.send()
 
     def check(self) -> str:
-        """Whether the host has an address; nobody can say whether it listens."""
+        """Verifies that the host has an address; whether it listens cannot be known (UDP)."""
         host, port = self._address
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)

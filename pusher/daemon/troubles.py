@@ -36,9 +36,9 @@ class Troubles:
         try:
             found = act()
         except Exception as error:
-            left_out = _seldom.turn((app, part), "an app's part has failed")
+            left_out = _seldom.turn((app, part), "a part of an app has failed")
             if left_out is not None:
-                log.exception("an app's part has failed", game=app, part=part, **left_out)
+                log.exception("a part of an app has failed", game=app, part=part, **left_out)
                 sentry.report_exception(None, game=app, part=part)
             self.note(app, part, internal_error(part, f"{type(error).__name__}: {error}"))
             return otherwise

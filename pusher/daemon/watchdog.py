@@ -1,4 +1,4 @@
-"""Tells when one part of the process has held up all others: nothing is sent, committed or answered meanwhile."""
+"""Reports when one greenlet has blocked all others: nothing is sent, committed or answered meanwhile."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def watch(stats: Stats, hostname: str, clock: Callable[[], float] = time.monoton
         if late_s > LIMIT_S:
             held.add()
             log.warning(
-                "the process was held up: a part of it, or the machine, let nothing else run (kill -USR1 logs stacks)",
+                "the process was blocked, by a greenlet or by the machine (kill -USR1 logs stacks)",
                 seconds=round(late_s, 1),
             )

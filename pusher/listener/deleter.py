@@ -147,7 +147,7 @@ class Deleter:
 
     # --- out ----------------------------------------------------------------------------------------------------------
     def run(self) -> None:
-        """Deletes for ever. Called again after it has raised, it goes on with what it had taken."""
+        """Deletes without end. Called again after an exception, it continues with the tokens that it had taken."""
         while True:
             if not self._parts:
                 self._wait()
@@ -197,7 +197,7 @@ class Deleter:
         return True
 
     def _split(self) -> None:
-        """Halves, until the token that is to blame stands alone."""
+        """Halves the batch until the token that causes the failure is isolated."""
         part = self._parts.pop()
         middle = len(part.dead) // 2
         self._parts += [_Part(half, set(part.stores)) for half in (part.dead[middle:], part.dead[:middle])]
@@ -233,7 +233,7 @@ class Deleter:
         return None
 
     def _give_up(self, name: str, error: NotDeleted) -> None:
-        """A token that a store refuses, whatever stands beside it."""
+        """Handles a token that a store refuses, whatever other tokens are in the batch."""
         self._error.add()
         left_out = _seldom.turn((self.name, name))
         if left_out is not None:
@@ -246,7 +246,7 @@ class Deleter:
         return {"game": self.name.game, "platform": self.name.platform}
 
     def _note(self, failures: Mapping[str, NotDeleted], feedbacks: int) -> None:
-        """What the last try has shown: each that fails counts, and is told when it is new."""
+        """Notes the result of the last attempt: each failure is counted, and logged when it is new."""
         lasting = {name: error for name, error in failures.items() if not error.of_token}
         for name, error in lasting.items():
             self._error.add(feedbacks)
@@ -263,7 +263,7 @@ class Deleter:
         if name not in self._failures:
             sentry.report(f"deleting tokens failed: {error}", handler="invalidToken", store=name, **self._where)
         self._failures[name] = f"deleting tokens of {self.name.game} {self.name.platform}: {name}: {error}"
-        text = "deleting tokens failed, is tried again"
+        text = "deleting tokens failed, retrying"
         _seldom.error((self.name, name, str(error)), text, store=name, **self._where, error=str(error))
 
     # --- what must not be deleted -------------------------------------------------------------------------------------
@@ -294,12 +294,12 @@ class Deleter:
             return
         counts = {"refusals": refusals, "outcomes": seen.outcomes, "successes": seen.successes}
         if not now:
-            log.warning("the guard lets tokens be deleted again", **self._where, **counts)
+            log.warning("the guard allows deletion again", **self._where, **counts)
             return
         self._stops.add()
-        text = f"too many tokens are refused {how}: the guard has stopped their deletion"
+        text = f"too many tokens are refused, {how}: the guard has stopped their deletion"
         if not seen.successes:
-            text += f" (no success was seen: where senders feed back failures only, set {_SUCCESSES_EXPECTED} to false)"
+            text += f" (no success was seen; if senders publish only failures, set {_SUCCESSES_EXPECTED} to false)"
         log.error(text, **self._where, **counts)
         sentry.report(text, handler="invalidToken", **self._where)
 

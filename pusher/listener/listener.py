@@ -6,7 +6,7 @@
                    -> dead: buffer of its game and platform -> every store has deleted it: finished
                                                             -> the guard stops it -> held topic has it: finished
 
-One deleter greenlet for each game and platform, so that a table that is missing or locked holds up nobody else's.
+One deleter greenlet for each game and platform, so that a missing or locked table does not delay other games.
 """
 
 from __future__ import annotations
@@ -87,25 +87,30 @@ class Listener:
         try:
             newest = self._config.again()
         except StartError as error:
-            log.error("the configuration cannot be read, everything stays as it was", error=str(error))
+            log.error("the configuration cannot be read, nothing has changed", error=str(error))
             return
         reload_brokers(self._frame.broker, self._frame.publishers, newest)
         for name, store in self._stores.items():
             try:
                 log.info(
-                    "store: new access in use" if store.reload(newest) else "store: the access is the same", store=name
+                    "store: new credentials in use" if store.reload(newest) else "store: the credentials are unchanged",
+                    store=name,
                 )
             except StartError as error:
-                log.error("the new access to a store cannot be used, the old one stays", store=name, error=str(error))
+                log.error(
+                    "the new credentials for a store cannot be used, the old ones stay in use",
+                    store=name,
+                    error=str(error),
+                )
             except Exception as error:  # noqa: BLE001  # a fault in a plug-in
-                log.error("the new access to a store cannot be used", store=name, error=fault(error))
+                log.error("the new credentials for a store cannot be used", store=name, error=fault(error))
 
     # --- feedbacks ----------------------------------------------------------------------------------------------------
     def submit(self, tracker: Tracker, records: Sequence[Record]) -> None:
         """Takes in feedbacks of one partition. Never waits."""
         name = self.owner(tracker.key.topic)
         if name is None:
-            raise ValueError(f"{tracker.key.topic} is no feedback topic")
+            raise ValueError(f"{tracker.key.topic} is not a feedback topic")
         self._consumed[name] += len(records)
         found = self._sorters[name.platform].sort(tracker, records)
         tracker.finish_many(found.others)
@@ -130,7 +135,7 @@ class Listener:
         self._stats.counter(metrics.INVALID, name.platform, name.game, error.reason).add()
         _seldom.error(
             (name, error.reason),
-            "a feedback tells nothing",
+            "a feedback cannot be read",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
@@ -241,7 +246,7 @@ class Listener:
                     deleter.hurry()
                 gevent.sleep(0.01)
         left = sum(deleter.in_hand for deleter in deleters)
-        return f"{left} dead tokens are left to the next start" if left else ""
+        return f"{left} dead tokens are left for the next start" if left else ""
 
     def _close_stores(self, _: float) -> str:
         for store in self._stores.values():

@@ -65,7 +65,7 @@ def _open(door: doors.Door, config: Config) -> TokenStore:
     try:
         open_store: OpenStore = door.load()
     except StartError as error:
-        log.error("a store of tokens is left out, and dead tokens wait for it", error=str(error))
+        log.error("a token store cannot be loaded, dead tokens wait for it", error=str(error))
         return BrokenStore(str(error))
     return _guarded(str(door), partial(open_store, config))
 
@@ -78,7 +78,7 @@ def _guarded(name: str, act: Callable[[], TokenStore]) -> TokenStore:
         raise
     except Exception as error:  # noqa: BLE001  # plugged in
         why = f"{name} raised {fault(error)}"
-        log.error("a store of tokens is left out, and dead tokens wait for it", error=why)
+        log.error("a token store cannot be loaded, dead tokens wait for it", error=why)
         return BrokenStore(why)
 
 

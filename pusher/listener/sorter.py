@@ -44,7 +44,7 @@ class Dead(NamedTuple):
     record: Record
     #: When that was known, in ms since the epoch: the provider's time, else the sender's, else the record's.
     told_ms: int = 0
-    #: Somebody has looked at it and replayed it from the held topic: the guard does not hold it again.
+    #: It was replayed from the held topic, after a review: the guard does not hold it again.
     released: bool = False
 
     def finish(self) -> None:

@@ -1,8 +1,8 @@
-"""What a store of tokens is: whatever has to forget the tokens that providers call dead.
+"""The interface of a token store, from which the tokens are deleted that providers report as dead.
 
-A store stands behind a door of ``pusher.tokens``: ``open_store(config) -> TokenStore``, which does not wait, and raises
-``StartError`` for settings that it cannot use. Several stores may be named; a dead token is finished when each of them
-has dealt with it. Whoever writes one inherits from ``TokenStore`` and has to write ``delete`` alone.
+A store is a plug-in of the group ``pusher.tokens``: ``open_store(config) -> TokenStore``, which does not wait, and
+raises ``StartError`` for settings that it cannot use. Several stores may be configured; a dead token is finished when
+each of them has handled it. A store inherits from ``TokenStore`` and needs to implement only ``delete``.
 """
 
 from __future__ import annotations
@@ -16,58 +16,57 @@ from pusher.push.topics import TopicName
 
 
 class DeadToken(NamedTuple):
-    """A token that its provider calls dead."""
+    """A token that its provider reports as dead."""
 
     token: str
-    #: The provider's word, such as ``Unregistered``.
+    #: The provider's reason, such as ``Unregistered``.
     reason: str
-    #: When that was known, in ms since the epoch: a token that was registered later is alive.
+    #: When the token was known to be dead, in ms since the epoch: a token that was registered later is alive.
     told_ms: int
 
 
 class NotDeleted(Exception):
-    """A store could not deal with tokens. The text is one line without any token; it is shown to operators.
+    """A store could not delete tokens. The text is one line without any token; operators see it.
 
-    As it is, the same tokens are brought again, after 0.25 s to 10 s, until they can be dealt with; their game waits.
+    By default the store gets the same tokens again, after 0.25 s to 10 s, until it succeeds; their game waits.
     """
 
     def __init__(self, text: str, *, of_token: bool = False, missing: bool = False) -> None:
         super().__init__(text)
-        #: One of the tokens is to blame. They are brought in halves, until that one stands alone and is given up.
+        #: One of the tokens is the cause. The batch is halved until that token is isolated; then it is given up.
         self.of_token = of_token
-        #: There is no place for tokens of this game: nobody has made its table. After a minute that is no reason any
-        #: more to call the process not ready.
+        #: The table of this game does not exist. After a minute this no longer makes the process not ready.
         self.missing = missing
 
 
 class TokenStore(Protocol):
-    """A store. Its methods run in greenlets, several at once, and may wait as gevent does; none may block the process.
+    """A store. Its methods run in greenlets, several at once. They may wait with gevent, but may not block the process.
 
-    What they raise beside the exceptions named here costs the tokens in hand another try, never the process.
+    If they raise another exception than those named here, the current tokens are retried; the process continues.
     """
 
     def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
-        """Forgets tokens of a game and platform, each in the list once. The number of rows that are gone.
+        """Deletes tokens of a game and platform; each is in the list once. Returns the number of deleted rows.
 
-        A token that is not there is no error: after a crash the same ones are brought again. What was registered after
-        ``told_ms`` should stay. Waits until it is done for good; raises ``NotDeleted``.
+        A missing token is not an error: after a crash the same tokens come again. A token that was registered after
+        ``told_ms`` should be kept. Waits until the deletion is durable; raises ``NotDeleted``.
         """
         ...
 
     def prepare(self) -> None:
-        """Once, before the first token: waits until the store can be used; raises ``StartError``."""
-        return  # a body: whoever inherits need not write one
+        """Called once, before the first token: waits until the store can be used; raises ``StartError``."""
+        return  # a body, so that implementing it is optional
 
     def reload(self, config: Config) -> bool:  # noqa: ARG002  # what there is to override
-        """At a SIGHUP: takes new credentials; whether there are any. Never waits; raises ``StartError``."""
+        """Called at SIGHUP: uses new credentials; returns whether they changed. Never waits; raises ``StartError``."""
         return False
 
     def checks(self) -> Iterator[Check]:
-        """What ``--check`` tries."""
+        """The checks of this store for ``--check``."""
         return iter(())
 
     def close(self) -> None:
-        """At the stop. Never waits."""
+        """Called at the stop. Never waits."""
         return
 
 
@@ -75,7 +74,7 @@ OpenStore = Callable[[Config], TokenStore]
 
 
 class Wanted(NamedTuple):
-    """Which of the deleted tokens are to be brought back; "" leaves a condition out. Times as the store reads them."""
+    """Which deleted tokens to restore; "" means no condition. The store parses the times."""
 
     owner: TopicName
     since: str
@@ -84,7 +83,7 @@ class Wanted(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Deleted rows of one reason that can be brought back."""
+    """Deleted rows of one reason that can be restored."""
 
     reason: str
     rows: int
@@ -93,7 +92,7 @@ class Kept(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Rows that were looked at, and those that came back; the others are there again already."""
+    """The number of rows that were handled, and of those that were restored; the others already exist again."""
 
     rows: int
     restored: int
@@ -101,12 +100,12 @@ class Restored(NamedTuple):
 
 @runtime_checkable
 class RestoringStore(Protocol):
-    """What a store has beside ``TokenStore`` if deletions can be undone. Raises ``StartError`` and ``NotDeleted``."""
+    """A ``TokenStore`` that can undo deletions. Its methods raise ``StartError`` and ``NotDeleted``."""
 
     def kept(self, wanted: Wanted) -> list[Kept]:
-        """What would come back. Waits."""
+        """What ``restore`` would restore. Waits."""
         ...
 
     def restore(self, wanted: Wanted) -> Iterator[Restored]:
-        """Brings back part by part, each for good. Waits."""
+        """Restores rows in parts; each part is durable when it is yielded. Waits."""
         ...

@@ -108,7 +108,7 @@ class Dispatcher(Generic[P]):
         self._sent_at = 0.0
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own."""
+        """Functions that must each run in their own greenlet, by name."""
         return {"sender": self._send, "responder": self._respond}
 
     @property

@@ -89,13 +89,13 @@ def exchange(request: Request, client: Client, timeout_s: float) -> Response:
             raise ExchangeFailed(f"{host} does not speak HTTP: {str(error)[:_SHOWN_CHARACTERS]!r}") from error
         except (h11.LocalProtocolError, ValueError):
             # its text may hold what we were about to send
-            raise ExchangeFailed(f"{host}: the address or a header cannot be written as HTTP") from None
+            raise ExchangeFailed(f"{host}: the address or a header is not valid in HTTP") from None
 
 
 def _exchange(request: Request, client: Client, timeout_s: float) -> Response:
     url = urlsplit(request.url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise Unusable("not an address of the web")
+        raise Unusable("not an http or https address")
     with closing(_open(url, client, timeout_s)) as channel:
         connection = h11.Connection(h11.CLIENT)
         channel.send(_encoded(connection, request, url))

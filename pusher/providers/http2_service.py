@@ -111,4 +111,4 @@ def check_connection(origin: Origin, trust: TlsTrust, timeout_s: float) -> str:
         connect(origin, trust.context(alpn="h2"), timeout_s).close()
     except ConnectFailed as error:
         raise StartError(f"{origin}: {error}") from None
-    return f"{origin} answers with a certificate that is trusted"
+    return f"{origin} answers with a trusted certificate"

@@ -1,7 +1,7 @@
-"""What an answer means, as values: a provider's service judges, the dispatcher acts.
+"""The meaning of an answer, as a value: a provider's service judges the answer, the dispatcher acts on the judgement.
 
-A judgement says what becomes of the push, and what the answer shows of the app's credentials. Which statuses mean
-success is the provider's word.
+A judgement says what happens to the push, and what the answer shows about the app's credentials. The provider decides
+which statuses mean success.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from pusher.push.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """The provider surely did not process it: it is sent again, after ``wait_s``, without counting an attempt."""
+    """The provider certainly did not process the push: it is sent again after ``wait_s``; no attempt is counted."""
 
     wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It is sent again after a wait; ``failure`` is its outcome where no further send is allowed."""
+    """The push is sent again after a wait; ``failure`` is its outcome if no further attempt is allowed."""
 
     failure: Outcome
     #: Seconds; None: the answer's Retry-After, else the back-off of the policy.
     wait_s: float | None = None
     #: None: the lane's.
     policy: RetryPolicy | None = None
-    #: It waits for what other pushes need not wait for, such as its device's limit or a quota that is filled meanwhile:
-    #: it does not fill the inbox.
+    #: It waits for something that does not affect other pushes, such as its device's limit, or a quota that is refilled
+    #: meanwhile: it does not count towards the inbox.
     aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Its final outcome."""
+    """The final outcome of the push."""
 
     outcome: Outcome
 
@@ -46,7 +46,7 @@ Verdict: TypeAlias = Resend | Retry | Finish
 
 
 class Proof(enum.Enum):
-    """What an answer shows of the credentials."""
+    """What an answer shows about the credentials."""
 
     GOOD = "good"
     REFUSED = "refused"
@@ -54,7 +54,7 @@ class Proof(enum.Enum):
 
 
 class Judgement(NamedTuple):
-    """What follows from one answer."""
+    """The judgement of one answer."""
 
     verdict: Verdict
     credentials: Proof = Proof.NONE
@@ -65,9 +65,9 @@ ACCEPTED = Judgement(Finish(DELIVERED), Proof.GOOD)
 
 
 def accepted_as(outcome: Outcome) -> Judgement:
-    """The provider has accepted the push, and the outcome says more of it than that."""
+    """The provider has accepted the push; ``outcome`` has more details, such as the provider's own id."""
     return Judgement(Finish(outcome), Proof.GOOD)
 
 
-#: The push is sent again at once; the answer shows nothing.
+#: The push is sent again at once; the answer shows nothing about the credentials.
 AGAIN = Judgement(Resend())

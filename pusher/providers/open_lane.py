@@ -1,4 +1,4 @@
-"""How a provider gets the lane of an app."""
+"""Opens the lane of an app for its provider."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenLane:
-    """Makes the lane of one app."""
+    """Creates the lane of one app."""
 
     app: str
     platform: str
     hostname: str
-    #: Where outcomes are reported; none: nowhere.
+    #: The reporters that get the outcomes; empty: outcomes are not reported.
     reporters: Sequence[FeedbackReporter]
     stats: Stats
     config: Config
-    #: What keeps back pushes of devices that have had enough; None: nothing does.
+    #: The rate limit and the search for duplicates; None: both are off.
     limits: Limits | None = None
 
     def __call__(
         self, client: str, parse: Parse[Any], make_feedback: MakeFeedback, retry: RetryPolicy, high_water: int
     ) -> Lane[Any]:
-        """``client`` is a tag of the latency, which tells a platform's ways apart; ``high_water`` is in pushes."""
+        """``client`` is a tag of the latency metric (such as the protocol); ``high_water`` is in pushes."""
         how = LaneSettings(
             app=self.app,
             platform=self.platform,
@@ -54,5 +54,5 @@ class OpenLane:
 
 
 def compares(config: Config, platform: str, app: str) -> bool:
-    """Whether a parser has to give the app's pushes their ``content``, by which duplicates are found."""
+    """Whether a parser must set the ``content`` of the app's pushes, by which duplicates are found."""
     return rules(config, platform, app).compares

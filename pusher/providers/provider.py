@@ -1,4 +1,4 @@
-"""All that pusher has to know of a platform, in one object: whoever adds one writes a ``Provider`` and nothing else."""
+"""Everything that pusher needs to know about a platform, in one object: a new platform is one ``Provider``."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-#: What is checked, and the check: it returns what it found and raises ``StartError`` or ``OSError``.
+#: The name of a check, and the check: it returns a line with its finding, or raises ``StartError`` or ``OSError``.
 Check = tuple[str, Callable[[], str]]
 
 
 class Service(Protocol):
-    """One app's way to its provider."""
+    """Sends the pushes of one app to its provider."""
 
     lane: Lane[Any]
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own, by name."""
+        """Functions that must each run in its own greenlet, by name."""
         ...
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class Service(Protocol):
         ...
 
     def condition(self) -> Condition:
-        """Links and credentials of this moment."""
+        """The current state of links and credentials."""
         ...
 
 
@@ -60,39 +60,39 @@ class Shown(NamedTuple):
     """A push from the command line."""
 
     token: str
-    #: Title and body, as far as they are given.
+    #: ``title`` and ``body``, if they are given.
     words: dict[str, str]
     data: dict[str, str]
     dry_run: bool
 
 
 class Question(NamedTuple):
-    """Something that ``pusher init`` must know of an app."""
+    """Something that ``pusher init`` must know about an app."""
 
     setting: AppSetting[str]
     #: Its flag, without the dashes.
     flag: str
-    #: What is asked for; help text of the flag as well.
+    #: The text of the question; also the help text of the flag.
     text: str
     #: A relative path is made absolute: a daemon runs in another directory.
     is_path: bool = False
 
 
 class Guide(NamedTuple):
-    """One way of setting an app up, for ``pusher init``."""
+    """One way to set up an app, for ``pusher init``."""
 
     #: The word after ``init``.
     name: str
     text: str
     questions: tuple[Question, ...]
-    #: What to know before the first push, in a sentence.
+    #: What the user should know before the first push, in a sentence.
     note: str
-    #: Reads the app's credentials. Raises ``StartError`` where they cannot be used.
+    #: Reads the app's credentials. Raises ``StartError`` if they cannot be used.
     check: Callable[[Config, str], object]
 
 
 class Rules(NamedTuple):
-    """How a platform's feedback is read. Names of fields in lower case."""
+    """How to read a platform's feedbacks. Names of fields are in lower case."""
 
     reason: str
     token: str
@@ -100,12 +100,12 @@ class Rules(NamedTuple):
     success: tuple[str, Json]
     #: Reasons that mean a dead token, and whether they are doubtful.
     dead: dict[str, bool]
-    #: Those of them that say so only where the sender has marked the feedback (``metadata.deleteToken``).
+    #: Those of them that count only if the sender has marked the feedback (``metadata.deleteToken``).
     marked: frozenset[str] = frozenset()
 
 
 class Told(NamedTuple):
-    """What a feedback says of a push."""
+    """What a feedback says about a push."""
 
     id: Json
     delivered: bool
@@ -114,12 +114,12 @@ class Told(NamedTuple):
 
 
 def plain_rules(dead: dict[str, bool]) -> Rules:
-    """For a provider whose feedbacks are ``plain_feedback``; ``dead``: see ``Rules``."""
+    """The rules for feedbacks that ``plain_feedback`` makes; ``dead``: see ``Rules``."""
     return Rules("reason", "token", ("delivered", True), dead)
 
 
 def plain_told(fields: Mapping[str, Json]) -> Told | None:
-    """What ``plain_feedback`` says."""
+    """Reads a feedback that ``plain_feedback`` made; None for anything else."""
     if "delivered" not in fields:
         return None
     return Told(fields.get("id"), fields["delivered"] is True, (fields.get("reason"),), fields.get("token"))
@@ -131,20 +131,20 @@ class Provider:
 
     word: str
     text: str
-    #: How the requests of an app are read.
+    #: Returns the parser of an app's messages.
     parser: Callable[[Config, str], Callable[..., Push]]
     build: Callable[[Config, str, OpenLane], Service]
-    #: False where there is nothing new; raises ``StartError``.
+    #: Starts to use new credentials; returns False if nothing has changed. Raises ``StartError``.
     reload: Callable[[Any, Config, str], bool]
     checks: Callable[[Config], Iterator[Check]]
-    #: The message as a producer would write it. Raises ``StartError``.
+    #: Builds the message that a producer would write. Raises ``StartError``.
     message: Callable[[Shown], dict[str, Json]]
     rules: Rules
-    #: None for what is no feedback of this platform.
+    #: Returns None for a message that is not a feedback of this platform.
     told: Callable[[Mapping[str, Json]], Told | None]
-    #: Ways of setting an app up.
+    #: Ways to set up an app.
     guides: tuple[Guide, ...] = ()
-    #: What to do about a reason, in a line, by reason; for people who try a push.
+    #: One line of advice for each reason, for users who try a push.
     hints: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -156,21 +156,21 @@ def provider(word: str) -> Provider:
 
 @cache
 def providers() -> dict[str, Provider]:
-    """All that can be imported, by their words; one that cannot costs its own platform alone, and is named."""
+    """All providers that can be imported, by their words. One that cannot be imported is logged and skipped."""
     found: dict[str, Provider] = {}
     for word, door in doors.installed(doors.PROVIDERS).items():
         try:
             found[word] = door.load()
         except doors.Broken as error:
-            log.error("a platform is left out", error=str(error))
+            log.error("a platform cannot be loaded and is skipped", error=str(error))
     return found
 
 
 def words() -> tuple[str, ...]:
-    """Of all providers: they stand in topics and name the commands that send."""
+    """The words of all providers, which are used in topics and as names of commands."""
     return tuple(doors.installed(doors.PROVIDERS))
 
 
 def all_apps(config: Config) -> tuple[str, ...]:
-    """Of all platforms."""
+    """The names of the apps of all platforms."""
     return tuple(app for setting in settings.apps().values() for app in config[setting])

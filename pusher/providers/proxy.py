@@ -27,7 +27,7 @@ _SHOWN_CHARACTERS = 100
 
 @dataclass(frozen=True)
 class Proxy:
-    """Where it is, and who we are to it ("" = nobody)."""
+    """Address and credentials of a proxy ("" = no user)."""
 
     host: str
     port: int
@@ -93,9 +93,9 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None
         raise ConnectionError(f"{proxy} does not speak HTTP: {str(error)[:_SHOWN_CHARACTERS]!r}") from None
     if not 200 <= answer.status_code < 300:
         reason = answer.reason.decode("ascii", "replace")[:_SHOWN_CHARACTERS]
-        raise ConnectionError(f"{proxy} opens no way to {target}: HTTP {answer.status_code} {reason}".rstrip())
+        raise ConnectionError(f"{proxy} refuses a connection to {target}: HTTP {answer.status_code} {reason}".rstrip())
     if connection.trailing_data[0]:
-        raise ConnectionError(f"{proxy} says more than that the way is open")
+        raise ConnectionError(f"{proxy} sends data after its answer to CONNECT")
 
 
 def _answer(sock: socket.socket, connection: h11.Connection, proxy: Proxy) -> h11.Response:
@@ -105,7 +105,7 @@ def _answer(sock: socket.socket, connection: h11.Connection, proxy: Proxy) -> h1
             data = sock.recv(_READ_OCTETS)
             left -= len(data)
             if left < 0:
-                raise ConnectionError(f"{proxy} answers without end")
+                raise ConnectionError(f"{proxy} sends an endless answer")
             connection.receive_data(data)
         elif not isinstance(event, h11.InformationalResponse):
             raise ConnectionError(f"{proxy} closed the connection")

@@ -1,6 +1,7 @@
 """A feedback reporter of another package: whatever it does wrong is named, and costs itself and not the process.
 
-What it raises or refuses holds up the apps it is told of until it stores again. What it answers twice counts once.
+If it raises an exception or refuses an outcome, the apps concerned wait until it stores again. A second answer is
+ignored.
 """
 
 from __future__ import annotations
@@ -65,13 +66,11 @@ class Contained:
             answer(PublishError(_one_line(error)))
         took_s = self._clock() - began
         if took_s > LIMIT_S:
-            _seldom.error(
-                self.label, "a plug-in has kept a greenlet waiting", plug_in=self.label, took_s=round(took_s, 1)
-            )
+            _seldom.error(self.label, "a plug-in has blocked a greenlet", plug_in=self.label, took_s=round(took_s, 1))
 
     @property
     def full(self) -> bool:
-        """Whether it is full by its own account, or has too much in hand."""
+        """Whether it says that it is full, or holds too many outcomes."""
         try:
             return self.pending >= _MOST_PENDING or self._reporter.full
         except Exception as error:  # noqa: BLE001 - as above

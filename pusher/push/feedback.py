@@ -41,7 +41,7 @@ def plain_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, *
 
 
 def metadata_of(origin: SentFrom, push: Push, outcome: Outcome, user_metadata: bool) -> dict[str, Json]:
-    """What stands beside the outcome: what the producer attached, where wanted, and what the sender says."""
+    """The metadata of an outcome: the producer's metadata, if wanted, and what the sender adds."""
     metadata = dict(push.metadata) if push.metadata and user_metadata else {}
     if not _OURS.isdisjoint(metadata):
         metadata = {name: value for name, value in metadata.items() if name not in _OURS}

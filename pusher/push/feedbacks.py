@@ -23,7 +23,7 @@ from pusher.telemetry.log import Seldom, few, logger
 log = logger(__name__)
 _seldom, _few = Seldom(log, period_s=60), few(log)
 
-#: Before what was refused is told again.
+#: Wait before a refused outcome is reported again.
 _BACK_OFF = BackOff(min_s=5.0, max_s=20.0)
 
 
@@ -38,7 +38,7 @@ class MakeFeedback(Protocol):
 
 
 class Feedbacks:
-    """Tells one reporter the outcomes of one app. Nothing here waits."""
+    """Passes the outcomes of one app to one reporter. Nothing here waits."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Feedbacks:
             value = self._make(self._origin, push, outcome, int(self._wall_clock()), user_metadata=not shortened)
             self._report(value, partial(self._told, push, outcome, shortened=shortened))
         except Exception as error:
-            left_out = _seldom.turn((self, "fault"), "a feedback cannot be made")
+            left_out = _seldom.turn((self, "fault"), "a feedback cannot be built")
             if left_out is not None:
-                log.exception("a feedback cannot be made, the app waits", game=self._origin.game, **left_out)
+                log.exception("a feedback cannot be built, the app waits", game=self._origin.game, **left_out)
                 sentry.report_exception(None, game=self._origin.game)
-            self._keep(push, outcome, f"a feedback cannot be made: {error!r}")
+            self._keep(push, outcome, f"a feedback cannot be built: {error!r}")
 
     def publish(self, make: Callable[[SentFrom, int], bytes], stored: Callable[[], object]) -> None:
         """Reports what is the outcome of no push; ``make`` gets the present time in s.
@@ -82,7 +82,9 @@ class Feedbacks:
         ``stored`` is called when it is stored, and not at all where that cannot be done now.
         """
         if self._reporter.full:
-            _seldom.warning((self._name, "full"), "message not fed back, the reporter is full", game=self._origin.game)
+            _seldom.warning(
+                (self._name, "full"), "message has no feedback, the reporter is full", game=self._origin.game
+            )
         else:
             value = make(self._origin, int(self._wall_clock()))
             self._report(value, partial(self._stored, stored))
@@ -137,4 +139,4 @@ class Feedbacks:
         if error is None:
             stored()
         else:
-            _seldom.error((self._name, "refused"), "message not fed back", game=self._origin.game, error=str(error))
+            _seldom.error((self._name, "refused"), "message has no feedback", game=self._origin.game, error=str(error))

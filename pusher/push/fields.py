@@ -117,7 +117,9 @@ def decode_token(value: Json, field: str) -> str:
     # Nearly all tokens are letters and digits, which is known at half the cost.
     good = (value.isascii() and value.isalnum()) or _UNRESERVED.issuperset(value)
     if len(value) > MAX_TOKEN_CHARACTERS or not good:
-        raise InvalidMessage("bad-token", f"{field} has characters that no token has, or too many")
+        raise InvalidMessage(
+            "bad-token", f"{field} has too many characters, or characters that are not allowed in a token"
+        )
     return value
 
 

@@ -1,11 +1,11 @@
-"""The way of one app: its inbox, the retries that wait, its counts. Every path of a push ends in ``finish``, once.
+"""The lane of one app: its inbox, its waiting retries, its counts. Every path of a push ends in ``finish``, once.
 
-A provider's service takes pushes from the lane, sends them, and gives each back by one of three verbs: ``resend``
-(surely not processed: again at once, for free), ``retry`` (again after a wait, or failed for good), ``finish`` (an
-outcome).  Lanes share nothing, so that a slow app delays no other.
+A provider's service takes pushes from the lane, sends them, and returns each with one of three calls: ``resend``
+(certainly not processed: send again at once, no attempt is counted), ``retry`` (send again after a wait, or fail),
+``finish`` (an outcome). Lanes share nothing, so a slow app does not delay the others.
 
-What the broker owns, a lane asks of a push's tracker: pushes of a suspended partition wait, those of a lost one are
-dropped unfinished.
+A lane asks the tracker of a push about its partition: pushes of a suspended partition wait, pushes of a lost partition
+are dropped unfinished.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Lane(Generic[P]):
     # --- in -----------------------------------------------------------------------------------------------------------
     @property
     def blocked(self) -> str:
-        """Why the app cannot go on, one line; "" while it can."""
+        """Why the app cannot send, in one line; "" while it can."""
         return "; ".join(feedbacks.blocked for feedbacks in self._feedbacks if feedbacks.blocked)
 
     @property
@@ -255,7 +255,7 @@ class Lane(Generic[P]):
 
     # --- back from providers ------------------------------------------------------------------------------------------
     def resend(self, push: P, wait_s: float = 0.0) -> None:
-        """The provider surely did not process it: again, after ``wait_s``, without counting an attempt."""
+        """The provider certainly did not process it: sends it again after ``wait_s``, without counting an attempt."""
         if push.finished:
             return
         push.attempts = max(0, push.attempts - 1)
@@ -331,7 +331,7 @@ class Lane(Generic[P]):
         """Feeds back what is the outcome of no push; ``make`` gets the present time in s.
 
         ``stored`` is called when every reporter has it, at once where nothing is fed back, and not at all where it
-        cannot be stored now: whoever sent it has to send it again. Never waits.
+        cannot be stored now: its sender must send it again. Never waits.
         """
         if not self._feedbacks:
             stored()

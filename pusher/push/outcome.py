@@ -23,7 +23,7 @@ class Kind(enum.Enum):
     LIMITED = "limited"
 
 
-#: Those that are told to nobody.
+#: Outcomes without a feedback.
 WITHOUT_FEEDBACK = frozenset((Kind.EXPIRED, Kind.INVALID, Kind.LIMITED))
 
 

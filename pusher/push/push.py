@@ -1,4 +1,4 @@
-"""A push on its way: what its provider sends, and where it stands in its source."""
+"""A push: what its provider sends, and its position in its source."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Push:
         self.attempts = 0
         #: Monotonic seconds of the first of them; 0.0 before it.
         self.first_sent_at = 0.0
-        #: Sends in a row that the provider surely did not process.
+        #: Attempts in a row that the provider certainly did not process.
         self.free_resends = 0
         #: Sends that an outage of the provider has undone, and whether it waits for the end of one.
         self.uncounted = 0

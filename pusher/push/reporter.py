@@ -1,8 +1,7 @@
-"""What a feedback reporter is: it takes the outcomes of pushes somewhere and says when each is stored there.
+"""The interface of a feedback reporter, which stores the outcomes of pushes and says when each is stored.
 
-The doors are in ``pusher.feedback``; ``feedback.reporters`` names those in use. A push is finished when every one of
-them has stored its outcome. The object behind a door is ``open_reporter(around) -> FeedbackReporter``, which does
-not wait.
+A reporter is a plug-in of the group ``pusher.feedback``: ``open_reporter(around) -> FeedbackReporter``, which does not
+wait. ``feedback.reporters`` lists the reporters in use. A push is finished when all of them have stored its outcome.
 """
 
 from __future__ import annotations
@@ -20,38 +19,38 @@ if TYPE_CHECKING:
 
 #: ``report(value, done)`` takes one outcome of an app, its feedback record as JSON. Never waits.
 #:
-#: ``done(None)`` is called once it is stored, in any order. ``done(PublishError("why, where"))`` says that it cannot
-#: be stored now: the app is held up, and the outcome is given again after a back-off, for as long as it takes.
-#: ``done(RecordTooLarge(...))`` has it given again without what the producer attached. What ``report`` raises counts as
-#: an outcome that cannot be stored now.
+#: The reporter calls ``done(None)`` when the outcome is stored, in any order. With ``done(PublishError("why, where"))``
+#: it says that it cannot store the outcome now: the app waits, and the reporter gets the outcome again after a
+#: back-off, until it is stored. After ``done(RecordTooLarge(...))`` it gets the outcome again without the producer's
+#: metadata. An exception in ``report`` counts as an outcome that cannot be stored now.
 Report = Callable[[bytes, Done], None]
 
 
 class FeedbackReporter(Protocol):
-    """Where outcomes go."""
+    """Stores outcomes."""
 
     def for_app(self, name: TopicName) -> Report:
-        """What takes the outcomes of one app. Asked once for each app; does not wait."""
+        """Returns the function that takes the outcomes of one app. Called once for each app; does not wait."""
         ...
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be reported now, so that consuming pauses. Never waits."""
+        """Whether it can take no more outcomes now, so that consuming pauses. Never waits."""
         ...
 
     def check(self) -> str:
-        """For ``--check``: says that it can be used. May wait some seconds; raises ``OSError`` with one line if not."""
+        """For ``--check``: returns a line if it can be used, else raises ``OSError`` with one line. May wait some s."""
         ...
 
 
 class Around(NamedTuple):
-    """What a reporter has around it in its process."""
+    """What a process offers its reporters."""
 
     config: Config
     stats: Stats
-    #: The publisher of a broker, shared by all who publish there. Does not wait.
+    #: Returns the publisher of a broker, which all users of this broker share. Does not wait.
     publisher: Callable[[BrokerSettings], Publisher]
-    #: ``spawn(name, run)`` starts ``run`` in a greenlet that begins again, after a back-off, when it ends.
+    #: ``spawn(name, run)`` starts ``run`` in a greenlet. When ``run`` ends, it is started again after a back-off.
     spawn: Callable[[str, Callable[[], object]], object]
 
 

@@ -1,4 +1,4 @@
-"""The easy way to write a feedback reporter: a function that waits until a list of outcomes is stored."""
+"""A feedback reporter built from one function, which waits until a list of outcomes is stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pusher.telemetry.watch import Watch
 
 _seldom = Seldom(logger(__name__), period_s=60)
 
-#: Outcomes that wait from which on consuming pauses.
+#: When this many outcomes wait, consuming pauses.
 _MOST_WAITING = 10_000
 
 
@@ -26,15 +26,16 @@ class Reported(NamedTuple):
 
     game: str
     platform: str
-    #: JSON, as docs/feedbacks.md has it.
+    #: JSON, see "Feedbacks" in docs/messages.md.
     value: bytes
 
 
 class Storing:
     """A ``FeedbackReporter`` over ``store(feedbacks)``, which gets up to ``most`` outcomes at a time.
 
-    ``store`` returns once all are stored, here to stay. What it raises has all of them given again later, so it should
-    not mind getting one twice. It may wait as long as it lets others run. ``check`` is the one of ``FeedbackReporter``.
+    ``store`` returns when all are durably stored. If it raises an exception, it gets all of them again later, so it
+    must accept an outcome twice. It may wait, if other greenlets can run meanwhile. ``check``: see
+    ``FeedbackReporter``.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Storing:
 
     @property
     def full(self) -> bool:
-        """Whether so many wait that consuming should pause."""
+        """Whether so many outcomes wait that consuming should pause."""
         return len(self._waiting) >= _MOST_WAITING
 
     def check(self) -> str:
@@ -74,7 +75,7 @@ class Storing:
             if not batch:
                 self._work.clear()
                 continue
-            refusal: PublishError | None = PublishError("given up half-way")
+            refusal: PublishError | None = PublishError("cancelled before it finished")
             try:
                 refusal = self._try([feedback for feedback, _ in batch])
             finally:
@@ -88,6 +89,6 @@ class Storing:
         except Exception as error:  # noqa: BLE001 - plugged in: whatever it raises is told to the app, which waits
             return PublishError(f"{type(error).__name__}: {error}".splitlines()[0])
         if watch.too_long:
-            message, longest_s = "a feedback reporter lets nothing else run", round(watch.longest_s, 1)
+            message, longest_s = "a feedback reporter blocks all other greenlets", round(watch.longest_s, 1)
             _seldom.error(self._name, message, reporter=self._name, longest_s=longest_s)
         return None

@@ -117,7 +117,7 @@ class Sender:
         return self._frame.publishers.at(settings.QUEUE.at)
 
     def _set_up_side_by_side(self, apps: Iterable[str]) -> None:
-        """Each app in a greenlet of its own: none waits for another's provider. Does not wait."""
+        """Sets up each app in its own greenlet, so that none waits for another's provider. Does not wait."""
         for app in apps:
             if app not in self._setting_up:
                 self._setting_up.add(app)
@@ -137,7 +137,7 @@ class Sender:
         except StartError as error:
             self._skip(app, str(error))
         except Exception as error:
-            log.exception("setting an app up failed", game=app)
+            log.exception("setting up an app failed", game=app)
             sentry.report_exception(None, game=app)
             self._skip(app, internal_error("set-up", f"{type(error).__name__}: {error}"))
         finally:
@@ -250,7 +250,7 @@ class Sender:
         try:
             self._newest = self._read_again()
         except StartError as error:
-            log.error("the configuration cannot be read, everything stays as it was", error=str(error))
+            log.error("the configuration cannot be read, nothing has changed", error=str(error))
             return
         before, self._apps = self._apps, self._newest[settings.of_provider(self.platform).apps]
         new = [app for app in self._apps if app not in before]
@@ -285,7 +285,7 @@ class Sender:
         return newest
 
     def _leave(self, app: str) -> None:
-        """Finishes what the app has in hand, gives its partitions up and closes its links."""
+        """Finishes the app's consumed pushes, gives up its partitions and closes its links."""
         self._skipped.pop(app, None)
         service = self.services.get(app)
         if service is None:
@@ -301,7 +301,7 @@ class Sender:
         service.close(1.0)
         self._troubles.forget(app)
         self._frame.consuming.refresh()
-        log.info("app has left", game=app, uncommitted=left)
+        log.info("app was removed", game=app, uncommitted=left)
 
     def _unfinished(self, app: str) -> int:
         """Messages of the app that were read and whose outcome is not stored yet."""
@@ -331,7 +331,9 @@ class Sender:
         try:
             changed = self._provider.reload(self.services[app], self._newest, app)
         except StartError as error:
-            log.error("the new credentials cannot be used, the old ones stay", game=app, error=str(error))
+            log.error(
+                "the new credentials cannot be used, the old ones stay in use in use in use", game=app, error=str(error)
+            )
             return False
         if changed:
             log.info("new credentials in use", game=app)
@@ -339,7 +341,7 @@ class Sender:
 
     # --- stop ---------------------------------------------------------------------------------------------------------
     def drain(self, left_s: float) -> str:
-        """Waits for what is in hand; retries that are due too late are left uncommitted."""
+        """Waits for consumed pushes; retries that are due too late are left uncommitted."""
         self._set_ups.kill(block=False)
         self._reloads.kill(block=False)
         deadline = time.monotonic() + left_s
@@ -353,7 +355,7 @@ class Sender:
             gevent.sleep(0.01)
         left = sum(lane.in_hand for lane in lanes.values())
         self._leave_all(lanes)
-        return f"{left} pushes are left to the next start" if left else ""
+        return f"{left} pushes are left for the next start" if left else ""
 
     def _leave_all(self, lanes: Mapping[str, Lane[Any]]) -> None:
         for app, lane in lanes.items():

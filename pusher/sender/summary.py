@@ -25,7 +25,7 @@ def summarize(services: Mapping[str, Service], config: Config, platform: str) ->
         for app, service in list(services.items()):
             now = _summary(service.lane.totals)
             earlier = before.get(app, {})
-            # an app that has left and come back begins anew
+            # an app that was removed and added again starts at 0
             added = {name: max(0, value - earlier.get(name, 0)) for name, value in now.items()}
             before[app] = now
             if any(added.values()):

@@ -1,4 +1,4 @@
-"""Figures that nobody adds up: they are read off the process when somebody asks for them.
+"""Figures that are not accumulated: they are read from the process when Prometheus asks for them.
 
 The admin port shows them beside the metrics of ``metrics.py``; StatsD does not get them. docs/metrics.md is made from
 here too.

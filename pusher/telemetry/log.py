@@ -76,7 +76,7 @@ class Logger:
         self._write(logging.WARNING, message, fields)
 
     def error(self, message: str, /, **fields: object) -> None:
-        """Somebody has to do something."""
+        """Somebody must act."""
         self._write(logging.ERROR, message, fields)
 
     def exception(self, message: str, /, **fields: object) -> None:
@@ -183,7 +183,7 @@ class _Handler(logging.Handler):
         return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
 
     def _left_out(self, number: int) -> bytes:
-        message = "log lines were left out, because nobody read them"
+        message = "log lines were dropped because stderr was not read"
         record = logging.makeLogRecord({"name": __name__, "levelno": logging.WARNING, "msg": message})
         record.fields = {"left_out": number}
         return self._line(record)
@@ -213,7 +213,7 @@ def setup(level: str, *, as_json: bool = False, stream: TextIO | None = None, on
 
 
 def flush(timeout_s: float) -> None:
-    """Waits, up to ``timeout_s``, until all lines are written. A reader that stands still is given up."""
+    """Waits, up to ``timeout_s``, until all lines are written. A blocked reader is given up."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
             handler.writer.flush(timeout_s)

@@ -1,4 +1,4 @@
-"""Where every greenlet stands, for a process that does not do what it should.
+"""The stack of every greenlet, for a process that does not work as it should.
 
 Frames only: gevent's own listing shows arguments as well, and those hold tokens and payloads.
 """

@@ -231,13 +231,13 @@ class Stats:
             with gevent.Timeout(REPORT_TIMEOUT_S), Watch() as watch:
                 reporter.report(samples)
         except gevent.Timeout:
-            _seldom.error(name, "a stats reporter took too long, its report is cut", reporter=name)
+            _seldom.error(name, "a stats reporter took too long, its report is cancelled", reporter=name)
         except Exception as error:  # noqa: BLE001 - plugged in: whatever it raises costs its own report
             _seldom.error(name, "a stats reporter failed", reporter=name, error=repr(error))
         else:
             if watch.too_long:
                 longest_s = round(watch.longest_s, 1)
-                _seldom.error(name, "a stats reporter lets nothing else run", reporter=name, longest_s=longest_s)
+                _seldom.error(name, "a stats reporter blocks all other greenlets", reporter=name, longest_s=longest_s)
 
     def run(self) -> None:
         """Flushes, and measures the process, for ever."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import gevent
 
-#: Blocking the hub for longer is told.
+#: Blocking the hub for longer is reported.
 LIMIT_S = 1.0
 _TICK_S = 0.05
 

@@ -1,4 +1,4 @@
-"""Writes lines to a descriptor from a thread of its own, so that a reader that stands still stops nothing else.
+"""Writes lines to a descriptor from its own thread, so that a blocked reader stops nothing else.
 
 A pipe takes 64 KiB, or as little as 4 KiB, and then a write waits for its reader. Under gevent that would be the whole
 process. The queue between is bounded in octets; what does not fit is left out and counted, and the count is written
@@ -74,10 +74,10 @@ class LineWriter:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:
-                # somebody has made the other end's description non-blocking
+                # another process has made the shared file description non-blocking
                 _sleep(_LOOK_S)
             except OSError:
-                # Nobody reads any more, or the descriptor is gone: there is no one left to tell.
+                # The reader or the descriptor is gone: the line cannot be written anywhere.
                 return
 
 

@@ -187,7 +187,7 @@ def test_constructors_wait_for_no_broker_and_all_begins_once_there_is_one(
     assert publisher.flush(0.1) == 1
     assert not source.health().ready
     assert source.health().reason
-    assert publisher.health() == (False, f"{server.brokers}: nobody listens there")
+    assert publisher.health() == (False, f"{server.brokers}: connection refused")
 
     server.start()
     parts.callback(server.stop)

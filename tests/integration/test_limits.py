@@ -461,7 +461,7 @@ def test_the_log_says_it_once_a_minute(bed: Bed, server: RedisServer, caplog: py
     server.kill()
     for _ in range(10):
         assert unlimited(bed)
-    lines = [record for record in caplog.records if "Redis cannot be asked" in record.getMessage()]
+    lines = [record for record in caplog.records if "Redis cannot be reached" in record.getMessage()]
     assert len(lines) <= 1
 
 

@@ -59,4 +59,4 @@ def test_two_processes_share_the_partitions_and_a_killed_one_comes_back(
         # four orders to stop: two by SIGTERM, two by supervisord's own end
         assert supervised.logs().count("stopped gracefully") == 4, supervised.logs()
         assert sum(position.offset for (topic, _), position in committed(brokers, driver.group).items()) == 900
-        assert "not everything ended in time" not in supervised.logs()
+        assert "not everything finished in time" not in supervised.logs()

@@ -67,7 +67,7 @@ class BoundedBatch(DefaultRecordBatch):  # type: ignore[misc]  # the library is 
     def _one_for_all(self) -> bytes:
         """One record without key, value and headers in the place of all."""
         log.error(
-            "a batch of records unpacks to more than is allowed, all of it counts as one invalid message",
+            "a batch of records unpacks to more than the limit and counts as one invalid message",
             first_offset=self.base_offset,
             last_offset=self.last_offset,
             records=self.records_count,

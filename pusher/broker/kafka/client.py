@@ -121,7 +121,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         return self._client.cluster
 
     def use(self, settings: dict[str, Any]) -> None:
-        """Makes new connections with these settings; those there are go on."""
+        """Makes new connections use these settings; existing connections continue."""
         self.connections.use(settings)
 
     def _metadata_request(self) -> Any:

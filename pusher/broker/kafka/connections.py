@@ -10,18 +10,18 @@ from kafka.errors import AuthorizationError, SaslAuthenticationFailedError, Unsu
 _TLS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not accepted (kafka.caFile)",
     "WRONG_VERSION_NUMBER": "it does not speak TLS (kafka.securityProtocol)",
-    "ALERT_CERTIFICATE_REQUIRED": "it demands a client certificate (kafka.certFile)",
+    "ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate (kafka.certFile)",
     "ALERT_BAD_CERTIFICATE": "it refuses the client certificate (kafka.certFile)",
-    "ALERT_UNKNOWN_CA": "it does not know who issued the client certificate (kafka.certFile)",
+    "ALERT_UNKNOWN_CA": "it does not know the issuer of the client certificate (kafka.certFile)",
     "ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate (kafka.certFile)",
     "ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired (kafka.certFile)",
 }
 _CLOSED = ("socket disconnected", "Invalid frame length", "ECONNRESET", "UNEXPECTED_EOF", "EOF occurred")
 _NETWORK = {
     "DNS Resolution failure": "the name does not resolve (advertised.listeners of the broker?)",
-    "ECONNREFUSED": "nobody listens there",
+    "ECONNREFUSED": "connection refused",
     "ETIMEDOUT": "no answer",
-    "EHOSTUNREACH": "no way to this host",
+    "EHOSTUNREACH": "no route to this host",
 }
 
 

@@ -149,7 +149,7 @@ class HubSelector(selectors.BaseSelector):
 
 
 class _Threading:
-    """The module ``threading`` with a lock that nobody waits for.
+    """The module ``threading`` with a lock that never waits.
 
     gevent's locks are written in Python, 2 us each time, and the library takes some sixty a message. Its greenlets are
     of one thread and wait for nothing while they hold one: a thread's own reentrant lock, which is C, does as well.

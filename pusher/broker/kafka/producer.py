@@ -67,7 +67,7 @@ Errors = Callable[[int], Exception] | None
 
 
 class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
-    """A producer that tells the end of whole batches, and one that always closes."""
+    """A producer that reports the end of whole batches, and that always closes."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -84,7 +84,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         self._began_at = -math.inf
 
     def use(self, settings: dict[str, Any]) -> None:
-        """Makes new connections with these settings; those there are go on."""
+        """Makes new connections use these settings; existing connections continue."""
         self.connections.use(settings)
 
     @property

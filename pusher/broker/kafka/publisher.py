@@ -63,7 +63,7 @@ _MEANINGS: dict[type[Exception], str] = {
         "the clocks of this machine and of the brokers differ too much (the topic's message.timestamp.*.max.ms)"
     ),
     kafka_errors.InvalidRecordError: (
-        "the brokers refuse the record: a compacted topic (cleanup.policy) takes none without a key"
+        "the brokers refuse the record: a compacted topic (cleanup.policy) needs records with a key"
     ),
 }
 
@@ -158,7 +158,7 @@ class KafkaPublisher:
         except Exception:
             log.exception("Kafka's producer did not close")
         if self.pending:
-            log.warning("records given up", records=self.pending)
+            log.warning("records were not published", records=self.pending)
 
     def health(self) -> Health:
         """Not ready without a broker, or while records wait without an acknowledgement. Never waits."""
@@ -211,7 +211,7 @@ class KafkaPublisher:
             self._end(record, refusal(f"{record.topic}: {meaning(error)}"))
         elif not self._closed:
             self._error = meaning(error)
-            _seldom.warning(record.topic, "publishing failed, is tried again", topic=record.topic, error=self._error)
+            _seldom.warning(record.topic, "publishing failed, retrying", topic=record.topic, error=self._error)
             self._failed.append((self._clock() + _PAUSE_S, record))
             self._work.set()
 
@@ -225,10 +225,10 @@ class KafkaPublisher:
         except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
             self._failed_with(failure)
 
-    # --- the greenlet of its own
+    # --- its own greenlet
 
     def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An error that nobody expected: what waits is not stored any more, which the owner must know."""
+        """An unexpected error: waiting records are no longer stored, and the owner must know."""
         error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
         self._error = repr(error)
         self._failed_with(error)
@@ -244,7 +244,7 @@ class KafkaPublisher:
                     self._send(self._failed.popleft()[1])
             except kafka_errors.KafkaError as error:
                 self._error = str(error)
-                _seldom.warning("look-up", "looking topics up failed, is tried again", error=error)
+                _seldom.warning("look-up", "looking up topics failed, retrying", error=error)
                 gevent.sleep(_PAUSE_S)
 
     def _waiting(self) -> list[_Route]:
@@ -269,7 +269,7 @@ class KafkaPublisher:
         if route.topic in cluster.unauthorized_topics:
             self._refuse(route, "not authorized")
         elif self._answers.without(route, self._clock()) >= self._topic_wait_s:
-            self._refuse(route, "does not exist and is not created")
+            self._refuse(route, "does not exist and was not created")
         elif self._clock() >= route.ask_at:
             route.ask_at = self._clock() + _PAUSE_S
             cluster.request_update()

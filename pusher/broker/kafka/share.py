@@ -60,7 +60,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
             denied = self._store(due)
         except Exception as error:  # noqa: BLE001  # what ended the I/O greenlet comes out here too; poll deals with it
             self.consumer.fenced |= isinstance(error, FencedInstanceIdError)
-            _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
+            _seldom.warning(("commit", self._group), "commit failed, retrying", group=self._group, error=error)
         else:
             self.assignment.confirm({key: commit for key, commit in due.items() if key.topic not in denied})
 
@@ -77,12 +77,12 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         return set()
 
     def note_failure(self, key: TopicPartition, error: Exception) -> None:
-        """A partition cannot be read now: it alone is left alone for a while."""
+        """A partition cannot be read now: only this partition is not read for a while."""
         denied = isinstance(error, TopicAuthorizationFailedError)
         reason = "not authorized to read it" if denied else str(error)
         if self.failing.note(key, reason, time.monotonic()):
             where = {"topic": key.topic, "partition": key.partition}
-            log.error("cannot be read, is tried again with pauses", group=self._group, **where, reason=reason)
+            log.error("partition cannot be read, retrying with pauses", group=self._group, **where, reason=reason)
 
     @property
     def obstacle(self) -> str:
@@ -112,7 +112,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
     # --- rebalances
 
     async def on_partitions_revoked(self, partitions: Iterable[Partition]) -> None:
-        """A rebalance begins: these may be given to another member."""
+        """A rebalance begins: these partitions may go to another member."""
         self.assignment.suspend(TopicPartition(*partition) for partition in partitions)
         self.unopened.clear()
         due = self.assignment.due()
@@ -126,7 +126,7 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
             self.assignment.confirm(due)
 
     async def on_partitions_assigned(self, partitions: Iterable[Partition]) -> None:
-        """A rebalance ends: these, and only these, are ours."""
+        """A rebalance ends: this member owns exactly these partitions."""
         assigned = {TopicPartition(*partition) for partition in partitions}
         trackers = self.assignment.trackers
         self.failing.forget(trackers.keys() - assigned)
@@ -143,12 +143,12 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         log.info("partitions", group=self._group, kept=len(trackers), new=len(self.unopened))
 
     async def on_partitions_lost(self, partitions: Iterable[Partition]) -> None:
-        """The group has expelled this member: these are another's already."""
+        """The group has removed this member: another member already owns these partitions."""
         lost = {TopicPartition(*partition) for partition in partitions}
         self.assignment.drop(lost)
         self.unopened -= lost
         self.held -= lost
-        log.warning("the group went on without this member", group=self._group, partitions=len(lost))
+        log.warning("the group has removed this member", group=self._group, partitions=len(lost))
 
     # --- start positions
 
@@ -205,11 +205,11 @@ class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the librar
         self.consumer.resume(Partition(*key))
 
     def restart(self, partitions: Iterable[Partition]) -> None:
-        """Goes on at the earliest offset, for the position is not, or no longer, in the log."""
+        """Continues at the earliest offset, because the position is not in the log (any more)."""
         for key, start in self._starts((TopicPartition(*partition) for partition in partitions), "earliest").items():
             position = self.assignment.trackers[key].next_offset
             where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start.offset}
-            log.error("offset out of range, going on at the earliest", group=self._group, **where)
+            log.error("offset out of range, continuing at the earliest offset", group=self._group, **where)
             self.out_of_range[key.topic] += 1
             if start.offset < position:
                 self.assignment.assign(key, start.offset)

@@ -2,7 +2,7 @@
 
 Everything is decided in ``poll``, in the consuming greenlet; a rebalance runs inside the library's own poll and only
 marks (``share``). Rules that keep a member alive: a rebalance once begun is asked for again before each poll, and a
-member that does not get into its group is built anew.
+member that cannot join its group is created again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ERROR_PAUSE_S = 0.2
 #: A rebalance waits this long for a member that does not come, after a broker's restart perhaps for what this one was
 #: before; it must be longer than any pause between two polls, some 12 s while positions are looked up in an outage.
 _REBALANCE_TIMEOUT_MS = 20_000
-#: A member that polls and is kept from joining by one and the same thing for this long is built anew. The broker may
+#: A member that polls but cannot join for this long, always for the same reason, is created again. The broker may
 #: answer at the end of a rebalance's time only; to give up before leaves a member behind that the next one waits for.
 _REJOIN_LIMIT_S = 1.5 * _REBALANCE_TIMEOUT_MS / 1000
 #: Being without a coordinator or a share of the partitions for less than this is ordinary.
@@ -118,7 +118,7 @@ class KafkaSource:
         self._max_uncommitted = max_uncommitted
         self._clock = clock
         self._fetch_wait_ms = max(fetch_wait_max_ms, _FETCH_WAIT_MS if fetch_min_bytes == 1 else 0)
-        #: Until when the next fetch waits, and when the last one brought records (as ``clock`` tells).
+        #: Until when the next fetch waits, and when the last one brought records (times of ``clock``).
         self._paced_until = self._brought_at = -math.inf
         self._brokers, self._login = brokers, login or KafkaLogin(Access())
         self._settings = member_settings(self._login.access) | {
@@ -163,7 +163,7 @@ class KafkaSource:
         except (KafkaError, OSError) as error:
             self._fail(error)
         except Exception:
-            log.exception("Kafka's client failed, a new one takes its place", group=self._group)
+            log.exception("Kafka's client failed and is replaced", group=self._group)
             gevent.sleep(_ERROR_PAUSE_S)
             self._rebuild()
         self._watch()
@@ -232,13 +232,13 @@ class KafkaSource:
             self._metadata_known = self._metadata_changed = True
 
     def _discard(self) -> None:
-        """Gives all partitions up and closes the member."""
+        """Gives up all partitions and closes the member."""
         self._share.give_up()
         try:
             with gevent.Timeout(2 * ANSWER_MS / 1000):
                 self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
         except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # the member is given up in any case
-            log.warning("left Kafka without a goodbye", group=self._group, error=repr(error))
+            log.warning("Kafka's client did not leave the group in time", group=self._group, error=repr(error))
 
     def _rebuild(self) -> None:
         self._discard()
@@ -264,7 +264,7 @@ class KafkaSource:
         now = self._clock()
         self._trouble.note(reason, now)
         if self._trouble.unchanged_s > _REJOIN_LIMIT_S and not self._consumer.joined:
-            log.error("did not get into the consumer group, begins anew", group=self._group, reason=reason)
+            log.error("could not join the consumer group, starting again", group=self._group, reason=reason)
             self._rebuild()
         elif self._trouble.lasts_s > _TROUBLE_S:
             _seldom.warning(("trouble", self._group), "not consuming", group=self._group, reason=reason)

@@ -22,7 +22,7 @@ _RECONNECT_MAX_MS = 1000
 _REQUEST_MS = 10_000
 #: What the library takes for the life of a token that does not say when it expires.
 _TOKEN_LASTS_S = 60.0
-#: What a running client takes without being made anew.
+#: Settings that a running client accepts without being created again.
 _CREDENTIALS = {"sasl.username", "sasl.password"}
 
 

@@ -133,7 +133,7 @@ class LibrdkafkaClient:
         return self._thread.call(consume)
 
     def hold(self, paused: Iterable[Key], resumed: Iterable[Key]) -> None:
-        """Lets partitions rest, and others go on."""
+        """Pauses partitions and resumes others."""
         resting, going = [TopicPartition(*key) for key in paused], [TopicPartition(*key) for key in resumed]
 
         def change(consumer: Consumer) -> None:
@@ -184,7 +184,7 @@ class LibrdkafkaClient:
                 found = self._ask(lambda: self.consumer.list_topics(timeout=ANSWER_S if self._reads else _LOOK_S))
             except KafkaException:
                 if not self._reads:
-                    # The library tells what is in the way only to who reads.
+                    # The library reports problems only to a consumer that polls.
                     self.read(0, 1)
                 if self._reads or self.troubles.refused or time.monotonic() > deadline:
                     raise
@@ -219,7 +219,7 @@ def store(consumer: Consumer, commits: Mapping[Key, Commit]) -> dict[Key, str]:
         try:
             found = consumer.commit(offsets=partitions, asynchronous=False)
         except KafkaException as error:
-            # Of several topics the library tells one error, which may be that of one topic.
+            # For several topics the library reports one error, which may belong to one topic only.
             names = {each.topic for each in partitions}
             if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise

@@ -124,12 +124,12 @@ class Membership:
         return read
 
     def _lost(self, keys: set[Key]) -> set[Key]:
-        """The group has expelled this member: these are another's already."""
+        """The group has removed this member: another member already owns these partitions."""
         read = keys & self.assignment.trackers.keys()
         self._drop(read)
         self.unopened -= keys
         self.joined = False
-        log.warning("the group went on without this member", group=self._group, partitions=len(keys))
+        log.warning("the group has removed this member", group=self._group, partitions=len(keys))
         return read
 
     def _drop(self, keys: set[Key]) -> None:
@@ -154,7 +154,7 @@ class Membership:
         try:
             failed = self._store(due)
         except (KafkaException, OSError) as error:
-            _seldom.warning(("commit", self._group), "commit failed, is tried again", group=self._group, error=error)
+            _seldom.warning(("commit", self._group), "commit failed, retrying", group=self._group, error=error)
         else:
             self.assignment.confirm({key: commit for key, commit in due.items() if key not in failed})
 
@@ -168,10 +168,10 @@ class Membership:
     # --- partitions that fail, or are to rest
 
     def note_failure(self, key: Key, reason: str) -> None:
-        """A partition cannot be read now: it alone is left alone for a while."""
+        """A partition cannot be read now: only this partition is not read for a while."""
         if self.failing.note(key, reason, time.monotonic()):
             where = {"topic": key.topic, "partition": key.partition}
-            log.error("cannot be read, is tried again with pauses", group=self._group, **where, reason=reason)
+            log.error("partition cannot be read, retrying with pauses", group=self._group, **where, reason=reason)
 
     @property
     def obstacle(self) -> str:
@@ -259,7 +259,7 @@ class Membership:
             self.held.clear()  # an assignment lets all go on
 
     def restart(self, keys: set[Key]) -> None:
-        """Goes on at the earliest offset, for the position is not, or no longer, in the log. Raises as ``open``."""
+        """Continues at the earliest offset, because the position is not in the log (any more). Raises as ``open``."""
         trackers = self.assignment.trackers
         ends = self.client.ends(keys)
         # What was told of an assignment that is over: where the present one begins is in the log.
@@ -270,7 +270,7 @@ class Membership:
         for key, start in starts.items():
             position = trackers[key].next_offset
             where = {"topic": key.topic, "partition": key.partition, "offset": position, "earliest": start}
-            log.error("offset out of range, going on at the earliest", group=self._group, **where)
+            log.error("offset out of range, continuing at the earliest offset", group=self._group, **where)
             self.out_of_range[key.topic] += 1
             if start < position:
                 self.assignment.assign(key, start)

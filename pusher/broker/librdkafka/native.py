@@ -33,7 +33,7 @@ class ThreadResult:
         """Calls the function; never raises."""
         try:
             self._value = function(*args)
-        except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
+        except BaseException as error:  # noqa: BLE001  # the waiting greenlet gets it
             self._error = error
         return self
 

@@ -61,7 +61,7 @@ _MEANINGS: dict[int, str] = {
         "the clocks of this machine and of the brokers differ too much (the topic's message.timestamp.*.max.ms)"
     ),
     KafkaError.INVALID_RECORD: (
-        "the brokers refuse the record: a compacted topic (cleanup.policy) takes none without a key"
+        "the brokers refuse the record: a compacted topic (cleanup.policy) needs records with a key"
     ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "not authorized",
 }
@@ -69,7 +69,7 @@ _MEANINGS: dict[int, str] = {
 
 def meaning(error: KafkaError) -> str:
     """What a refusal by the brokers means, for an operator."""
-    found = "does not exist and is not created" if error.code() in _MISSING else _MEANINGS.get(error.code())
+    found = "does not exist and was not created" if error.code() in _MISSING else _MEANINGS.get(error.code())
     return f"{found}: {error.str()}" if found else str(error.str())
 
 
@@ -172,7 +172,7 @@ class LibrdkafkaPublisher:
             log.exception("Kafka's producer did not close")
         self._threads.close()
         if self.pending:
-            log.warning("records given up", records=self.pending)
+            log.warning("records were not published", records=self.pending)
 
     def health(self) -> Health:
         """Not ready without a broker, or while records wait without an acknowledgement. Never waits."""
@@ -186,7 +186,7 @@ class LibrdkafkaPublisher:
         return Health(ready=True)
 
     def use(self, settings: dict[str, Any]) -> None:
-        """New connections are made with these settings; those there are go on."""
+        """Makes new connections use these settings; existing connections continue."""
         producer, username = self._producer, settings["conf"].get("sasl.username")
         if not same_but_credentials(self._settings, settings):
             if producer is not None:
@@ -245,7 +245,7 @@ class LibrdkafkaPublisher:
             self._end(record, refusal(f"{record.topic}: {meaning(error)}"))
         else:
             self._error = meaning(error)
-            _seldom.warning(record.topic, "publishing failed, is tried again", topic=record.topic, error=self._error)
+            _seldom.warning(record.topic, "publishing failed, retrying", topic=record.topic, error=self._error)
             self._failed.append((self._clock() + _PAUSE_S, record))
 
     def _is_missing(self, record: _Outgoing, error: KafkaError) -> bool:
@@ -266,10 +266,10 @@ class LibrdkafkaPublisher:
         except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
             self._failed_with(failure)
 
-    # --- the greenlet of its own
+    # --- its own greenlet
 
     def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An error that nobody expected: what waits is not stored any more, which the owner must know."""
+        """An unexpected error: waiting records are no longer stored, and the owner must know."""
         error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
         self._error = repr(error)
         self._failed_with(error)
@@ -318,7 +318,7 @@ class LibrdkafkaPublisher:
             self._send(self._failed.popleft()[1])
 
     def _probe(self) -> None:
-        """Looks whether a broker is there: the library tells when none is, and not when one is again."""
+        """Checks whether a broker is reachable: the library reports when none is, but not when one is back."""
         producer = self._producer
         self._probe_at = self._clock() + _PROBE_S + _PAUSE_S
 

@@ -87,7 +87,7 @@ class LibrdkafkaSource:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
-            # Tells that nothing is left to read, behind a transaction's marker too.
+            # Shows that nothing is left to read, also behind a transaction's marker.
             "enable.partition.eof": True,
             "max.poll.interval.ms": max(_REBALANCE_TIMEOUT_MS, session_timeout_ms),
             "topic.metadata.refresh.interval.ms": round(metadata_refresh_s * 1000),
@@ -139,7 +139,7 @@ class LibrdkafkaSource:
         except (KafkaException, OSError) as error:
             self._fail(error)
         except Exception:
-            log.exception("Kafka's client failed, a new one takes its place", group=self._group)
+            log.exception("Kafka's client failed and is replaced", group=self._group)
             gevent.sleep(_ERROR_PAUSE_S)
             self._rebuild()
         self._watch()
@@ -192,12 +192,12 @@ class LibrdkafkaSource:
         return client
 
     def _discard(self) -> None:
-        """Gives all partitions up and closes the member."""
+        """Gives up all partitions and closes the member."""
         self._membership.give_up()
         try:
             self._client.close()
         except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # the member is given up in any case
-            log.warning("left Kafka without a goodbye", group=self._group, error=repr(error))
+            log.warning("Kafka's client did not leave the group in time", group=self._group, error=repr(error))
 
     def _rebuild(self) -> None:
         self._discard()
@@ -234,11 +234,11 @@ class LibrdkafkaSource:
 
     def _prepare(self) -> None:
         if self._client.troubles.fatal:
-            log.error("Kafka's client gave up, a new one takes its place", reason=self._client.troubles.fatal)
+            log.error("Kafka's client gave up and is replaced", reason=self._client.troubles.fatal)
             gevent.sleep(_ERROR_PAUSE_S)
             self._rebuild()
         elif self._client.outdated:
-            log.info("new access to Kafka, a new member takes the place of this one", group=self._group)
+            log.info("new credentials for Kafka, a new member replaces this one", group=self._group)
             self.commit()
             self._rebuild()
         self._client.open()

@@ -16,18 +16,18 @@ _TLS = {
     "could not be verified": "its certificate is not accepted (kafka.caFile)",
     "wrong version number": _NO_TLS,
     "packet length too long": _NO_TLS,
-    "certificate required": "it demands a client certificate (kafka.certFile)",
+    "certificate required": "it requires a client certificate (kafka.certFile)",
     "bad certificate": "it refuses the client certificate (kafka.certFile)",
-    "unknown ca": "it does not know who issued the client certificate (kafka.certFile)",
+    "unknown ca": "it does not know the issuer of the client certificate (kafka.certFile)",
     "certificate unknown": "it does not accept the client certificate (kafka.certFile)",
     "certificate expired": "the client certificate has expired (kafka.certFile)",
     "certificate has expired": "its certificate has expired",
 }
 _NETWORK = {
-    "Connection refused": "nobody listens there",
+    "Connection refused": "connection refused",
     "timed out": "no answer",
-    "No route to host": "no way to this host",
-    "Network is unreachable": "no way to this host",
+    "No route to host": "no route to this host",
+    "Network is unreachable": "no route to this host",
 }
 _CLOSED = "the connection was closed at once: a TLS or SASL listener? (kafka.securityProtocol)"
 _CLOSED_WORDS = ("disconnect", "closed", "broken pipe", "reset by peer", "security.protocol")

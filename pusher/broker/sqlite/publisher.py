@@ -1,7 +1,7 @@
 """Writes records to the file, a batch a transaction, until they are stored or refused for good.
 
 ``publish`` only queues. The one greenlet of this module stores what has come together, tells whose records they are,
-and now and then deletes old records: whoever makes the file grow keeps it short.
+and now and then deletes old records, so that the process that makes the file grow also keeps it small.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SqlitePublisher:
         self._queue: deque[_Outgoing] = deque()
         self._work = Event()
         self._clean_at = clock()
-        self._error = "not opened yet"
+        self._error = "not open yet"
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.link_exception(self._died)
 
@@ -109,17 +109,17 @@ class SqlitePublisher:
         self._greenlet.kill()
         self._store.close()
         if self.pending:
-            log.warning("records given up", records=self.pending)
+            log.warning("records were not published", records=self.pending)
             self.pending = 0
 
     def health(self) -> Health:
         """Ready unless the last thing tried failed. Never waits."""
         return Health(ready=not self._error, reason=self._error)
 
-    # --- the greenlet of its own
+    # --- its own greenlet
 
     def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An error that nobody expected: what waits is not stored any more, which the owner must know."""
+        """An unexpected error: waiting records are no longer stored, and the owner must know."""
         error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
         self._error = repr(error)
         self._failed_with(error)
@@ -135,7 +135,7 @@ class SqlitePublisher:
                     self._wait()
             except Unavailable as error:
                 self._error = str(error)
-                _seldom.warning(self._store.path, "publishing failed, is tried again", error=error)
+                _seldom.warning(self._store.path, "publishing failed, retrying", error=error)
                 gevent.sleep(_PAUSE_S)
                 if not self._queue:  # cleaning will tell when the file can be used again
                     self._clean_at = self._clock()

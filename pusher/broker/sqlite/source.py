@@ -81,7 +81,7 @@ class SqliteSource:
         self._lease_until = self._join_at = float("-inf")
         #: Wanted topics that other members own.
         self._others: dict[str, str] = {}
-        self._error = "not opened yet"
+        self._error = "not open yet"
         self._closed = False
 
     # --- what the rest calls
@@ -117,7 +117,7 @@ class SqliteSource:
         try:
             refused = self._store.run(work)
         except Unavailable as error:
-            _seldom.warning(("commit", self._member.group), "commit failed, is tried again", error=error)
+            _seldom.warning(("commit", self._member.group), "commit failed, retrying", error=error)
             return
         self._lose(refused)
         self.assignment.confirm(due)
@@ -251,7 +251,7 @@ class SqliteSource:
     def _restart(self, tracker: Tracker, offset: int) -> Tracker:
         """Goes on elsewhere: records were removed, or the file was replaced by another one."""
         where = {"topic": tracker.key.topic, "offset": tracker.next_offset, "earliest": offset}
-        log.error("offset out of range, going on at the earliest", group=self._member.group, **where)
+        log.error("offset out of range, continuing at the earliest offset", group=self._member.group, **where)
         self.out_of_range[tracker.key.topic] += 1
         return self.assignment.assign(tracker.key, offset) if offset < tracker.next_offset else tracker
 

@@ -27,7 +27,7 @@ SCHEME = "sqlite:///"
 #: How long a statement waits for the locks of others.
 _BUSY_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 2.0
-#: "push": tells the broker's files from other databases.
+#: "push": distinguishes the broker's files from other databases.
 _APPLICATION_ID = 0x70757368
 _VERSION = 1
 
@@ -172,7 +172,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise Unavailable(f"{path} is not a file of the embedded broker")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != _VERSION:
-        raise Unavailable(f"{path} was made by a newer pusher (format {version}, known is {_VERSION})")
+        raise Unavailable(f"{path} was created by a newer pusher (format {version}, known is {_VERSION})")
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
 """Every difference from the Go program, with its reason: docs/migration.md is made from here, and ``migrate-check``.
 
-``met`` says what a configuration in hand has of it, in a few words; "" for nothing. Those without it hold always.
+``met`` says in a few words what of it applies to a given configuration; "" = nothing. Rows without it always apply.
 """
 
 from __future__ import annotations

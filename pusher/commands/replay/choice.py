@@ -27,19 +27,19 @@ class Fate(enum.Enum):
     """What becomes of a record of the range; the value says it in the summary."""
 
     SENT = "to be sent"
-    NO_TARGET = "left out: no sender reads the topic that they came from"
+    NO_TARGET = "left out: no sender reads their topic"
     OTHER_DEVICE = "left out: other tokens"
     CANNOT_BE_SENT = "left out: can never be sent"
     NOT_FINISHED = "left out: the group has not finished them"
-    FED_BACK = "left out: have a feedback"
+    FED_BACK = "left out: they have a feedback"
     DELIVERED = "left out: delivered"
-    NOT_FED_BACK = "left out: have no feedback"
-    LIMITED = "left out: may have been limited, which nobody feeds back (--limited sends them)"
+    NOT_FED_BACK = "left out: they have no feedback"
+    LIMITED = "left out: possibly limited, which has no feedback (--limited sends them)"
     OTHER_REASON = "left out: failed for other reasons"
     DEAD = "left out: dead tokens (--reason sends them)"
     COPIED = "left out: replayed before (--again sends them)"
     WAITS = "left out: a copy waits in the target topic"
-    REPEATED = "left out: copies of others in the range"
+    REPEATED = "left out: copies of other messages in the range"
     EXPIRED = "left out: expired (--expiry-seconds sends them)"
 
 
@@ -87,14 +87,14 @@ class Selection:
         job = self._job
         topic, start = job.feedback_topic, max(0.0, since_s - _CLOCKS_S)
         if job.filters.missing_feedback and not _reaches_back(job.feedback_broker, topic, since_s):
-            raise StartError(f"{topic} does not reach back to the range: what was fed back is not known any more")
+            raise StartError(f"{topic} does not reach back to the range: its feedbacks are no longer known")
         self._known.note_feedbacks(read(job.feedback_broker, topic, start, "latest", "feedbacks"), job.filters.reasons)
         if job.filters.missing_feedback and job.invalid_topic:
             invalid = _if_there(read(job.range.broker, job.invalid_topic, start, "latest", "invalid messages"))
             self._known.note_copies(invalid, known.INVALID, Finished())
 
     def _survey_copies(self, target: str, finished: Finished, since_s: float) -> None:
-        """Copies anywhere in the target; only those that wait, where the feedback tells about the others."""
+        """Copies anywhere in the target; only waiting copies, if feedbacks show what happened to the others."""
         waiting_only = self._waiting_only[target] = self._job.feedback_tells(target)
         start: Place = finished.starts if waiting_only else max(0.0, since_s - _CLOCKS_S)
         copies = read(self._job.range.broker, target, start, "latest", "copies")

@@ -112,7 +112,7 @@ def run_replay(args: argparse.Namespace, config: Config) -> int:
 def make_job(args: argparse.Namespace, config: Config) -> Job:
     """What the arguments ask for. Raises ``StartError`` and ``OSError``."""
     if args.missing_feedback and (args.failed_only or args.reason):
-        raise StartError("--missing-feedback: what has no feedback has neither failed nor a reason")
+        raise StartError("--missing-feedback: a message without feedback has no failure and no reason")
     source = source_of(config, args.topic)
     queue = queue_of(source)
     filters = Filters(
@@ -165,13 +165,13 @@ def _act(job: Job, choice: Selection, pace: CopyRate) -> int:
             load.wait()
         except KeyboardInterrupt:
             left = publisher.flush(_LAST_FLUSH_S)
-            problem, code = f"interrupted, {left} not stored; the same command goes on where it was", _INTERRUPTED
+            problem, code = f"interrupted, {left} not stored; run the same command to continue", _INTERRUPTED
         except OSError as error:
             problem, code = str(error), _FAILED
     tally.say(job)
     _say(f"sent {load.stored:,}")
     if load.refused:
-        problem, code = f"{load.refused} refused, the first because of {load.refusal}", _FAILED
+        problem, code = f"{load.refused} refused, the first one because: {load.refusal}", _FAILED
     if problem:
         sys.stderr.write(f"pusher: {problem}\n")
     return code
@@ -204,7 +204,7 @@ class Tally:
         rows += [(fate.value, self._fates[fate]) for fate in Fate if fate is not Fate.SENT and self._fates[fate]]
         rows += [(f"chosen for {topic}", number) for topic, number in sorted(self._targets.items())]
         if job.expiry_s is not None:
-            rows += [(f"of these expired, and now with {job.expiry_s:g} s to live", self._revived)]
+            rows += [(f"of these expired; they get {job.expiry_s:g} s to live", self._revived)]
         width = max(len(text) for text, _ in rows)
         for text, number in rows:
             _say(f"  {text:<{width}}  {number:>12,}")

@@ -80,14 +80,14 @@ class Job:
         self._check_target()
         if self.source is not TopicKind.REQUESTS and (self.filters.failed or self.filters.missing_feedback):
             raise StartError(
-                f"{self.range.topic} holds {self.source.value}: only --reason and --token-prefix choose there"
+                f"{self.range.topic} contains {self.source.value}: use only --reason and --token-prefix there"
             )
         if self.source is TopicKind.HELD and self.expiry_s is not None:
             raise StartError("--expiry-seconds: a feedback does not expire")
         if self.needs_feedbacks and not self.config[settings.FEEDBACK_REPORTERS]:
-            raise StartError("feedback.reporters is empty: no feedback tells what became of a message")
+            raise StartError("feedback.reporters is empty: messages have no feedback")
         if self.filters.missing_feedback and not self.config[settings.FEEDBACK_SUCCESSES]:
-            raise StartError("feedback.successes is false: a message without feedback may well have been delivered")
+            raise StartError("feedback.successes is false: a message without feedback may have been delivered")
 
     @property
     def needs_feedbacks(self) -> bool:
@@ -136,7 +136,7 @@ class Job:
     def _check_target(self) -> None:
         if self.source is TopicKind.HELD:
             if self.to_topic and not self.to_topic.endswith(topics.FEEDBACKS):
-                raise StartError(f"--to-topic {self.to_topic}: held feedbacks go to a topic of feedbacks")
+                raise StartError(f"--to-topic {self.to_topic}: held feedbacks can only go to a topic of feedbacks")
         elif self.to_topic or self.source is TopicKind.REQUESTS:
             target = self._name(self.to_topic or self.range.topic)
             came_from = target_name(self.config, self.range.topic)
@@ -146,7 +146,7 @@ class Job:
     def _name(self, topic: str) -> TopicName:
         name = target_name(self.config, topic)
         if name is None:
-            raise StartError(f"{topic} is no topic of requests: push-<game>_<{' or '.join(words())}>...")
+            raise StartError(f"{topic} is not a topic of requests: push-<game>_<{' or '.join(words())}>...")
         return name
 
     def _parser(self, target: str) -> Parse:
@@ -180,7 +180,7 @@ def source_of(config: Config, topic: str) -> TopicKind:
     if topic.endswith(topics.INVALID) or topic == template:
         return TopicKind.INVALID
     if topic.endswith(topics.FEEDBACKS):
-        raise StartError(f"{topic} holds outcomes, and these are not sent again: replay the topic of their requests")
+        raise StartError(f"{topic} contains outcomes, which cannot be sent again: replay the topic of their requests")
     return TopicKind.REQUESTS
 
 

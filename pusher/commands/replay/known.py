@@ -33,7 +33,7 @@ class Known:
         """A message of the range. Raises ``StartError`` where there are too many."""
         self._facts.setdefault(key, 0)
         if len(self._facts) > MAX_MESSAGES:
-            raise StartError(f"more than {MAX_MESSAGES:,} messages: replay a shorter range, part by part")
+            raise StartError(f"more than {MAX_MESSAGES:,} messages: replay a shorter range")
 
     def of(self, key: Key) -> int:
         """All facts of a message."""

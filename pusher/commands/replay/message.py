@@ -72,7 +72,7 @@ def origin_key_of(record: Record) -> Key:
 
 
 def origin_ms(record: Record) -> int:
-    """When the record that was sent first was written, milliseconds since the epoch; -1 when nobody knows."""
+    """When the record that was sent first was written, milliseconds since the epoch; -1 if it is unknown."""
     time_ms = origin(record).rpartition("/")[2]
     return int(time_ms) if _TIME_MS.fullmatch(time_ms) else -1
 

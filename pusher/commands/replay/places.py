@@ -16,7 +16,7 @@ from pusher.broker.interface import Broker, Place, Reader, Record
 from pusher.commands.progress import progress
 from pusher.errors import StartError
 
-EXPECTED = "an offset, earliest, latest, a time such as 2026-01-31T14:00:00+01:00, or one ago such as -2h"
+EXPECTED = "an offset, earliest, latest, a time such as 2026-01-31T14:00:00+01:00, or a time ago such as -2h"
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])")
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: An offset as it is written by hand; it holds in every partition.
@@ -99,7 +99,9 @@ def read(broker: Broker, topic: str, start: Place, end: Place, text: str, total:
             bar.update(len(records))
             empty = 0 if records else empty + 1
             if empty > _EMPTY_POLLS:
-                raise OSError(f"{topic}: nothing read for {_EMPTY_POLLS * _POLL_S:g} s, though there is more")
+                raise OSError(
+                    f"{topic}: nothing read for {_EMPTY_POLLS * _POLL_S:g} s, although there are more messages"
+                )
 
 
 def _offsets(reader: Reader, place: Place | Everywhere, partitions: Mapping[int, int]) -> dict[int, int]:

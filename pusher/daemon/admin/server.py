@@ -2,7 +2,7 @@
 
 It shares the process with the pushes, so it must not be able to hurt them: few connections at a time, one request
 each, and a few seconds for all of it, after which the connection is cut. Where there are too many, the oldest gives
-way: slow clients, however many, delay nobody. It only reads, and shows no secret.
+way: slow clients do not delay others, however many there are. It only reads, and shows no secret.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _cut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError as error:
-        log.debug("admin connection was gone", error=str(error))
+        log.debug("admin connection was closed by the client", error=str(error))
 
 
 class _Server(WSGIServer):
@@ -172,9 +172,9 @@ class AdminServer:
             listener = _listen(host, port)
         except OSError as error:
             log.warning(
-                "admin port cannot be opened, going on without it; give each process of a host an admin.port of its own"
+                "admin port cannot be opened, continuing without it; give each process on a host its own admin.port"
                 if error.errno == errno.EADDRINUSE
-                else "admin port cannot be opened, going on without it; see admin.host and admin.port",
+                else "admin port cannot be opened, continuing without it; see admin.host and admin.port",
                 address=f"{host}:{port}",
                 error=error.strerror or str(error),
             )
@@ -185,8 +185,8 @@ class AdminServer:
         log.info("admin port open", address=f"{host}:{self.port}")
         if not (self._local or self._token):
             log.warning(
-                "the admin port is open beyond this machine, and everybody may read it: set admin.token, or admin.host "
-                "to 127.0.0.1",
+                "the admin port is reachable from other hosts without a token: set admin.token, or set admin.host to "
+                "127.0.0.1",
                 address=f"{host}:{self.port}",
             )
 

@@ -1,1 +1,1 @@
-"""What dead tokens are deleted from: each store stands behind its door in ``pusher.tokens``."""
+"""The stores from which dead tokens are deleted; each is a door of ``pusher.tokens``."""

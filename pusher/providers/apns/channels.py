@@ -57,7 +57,7 @@ class Channels(NamedTuple):
             "ascii", "replace"
         )
         if CHANNEL_ID.fullmatch(channel_id) is None:
-            raise StartError(f"{self.origin}: the channel is made, but the answer has no usable apns-channel-id")
+            raise StartError(f"{self.origin}: the channel was created, but the answer has no usable apns-channel-id")
         return channel_id
 
     def ids(self) -> list[str]:
@@ -68,7 +68,7 @@ class Channels(NamedTuple):
             answer = None
         ids = answer.get("channels") if isinstance(answer, dict) else None
         if not isinstance(ids, list) or not all(isinstance(one, str) and CHANNEL_ID.fullmatch(one) for one in ids):
-            raise StartError(f"{self.origin}: the answer is no list of channels")
+            raise StartError(f"{self.origin}: the answer is not a list of channels")
         return ids
 
     def delete(self, channel_id: str) -> None:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, config: Config) -> int:
     try:
         _ACTIONS[args.action](channels_of(config, args.app), args)
     except Refused as error:
-        sys.stderr.write(f"pusher: Apple refuses it: {error}\n")
+        sys.stderr.write(f"pusher: Apple refuses the request: {error}\n")
         return _REFUSED
     return _DONE
 

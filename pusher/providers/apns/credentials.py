@@ -49,7 +49,7 @@ _SLEWED_AT_MOST_S = 60.0
 
 
 def elapsed_s() -> float:
-    """A clock that is never set, and that goes on while the machine is suspended: for ages."""
+    """A clock that is never set, and that continues while the machine is suspended: used for ages."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -244,7 +244,7 @@ def refuse_dates(certificate: ClientCertificate, now_s: float) -> None:
     """Raises ``CredentialError`` for a certificate that has ended or is of the future."""
     leaf = x509.load_pem_x509_certificates(certificate.chain_pem)[0]
     if now_s > certificate.expires_at_s:
-        raise CredentialError(f"the certificate ended on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it")
+        raise CredentialError(f"the certificate expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it")
     if now_s < leaf.not_valid_before_utc.timestamp():
         raise CredentialError(f"the certificate is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
 
@@ -272,7 +272,7 @@ class Credentials:
         return self._contexts[files]
 
     def same_as(self, other: Credentials) -> bool:
-        """Whether there is nothing new in them. A token must not be made anew without need: Apple takes few."""
+        """Whether there is nothing new in them. A token must not be replaced without need: Apple accepts few."""
         if (self.trust, self.certificate) != (other.trust, other.certificate):
             return False
         if self.token is None or other.token is None:

@@ -1,4 +1,4 @@
-"""What helps somebody who sets an app up for Apple: the questions of ``pusher init apns``, and what refusals mean."""
+"""Help for setting up an app for Apple: the questions of ``pusher init apns``, and the meaning of refusals."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class ApnsParser:
         token, payload, metadata, expiry, collapse_id, push_type, priority, topic, expiration, channel = _fields(value)
         push = ApnsPush()
         if channel is not None and token:
-            self._left_out("channel_id", "stands beside DeviceToken")
+            self._left_out("channel_id", "is given together with DeviceToken")
             channel = None
         push.token = decode_token(token, "DeviceToken") if channel is None else _channel_id(channel)
         push.metadata = decode_metadata(metadata)
@@ -159,7 +159,7 @@ class ApnsParser:
             return payload.encode()
         aps = payload.get("aps") if isinstance(payload, dict) else None
         if aps is None:
-            _seldom.warning((self._app, "aps"), "a push without aps is not compared with others", game=self._app)
+            _seldom.warning((self._app, "aps"), "a push without aps is not checked for duplicates", game=self._app)
             return b""
         return canonical(aps)
 
@@ -192,7 +192,7 @@ class ApnsParser:
             push_type = push_type.lower()
         else:
             if push_type is not None and push_type != "":
-                self._left_out("push_type", "is none of Apple's")
+                self._left_out("push_type", "is not one of Apple's")
             push_type, own_type = _push_type(topic, payload), True
         suffix, of_app = TOPIC_SUFFIX.get(push_type), own_topic
         if suffix is not None and own_topic and topic and not topic.endswith(suffix):
@@ -217,7 +217,7 @@ class ApnsParser:
             known = priority.lower() if isinstance(priority, str) else priority
             if type(known) in (int, str) and known in _PRIORITIES:
                 return _PRIORITIES[known]
-            self._left_out("priority", "is none of 1, 5, 10, normal and high")
+            self._left_out("priority", "is not 1, 5, 10, normal or high")
         return b"5" if push_type == "background" else b""
 
     def _expiration_s(self, expiration: Json, otherwise: int | None) -> int | None:

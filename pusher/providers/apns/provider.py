@@ -52,7 +52,7 @@ def apns_host(config: Config) -> str:
 
 
 def apns_proxy(config: Config) -> Proxy | None:
-    """What stands on the way to Apple."""
+    """The checks of the connection to Apple."""
     return always(config[settings.PROXY])(apns_host(config))
 
 
@@ -100,14 +100,14 @@ def _apns(config: Config, app: str) -> str:
     """Apple takes the credentials: it is asked with a token that cannot exist, so that nothing is delivered."""
     credentials = apns_credentials(config, app)
     if not config.of(settings.TOPIC, app):
-        raise StartError(f"apns.certs.{app}.topic is not set: every message would have to bring its own topic")
+        raise StartError(f"apns.certs.{app}.topic is not set: then every message needs its own topic")
     origin = Origin(apns_host(config), config[settings.PORT], proxy=apns_proxy(config))
     return ask_once(credentials, origin, config.of(settings.TOPIC, app), config[settings.CONNECT_TIMEOUT])
 
 
 def _message(shown: Shown) -> dict[str, Json]:
     if shown.dry_run:
-        raise StartError("Apple has no dry run: without --dry-run the push is delivered")
+        raise StartError("Apple does not support --dry-run; without it the push is delivered")
     aps: dict[str, Json] = {"alert": shown.words} if shown.words else {"content-available": 1}
     return {"DeviceToken": shown.token, "Payload": {**shown.data, "aps": aps}}
 

@@ -28,7 +28,7 @@ class Reason(NamedTuple):
     credentials: bool = False
     #: Worth another try after a wait.
     retry: bool = False
-    #: Says nothing of the push: Apple takes no new provider token of the team for a while.
+    #: Says nothing of the push: Apple accepts no new provider token of the team for a while.
     team: bool = False
 
 

@@ -61,7 +61,7 @@ class ApnsSettings:
 
 
 class TeamHold:
-    """While Apple takes no new provider token of the team: from 10 s on, doubling up to a minute."""
+    """While Apple accepts no new provider token of the team: from 10 s on, doubling up to a minute."""
 
     def __init__(self) -> None:
         #: Seconds of the present hold, or of the last one that no accepted push has followed; 0.0: none.
@@ -106,7 +106,7 @@ class ApnsService:
         self._pool = self._dispatcher.pool
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own."""
+        """Functions that must each run in their own greenlet, by name."""
         return self._dispatcher.loops()
 
     def start(self) -> None:
@@ -141,7 +141,7 @@ class ApnsService:
     def health(self) -> Health:
         """Whether pushes can be sent now."""
         if self._team_hold.until > time.monotonic():
-            return Health(False, "Apple takes no new provider token of the team (TooManyProviderTokenUpdates)")
+            return Health(False, "Apple accepts no new provider token of the team (TooManyProviderTokenUpdates)")
         return self._dispatcher.health()
 
     def condition(self) -> Condition:
@@ -253,7 +253,7 @@ class ApnsService:
         return Judgement(Retry(outcome, policy=None if limited else self._settings.outage), _good(push))
 
     def _put_off_for_team(self, exchange: Exchange) -> Judgement:
-        """Apple takes no new provider token of the team: that says nothing of the push, which waits and goes again.
+        """Apple accepts no new provider token of the team: that says nothing of the push, which waits and goes again.
 
         The connection is unusable meanwhile (Apple staff, developer forum, threads 675879 and 702056).
         """
@@ -261,12 +261,12 @@ class ApnsService:
         if self._team_hold.begin(exchange.sent_at, now):
             _seldom.warning(
                 (self.lane.settings.app, "team"),
-                "Apple takes no new provider token of the team for now: the app waits. Does "
+                "Apple accepts no new provider token of the team for now: the app waits. Does "
                 "another program sign with a key of the team, or was the key changed just now?",
                 game=self.lane.settings.app,
                 next_attempt_s=round(self._team_hold.wait_s),
             )
-            self._pool.replace("Apple takes no new provider token of the team", opened_before=now)
+            self._pool.replace("Apple accepts no new provider token of the team", opened_before=now)
         return Judgement(Resend(max(0.1, self._team_hold.until - now)))
 
     def _may_send(self, timeout_s: float) -> bool:
@@ -313,7 +313,7 @@ class ApnsService:
         if not token.renew():
             return False
         # A connection on which a token expired stays unusable with the new one.
-        self._pool.replace("Apple no longer takes the provider token", opened_before=exchange.sent_at)
+        self._pool.replace("Apple no longer accepts the provider token", opened_before=exchange.sent_at)
         return True
 
 

@@ -30,8 +30,8 @@ def ask_once(credentials: Credentials, origin: Origin, topic: str, timeout_s: fl
     outcome, meaning = read_answer(exchange.status, exchange.body_in)
     if meaning.credentials:
         raise StartError(f"{origin} refuses the credentials for {topic}: {outcome.reason}")
-    said = f"it says {outcome.reason or 'yes'} to a token that cannot exist"
-    return f"{origin} takes the credentials for {topic} ({said}){_ends(credentials)}"
+    said = f"its answer to a token that cannot exist is {outcome.reason or 'yes'}"
+    return f"{origin} accepts the credentials for {topic} ({said}){_ends(credentials)}"
 
 
 def answered(exchange: Exchange, credentials: Credentials, origin: Origin, timeout_s: float) -> Exchange:
@@ -77,4 +77,4 @@ def _ends(credentials: Credentials) -> str:
     left_days = (certificate.expires_at_s - time.time()) / 86_400
     moment = datetime.datetime.fromtimestamp(certificate.expires_at_s, datetime.UTC)
     soon = ": renew it" if left_days < _SOON_DAYS else ""
-    return f"; the certificate ends on {moment:%Y-%m-%d}, in {left_days:.0f} days{soon}"
+    return f"; the certificate expires on {moment:%Y-%m-%d}, in {left_days:.0f} days{soon}"

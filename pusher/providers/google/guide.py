@@ -1,4 +1,4 @@
-"""What helps somebody who sets an app up for Google: the questions of ``pusher init fcm``, and what refusals mean."""
+"""Help for setting up an app for Google: the questions of ``pusher init fcm``, and the meaning of refusals."""
 
 from __future__ import annotations
 

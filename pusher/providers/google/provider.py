@@ -88,7 +88,7 @@ def xmpp_settings(config: Config, app: str) -> GcmSettings:
         )
     if importlib.util.find_spec("sleekxmpp") is None:
         raise StartError(
-            "GCM over XMPP needs sleekxmpp: run `pip install ./packaging/sleekxmpp` at the top of pusher's sources"
+            "GCM over XMPP needs sleekxmpp: run `pip install ./packaging/sleekxmpp` in pusher's source directory"
         )
     login = account(app, sender_id, api_key)
     from pusher.providers.google.xmpp.link import LinkSettings
@@ -180,7 +180,7 @@ def fcm_origin(config: Config) -> Origin:
 
 
 def google_proxy(config: Config) -> ProxyOf:
-    """What stands on the way to Google."""
+    """The checks of the connection to Google."""
     url = config[settings.PROXY]
     return always(url) if url else of_environment
 

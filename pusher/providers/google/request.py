@@ -258,7 +258,7 @@ def _token(value: Json) -> str:
     if not value:
         raise InvalidMessage("missing-token", "to is missing")
     if len(value) > MAX_TOKEN_CHARACTERS or _TOKEN.fullmatch(value) is None:
-        raise InvalidMessage("bad-token", "to has characters that no token has, or too many")
+        raise InvalidMessage("bad-token", "to has too many characters, or characters that are not allowed in a token")
     return str(value)
 
 
@@ -297,5 +297,5 @@ class LeftOut:
                 continue
             if len(self._told) < self._MAX_REMEMBERED:
                 self._told.add(field)
-            text = f"{self._way} has no place for a field or its value; the push is sent without it"
+            text = f"{self._way} does not support a field or its value; the push is sent without it"
             _few.warning((self._app, "left out"), text, game=self._app, field=field)

@@ -265,7 +265,7 @@ class Connection:
     def _spend(self, cost: int) -> None:
         self._idle_cost += cost
         if self._idle_cost > MAX_IDLE_COST:
-            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that answer nothing")
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that answer no request")
 
     def _receive_frames(self, buffer: bytes) -> int:
         """Take the whole frames; returns where the rest begins."""
@@ -324,7 +324,7 @@ class Connection:
             raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which we have not opened")
 
     def _on_push_promise(self, stream_id: int, flags: int, payload: bytes) -> None:  # noqa: ARG002 - one signature
-        raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we switched off")
+        raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, which we disabled")
 
     def _on_headers(self, stream_id: int, flags: int, payload: bytes) -> None:
         self._on_block(self._blocks.begin(stream_id, flags, payload))

@@ -19,7 +19,7 @@ class End(enum.IntEnum):
     RESPONSE = 1
     """The peer answered: `status`, `headers` and `body_in` are set."""
     UNPROCESSED = 2
-    """Surely not processed: never written, above GOAWAY's last stream, or REFUSED_STREAM. It may be sent again."""
+    """Certainly not processed: never written, above GOAWAY's last stream, or REFUSED_STREAM. It may be sent again."""
     RESET = 3
     """The peer reset the stream, or answered what is no HTTP: its fate is unknown, `error_code` says why."""
     LOST = 4

@@ -103,7 +103,7 @@ def _telling_beginnings() -> dict[bytes, int]:
     An entry of the static table, or a literal whose name is entry 8 (:status), indexed or not, Huffman-coded or not.
     """
     huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
-    # 429 may say when to come again, and the date of a 403 whose clock is wrong; nobody asks what interim answers say
+    # 429 may say when to come again, and the date of a 403 whose clock is wrong; interim answers are not needed
     statuses = {*range(100, 200), 200, *range(400, 500)} - {403, 429}
     beginnings: dict[bytes, int] = {}
     for status in statuses:

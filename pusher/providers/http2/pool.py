@@ -53,7 +53,7 @@ class PoolState:
     reason: str
 
 
-_STALLED = "the peer lets no request go: it answers none and has no stream or window for another"
+_STALLED = "the peer blocks all requests: it answers none and has no stream or window for another"
 _STALLED_AFTER_S = 10.0
 
 
@@ -195,7 +195,7 @@ class Pool:
         return greenlet
 
     def _revive(self) -> None:
-        """Keepers and watch that died begin again: whoever asks for room hears of the failure once."""
+        """Starts keepers and watch again that died: the caller that asks for room gets the failure once."""
         for _ in range(self.size - len(self._keepers)):
             self._keepers.start(self._spawn(self._keep))
         if self._watching is None or self._watching.dead:
@@ -255,7 +255,7 @@ class Pool:
             if link.served and link.orderly:
                 failures, delay_s = 0, 0.0
                 self._reason = link.reason
-                log.info("a link was sent away", game=self._name, origin=str(self._origin), reason=link.reason)
+                log.info("a link was closed in order", game=self._name, origin=str(self._origin), reason=link.reason)
                 continue
             if self._stalled or time.monotonic() - link.opened_at < policy.young_s:
                 # The first one may be followed at once: servers are allowed to send a single connection away.

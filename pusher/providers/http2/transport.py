@@ -81,7 +81,7 @@ class TlsSocket:
         self._incoming.write(data)
         self._silent_octets += len(data)
         if self._silent_octets > MAX_SILENT_OCTETS:
-            raise ConnectionError("the peer sends TLS records without content and without end")
+            raise ConnectionError("the peer keeps sending TLS records without content")
         return bool(data)
 
     def receive(self) -> bytes:
@@ -125,7 +125,7 @@ class TlsSocket:
         self._socket.settimeout(seconds)
 
     def close(self) -> None:
-        """Close the socket; whoever waits for it gets an OSError. Does not wait."""
+        """Closes the socket; a greenlet that waits for it gets an OSError. Does not wait."""
         self._socket.close()
 
 

@@ -41,7 +41,7 @@ class Cluster:
 
     @property
     def down(self) -> str:
-        """Why nobody is answered now; "" while everybody is."""
+        """Why Redis does not answer now; "" while it does."""
         return self._reason if not self._starts else next((n.down for n in self._nodes.values() if n.down), "")
 
     @property

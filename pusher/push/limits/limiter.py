@@ -1,6 +1,6 @@
 """Which pushes of a device are sent: asks Redis once for each batch, before it goes to the links.
 
-Redis in trouble stops nobody: pushes of which it could not be asked are sent, counted, and one line a minute says why.
+An outage of Redis stops no push: pushes without an answer are sent and counted, and one line a minute says why.
 A push is asked about once, whatever becomes of it afterwards: retries and free resends count for nothing.
 """
 
@@ -43,7 +43,7 @@ class Limits:
         self.marks = self.counters if marks == counters else _open(marks, MARKS_DB)
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own, by name."""
+        """Functions that must each run in their own greenlet, by name."""
         return {f"redis {server.address} {name}": server.run for name, server in self._servers().items()}
 
     def gate(self, lane: Lane[P]) -> DeviceGate[P] | None:
@@ -191,7 +191,7 @@ class DeviceGate(Generic[P]):
     def _judge(self, push: P, answer: Finding) -> None:
         if Finding.UNREADABLE in answer:
             self._failed.add()
-            _seldom.error((self._app, "counter"), "a device's counter in Redis is no number", game=self._app)
+            _seldom.error((self._app, "counter"), "a device's counter in Redis is not a number", game=self._app)
         if Finding.DUPLICATE in answer:
             self._duplicates.add()
             if self._rules.drop:
@@ -199,7 +199,7 @@ class DeviceGate(Generic[P]):
                 return
         if Finding.LIMITED in answer:
             self._reached.add()
-            self._end(push, "the device has had its pushes of this minute: another is not sent", RATE_LIMITED)
+            self._end(push, "the device has reached its limit for this minute: a push is not sent", RATE_LIMITED)
 
     def _end(self, push: P, words: str, outcome: Outcome) -> None:
         topic, partition = push.tracker.key
@@ -215,7 +215,7 @@ class DeviceGate(Generic[P]):
     def _tell(self, error: RedisUnavailable) -> None:
         _seldom.error(
             (self._app, "redis"),
-            "Redis cannot be asked: pushes are sent without rate limit and search for duplicates",
+            "Redis cannot be reached: pushes are sent without rate limit and search for duplicates",
             game=self._app,
             error=str(error),
         )

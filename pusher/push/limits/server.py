@@ -26,10 +26,10 @@ from pusher.push.limits.settings import RedisSettings
 
 #: Longest time that a batch of pushes waits for an answer.
 ANSWER_WITHIN_S = 0.1
-#: Longest time that opening a connection may take; nobody waits for it.
+#: Time limit for opening a connection; no push waits for it.
 _CONNECT_WITHIN_S = 5.0
 _AT_ONCE_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.1, 2.0
-#: After so many failures in a row nobody asks until a new connection stands.
+#: After so many failures in a row nothing is asked until there is a new connection.
 _MOST_FAILURES = 3
 #: Connections that are kept open; each app asks for one batch at a time.
 _MOST_CONNECTIONS = 64
@@ -89,12 +89,12 @@ class RedisConnections:
         self._wanted = Event()
         self._wanted.set()
         self._first = True
-        #: Replaced when it is set: whoever waits looks again.
+        #: Replaced when it is set: waiting greenlets look again.
         self._changed = Event()
 
     @property
     def down(self) -> str:
-        """Why nobody is answered now; "" while everybody is."""
+        """Why Redis does not answer now; "" while it does."""
         return self._down
 
     def ask(self, script: LuaScript, head: Sequence[str | int], items: Sequence[tuple[str, ...]]) -> bytes:
@@ -107,7 +107,7 @@ class RedisConnections:
             try:
                 answer = self._answer(connection, script, arguments, deadline)
             except (redis.ConnectionError, OSError) as error:
-                # closed, for example by the server while nobody used it: there may be another one
+                # closed, for example by the server while it was idle: there may be another one
                 self._failed(connection, one_line(error))
             except RedisUnavailable as error:
                 raise self._failed(connection, str(error)) from None

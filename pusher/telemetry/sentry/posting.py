@@ -1,4 +1,4 @@
-"""How events reach Sentry: each is posted by a greenlet of its own, over verified TLS, and at most so many at once."""
+"""Sends events to Sentry: each in its own greenlet, over verified TLS, with a limit on how many at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Post:
     def __call__(self, url: str, data: bytes, headers: Mapping[str, str]) -> None:
         """Does not wait, and raises nothing: what cannot be sent is a warning a minute."""
         if _sending.full():
-            self._seldom.warning("full", "too many Sentry events at once, some are left out")
+            self._seldom.warning("full", "too many Sentry events at once, some are dropped")
         else:
             _sending.spawn(self._post, url, data, headers)
 

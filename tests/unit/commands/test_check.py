@@ -35,7 +35,7 @@ def test_the_host_of_statsd_is_looked_up(
     found, lines = lines_of(text, capsys)
     assert found == code
     assert [line for line in lines if line.startswith(finding)]
-    assert any(line.startswith("ok      feedback.reporters: none is named") for line in lines)
+    assert any(line.startswith("ok      feedback.reporters: no reporter is set") for line in lines)
 
 
 def test_a_host_of_statsd_that_is_not_used_is_not_looked_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,8 +72,9 @@ def test_which_topics_are_read_now(tmp_path: Path, capsys: pytest.CaptureFixture
     _, lines = lines_of(f"apns.apps: game\nqueue.brokers: {address}", capsys)
     (found,) = [line for line in lines if "queue.topics" in line]
     assert found == (
-        "ok      queue.topics: read now: push-game_apns-single; left to others: push-game_gcm-single; of a game that "
-        "is not configured, so that its messages are invalid: push-stranger_apns-single"
+        "ok      queue.topics: read now: push-game_apns-single; ignored, topics of other platforms: "
+        "push-game_gcm-single; topics of games that are not configured, whose messages are invalid: "
+        "push-stranger_apns-single"
     )
 
 
@@ -81,9 +82,9 @@ def test_what_a_new_group_leaves_out_is_said(tmp_path: Path, capsys: pytest.Capt
     address = made(tmp_path)
     text = f"queue: {{brokers: '{address}', group: mine, offsetResetStrategy: %s}}"
     _, lines = lines_of(text % "latest", capsys)
-    assert any("where the group mine is new it leaves out what already waits" in line for line in lines)
+    assert any("if the group mine is new, it skips the messages that already wait" in line for line in lines)
     _, lines = lines_of(text % "earliest", capsys)
-    assert not any("leaves out" in line for line in lines)
+    assert not any("skips" in line for line in lines)
 
 
 def test_feedbacks_of_failures_only_and_a_listener_that_does_not_delete(

@@ -96,14 +96,14 @@ def test_a_message_that_is_refused_is_told_and_the_others_are_stored(broker: Sql
     code, output, error = enqueue(TOPIC, feed=b"one\n" + b"x" * 2_000_000 + b"\ntwo\n")
     assert code == 1
     assert output == f"enqueued 2 messages to {TOPIC}\n".encode()
-    assert error == f"pusher: 1 refused, the first because of {TOPIC}: 2000000 bytes, 1048576 are allowed\n"
+    assert error == f"pusher: 1 refused, the first one because: {TOPIC}: 2000000 bytes, 1048576 are allowed\n"
     assert stored(broker.url) == [b"one", b"two"]
 
 
 def test_a_topic_that_cannot_be_is_refused(broker: SqliteBroker) -> None:
     code, _, error = enqueue("a topic", feed=b"one\n")
     assert code == 1
-    assert "1 refused, the first because of a topic: not the name of a topic" in error
+    assert "1 refused, the first one because: a topic: not the name of a topic" in error
 
 
 def test_the_file_of_a_broker_is_relative_or_from_the_root(broker: SqliteBroker, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ PUSH = b'{"DeviceToken": "ab", "Payload": {"aps": {"alert": "hi"}}}'
 @pytest.mark.parametrize(
     ("topic", "words"),
     [
-        ("push-gaem_apns-single", "apns.apps has no gaem"),
+        ("push-gaem_apns-single", "apns.apps does not contain gaem"),
         ("push-game_apns-slow", "does not match it"),
         ("orders", "its name is not push-<game>_<platform>..."),
     ],
@@ -225,7 +225,7 @@ def test_messages_that_a_sender_would_refuse_are_warned_of_and_stored(broker: Sq
     code, output, error = pusher("enqueue", TOPIC, feed=feed)
     assert (code, output) == (0, f"enqueued 4 messages to {TOPIC}\n".encode())
     assert error.startswith(
-        "pusher: warning: a sender would refuse 2 of 4 messages as invalid, first message 2 (not-json"
+        "pusher: warning: a sender would refuse 2 of 4 messages as invalid; the first is message 2 (not-json"
     )
     assert pusher("enqueue", TOPIC, "--force", feed=feed)[2] == ""
     assert len(stored(broker.url)) == 8

@@ -212,7 +212,7 @@ def test_a_message_whose_copies_are_in_the_range_is_sent_once(stage: Stage) -> N
     stage.replay("--yes")
     stage.finish()
     output = stage.replay("--yes", "--again")
-    assert rows(output)["left out: copies of others in the range"] == 2
+    assert rows(output)["left out: copies of other messages in the range"] == 2
     assert len(stage.read(TOPIC)) == 6
 
 
@@ -261,7 +261,7 @@ def test_only_failures_are_sent_and_not_once_more_when_they_succeed(stage: Stage
     assert rows(output) == {
         "in the range": 6,
         "left out: delivered": 2,
-        "left out: have no feedback": 1,
+        "left out: they have no feedback": 1,
         "left out: dead tokens (--reason sends them)": 1,
         f"chosen for {TOPIC}": 2,
     }
@@ -332,7 +332,7 @@ def test_what_is_finished_and_has_no_feedback_is_sent(stage: Stage) -> None:
     assert rows(output) == {
         "in the range": 9,
         "left out: the group has not finished them": 2,
-        "left out: have a feedback": 2,
+        "left out: they have a feedback": 2,
         "left out: can never be sent": 2,
         "left out: expired (--expiry-seconds sends them)": 1,
         f"chosen for {TOPIC}": 2,
@@ -354,7 +354,7 @@ def test_what_may_have_been_limited_is_left_out_and_said_so(stage: Stage, limit:
     stage.feed_back(pushes[:1])
     stage.settings |= limit
     found = rows(stage.replay("--missing-feedback"))
-    assert found["left out: may have been limited, which nobody feeds back (--limited sends them)"] == 2
+    assert found["left out: possibly limited, which has no feedback (--limited sends them)"] == 2
     assert rows(stage.replay("--missing-feedback", "--limited"))[f"chosen for {TOPIC}"] == 2
     stage.settings |= {"apns.rateLimit.rpm": 0, "dedup": {"games": '{"game": 100}', "action": "count"}}
     assert rows(stage.replay("--missing-feedback"))[f"chosen for {TOPIC}"] == 2
@@ -400,7 +400,7 @@ def test_missing_feedback_is_refused_where_it_cannot_be_known(stage: Stage) -> N
     stage.settings["feedback.reporters"] = []
     code, output, error = stage.run(*flags)
     assert (code, output) == (2, "")
-    assert error == "pusher: feedback.reporters is empty: no feedback tells what became of a message\n"
+    assert error == "pusher: feedback.reporters is empty: messages have no feedback\n"
 
 
 # --- further choices
@@ -426,7 +426,7 @@ def test_a_copy_is_not_born_expired(stage: Stage) -> None:
     output = stage.replay(
         "--yes", "--again", "--to-topic", "push-game_apns-other", "--expiry-seconds", "100", "--to", "3"
     )
-    assert rows(output)["of these expired, and now with 100 s to live"] == 1
+    assert rows(output)["of these expired; they get 100 s to live"] == 1
     values = [orjson.loads(found.value or b"") for found in stage.copies("push-game_apns-other")[:2]]
     assert all(now_ms + 100_000 <= value["push_expiry"] < now_ms + 160_000 for value in values)
     assert all("Push_Expiry" not in value for value in values)
@@ -467,7 +467,7 @@ def test_invalid_messages_go_back_to_where_they_came_from(stage: Stage) -> None:
     output = stage.replay("--yes", topic=INVALID)
     assert rows(output) == {
         "in the range": 5,
-        "left out: no sender reads the topic that they came from": 2,
+        "left out: no sender reads their topic": 2,
         "left out: can never be sent": 1,
         f"chosen for {TOPIC}": 1,
         "chosen for push-other_apns-single": 1,
@@ -523,7 +523,7 @@ def test_an_interrupted_replay_goes_on_where_it_was(stage: Stage) -> None:
             output, error = process.communicate(timeout=30)
         if number == signal.SIGINT:
             assert process.returncode == 130
-            assert error == b"pusher: interrupted, 0 not stored; the same command goes on where it was\n"
+            assert error == b"pusher: interrupted, 0 not stored; run the same command to continue\n"
             assert f"sent {len(stage.copies())}\n" in output.decode()
     assert 10 < len(stage.copies()) < 60
     with start(stage, *flags) as process:
@@ -598,20 +598,23 @@ def test_no_more_than_so_many_in_a_second() -> None:
     ("arguments", "complaint"),
     [
         (["--topic", "push-gone_apns-single"], "cannot read push-gone_apns-single: there is no such topic in"),
-        (["--topic", FEEDBACKS], f"{FEEDBACKS} holds outcomes, and these are not sent again"),
-        (["--topic", "strange"], "strange is no topic of requests: push-<game>_<apns or gcm>..."),
+        (["--topic", FEEDBACKS], f"{FEEDBACKS} contains outcomes, which cannot be sent again"),
+        (["--topic", "strange"], "strange is not a topic of requests: push-<game>_<apns or gcm>..."),
         (["--topic", TOPIC, "--partition", "3"], f"{TOPIC} has no partition 3: it has 1"),
         (["--topic", TOPIC, "--to-topic", GCM], f"--to-topic {GCM}: the messages are for apns"),
-        (["--topic", TOPIC, "--to-topic", FEEDBACKS], f"{FEEDBACKS} is no topic of requests"),
+        (["--topic", TOPIC, "--to-topic", FEEDBACKS], f"{FEEDBACKS} is not a topic of requests"),
         (
             ["--topic", TOPIC, "--to-topic", "push-game_apns-gone"],
             "cannot read push-game_apns-gone: there is no such topic",
         ),
-        (["--topic", TOPIC, "--missing-feedback", "--failed-only"], "what has no feedback has neither failed nor"),
-        (["--topic", HELD, "--failed-only"], f"{HELD} holds held feedbacks: only --reason and --token-prefix"),
-        (["--topic", HELD, "--to-topic", TOPIC], f"--to-topic {TOPIC}: held feedbacks go to a topic of feedbacks"),
+        (["--topic", TOPIC, "--missing-feedback", "--failed-only"], "a message without feedback has no failure and no"),
+        (["--topic", HELD, "--failed-only"], f"{HELD} contains held feedbacks: use only --reason and --token-prefix"),
+        (
+            ["--topic", HELD, "--to-topic", TOPIC],
+            f"--to-topic {TOPIC}: held feedbacks can only go to a topic of feedbacks",
+        ),
         (["--topic", HELD, "--expiry-seconds", "5"], "--expiry-seconds: a feedback does not expire"),
-        (["--topic", INVALID, "--missing-feedback"], f"{INVALID} holds invalid messages: only --reason"),
+        (["--topic", INVALID, "--missing-feedback"], f"{INVALID} contains invalid messages: use only --reason"),
         (["--topic", TOPIC, "--failed-only"], f"cannot read {FEEDBACKS}: there is no such topic"),
         (["--topic", TOPIC, "--brokers", "sqlite:///missing.db"], "missing.db does not exist"),
     ],
@@ -656,15 +659,13 @@ def test_what_the_broker_refuses_is_told(stage: Stage) -> None:
     code, output, error = stage.run("--topic", TOPIC, "--from", "0", "--yes")
     assert code == 1
     assert output.endswith("sent 1\n")
-    assert error.startswith(f"pusher: 1 refused, the first because of {TOPIC}: 10486")
+    assert error.startswith(f"pusher: 1 refused, the first one because: {TOPIC}: 10486")
 
 
 def test_a_range_of_too_many_messages_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "MAX_MESSAGES", 4)
     stage.push(5)
-    assert stage.run("--topic", TOPIC, "--from", "0")[2] == (
-        "pusher: more than 4 messages: replay a shorter range, part by part\n"
-    )
+    assert stage.run("--topic", TOPIC, "--from", "0")[2] == ("pusher: more than 4 messages: replay a shorter range\n")
     assert stage.run("--topic", TOPIC, "--from", "0", "--to", "4")[0] == 0
 
 

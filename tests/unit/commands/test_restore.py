@@ -52,13 +52,13 @@ def run(monkeypatch: pytest.MonkeyPatch, stores: dict[str, TokenStore], *argumen
 def test_without_an_archive_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(config, "load", lambda *_, **__: config.parse(""))
     assert main(ARGUMENTS) == 2
-    text = "pusher: feedbackListeners.archive.table is not set: there is no archive, nothing was kept\n"
+    text = "pusher: feedbackListeners.archive.table is not set: there is no archive, no row was kept\n"
     assert capsys.readouterr().err == text
 
 
 def test_stores_that_keep_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, {"plain": Plain()}) == 2
-    assert "keeps what it deletes: plain" in capsys.readouterr().err
+    assert "keeps deleted rows: plain" in capsys.readouterr().err
 
 
 def test_it_says_what_it_would_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,10 +75,10 @@ def test_it_says_what_it_would_do(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_it_does_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, {"rows": Keeping()}, "--yes") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "rows: 2,400 rows restored, 100 were there already"
+    assert capsys.readouterr().out.splitlines()[-1] == "rows: 2,400 rows restored, 100 already existed"
 
 
 def test_what_broke_down_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, {"rows": Keeping(limit=1_500)}, "--yes") == 1
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said == "rows: 1,000 rows restored, 1,500 are left: the connection was lost; give the command again"
+    assert said == "rows: 1,000 rows restored, 1,500 are left: the connection was lost; run the command again"

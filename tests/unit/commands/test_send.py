@@ -110,7 +110,7 @@ def test_a_dry_run_delivers_nothing(provide: Provide, capsys: pytest.CaptureFixt
 
 def test_apple_has_no_dry_run(provide: Provide) -> None:
     provided = provide(APNS)
-    with pytest.raises(StartError, match="Apple has no dry run"):
+    with pytest.raises(StartError, match="Apple does not support --dry-run"):
         provided.send("--title", "Hello", "--dry-run")
     assert provided.simulator.ledger.received == []
 
@@ -127,7 +127,7 @@ def test_no_outcome_in_time(provide: Provide, capsys: pytest.CaptureFixture[str]
     assert provided.send("--title", "Hello", "--timeout", "0.5") == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "pusher: no outcome: 0.5 s were not enough; the push waits for its answer or a retry\n"
+    assert err == "pusher: no outcome: 0.5 s were not enough: the push waits for its answer or a retry\n"
 
 
 def test_a_provider_that_does_not_answer_is_named(provide: Provide, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ def test_a_provider_that_does_not_answer_is_named(provide: Provide, capsys: pyte
     ("arguments", "words"),
     [
         (["--app", "other", "--title", "x"], "--app other: gcm.apps has game"),
-        ([], "a push of nothing"),
+        ([], "the push has no content"),
         (["--data", "novalue"], "--data is KEY=VALUE"),
         (["--token", "no token", "--title", "x"], "bad-token"),
     ],
@@ -160,7 +160,7 @@ def test_as_a_command(provide: Provide, tmp_path: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)["message_type"]) == (0, "ack")
     done = _run(command)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "pusher: a push of nothing: give --title, --body or --data\n"
+    assert done.stderr == "pusher: the push has no content: give --title, --body or --data\n"
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

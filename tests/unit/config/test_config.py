@@ -268,7 +268,7 @@ def test_a_service_account_as_mapping_is_taken_as_written(account: str, text: st
         ("gcm: {apps: a, firebaseCredentials: {a: &a {a: *a}}}", "config.yaml: nested far deeper than 20 levels"),
         ("a: &a {<<: *a}", "config.yaml: nested far deeper than 20 levels"),
         ("a: " + "[" * 2_000 + "]" * 2_000, "config.yaml: nested far deeper than 20 levels"),
-        (r'{"a\nb": 1}', r"config.yaml:1: 'a\nb' has characters that no key has"),
+        (r'{"a\nb": 1}', r"config.yaml:1: 'a\nb' contains characters that are not allowed in a key"),
         (r'apns: {apps: "a\ud800"}', "config.yaml:1: apns.apps expects a list of texts"),
         (r'apns: {host: "a\0"}', "config.yaml:1: apns.host expects a host"),
     ],
@@ -565,7 +565,7 @@ def test_of_a_key_that_is_given_twice_the_last_holds_and_is_told(text: str, line
     found = parse(text)
     assert found[apns_settings.PORT] == 2
     (warning,) = found.warnings
-    said = rf".*:{line}: apns.port stands in line {before} too; this one, the last, holds"
+    said = rf".*:{line}: apns.port is also in line {before}; this line, the last, is used"
     assert re.fullmatch(said, warning, re.IGNORECASE)
 
 
@@ -756,10 +756,10 @@ def test_the_last_of_two_spellings_holds(text: str, lines: tuple[int, int]) -> N
     found = parse(text)
     assert found[apns_settings.CONNECTION_POOL_SIZE] == 10
     place, other = lines
-    said = [line for line in found.warnings if "the last, holds" in line and ": apns." in line.lower()]
+    said = [line for line in found.warnings if "this line, the last, is used" in line and ": apns." in line.lower()]
     assert len(said) == 1
     assert said[0].startswith(f"config.yaml:{place}: ")
-    assert f"in line {other} too" in said[0]
+    assert f"in line {other};" in said[0]
 
 
 def test_each_daemon_names_the_keys_without_effect_that_it_would_have_read() -> None:

@@ -23,7 +23,7 @@ def test_a_part_that_lets_nothing_else_run_is_logged_and_counted(caplog: pytest.
         with caplog.at_level(logging.INFO):
             gevent.sleep(0)
             hold(1.5)
-            wait_until(lambda: "held up" in caplog.text, "a line")
+            wait_until(lambda: "blocked" in caplog.text, "a line")
         stats.flush()
         assert [sample.value for sample in stats.snapshot() if sample.metric is metrics.HUB_HELD] == [1]
     finally:

@@ -112,7 +112,7 @@ def test_xmpp_finds_no_way_past_a_proxy_that_wants_a_password(tinyproxy: Callabl
             "localhost", google.port, "123", "key", ping_interval_s=60, ping_timeout_s=60, proxy=proxy
         )
         link = Link(settings, on_message=_unexpected, on_stanza_error=_unexpected, on_down=_unexpected)
-        with pytest.raises(LinkError, match=r"opens no way to localhost:[0-9]+: HTTP 40[17]") as caught:
+        with pytest.raises(LinkError, match=r"refuses a connection to localhost:[0-9]+: HTTP 40[17]") as caught:
             link.open(TlsTrust(google.ca_file).context())
         assert "hush" not in str(caught.value)
         assert google.events["logins"] == 0
@@ -126,7 +126,7 @@ def test_user_and_password_at_a_real_proxy(tinyproxy: Callable[..., int], provid
     port = tinyproxy("BasicAuth me secret")
     through(read(f"http://me:sec%72et@127.0.0.1:{port}", "it"), provider)
     for login in ("", "me:hush@"):
-        with pytest.raises(ConnectFailed, match=r"opens no way to localhost:[0-9]+: HTTP 40[17]") as caught:
+        with pytest.raises(ConnectFailed, match=r"refuses a connection to localhost:[0-9]+: HTTP 40[17]") as caught:
             through(read(f"http://{login}127.0.0.1:{port}", "it"), provider)
         assert "hush" not in str(caught.value)
 
@@ -176,7 +176,7 @@ def scripted() -> Iterator[Callable[..., Proxy]]:
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n<html>", "HTTP 502 Bad Gateway"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n", "HTTP 407"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://login/\r\n\r\n", "HTTP 302"),
-        (b"HTTP/1.1 200 OK\r\n\r\nhello", "says more than that the way is open"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", "sends data after its answer"),
         (b"HTTP/1.1 200 OK\r\nA", "closed the connection|does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "closed the connection|TLS|reset"),
     ],
@@ -217,7 +217,7 @@ def test_a_proxy_that_is_not_there(provider: FcmSimulator) -> None:
 
 def test_a_name_is_looked_up_by_the_proxy(scripted: Callable[..., Proxy]) -> None:
     origin = Origin("no.such.host.invalid", 443, proxy=scripted(b"HTTP/1.1 504 Gateway Timeout\r\n\r\n"))
-    with pytest.raises(ConnectFailed, match=r"opens no way to no\.such\.host\.invalid:443: HTTP 504"):
+    with pytest.raises(ConnectFailed, match=r"refuses a connection to no\.such\.host\.invalid:443: HTTP 504"):
         connect(origin, TlsTrust().context(), 20)
 
 
@@ -231,7 +231,9 @@ def test_the_certificate_is_that_of_the_provider(
 
 def test_an_exchange_through_a_proxy_that_refuses(scripted: Callable[..., Proxy]) -> None:
     proxy = scripted(b"HTTP/1.1 403 Filtered\r\n\r\n")
-    with pytest.raises(ExchangeFailed, match=r"example\.com: .*opens no way to example\.com:443: HTTP 403 Filtered"):
+    with pytest.raises(
+        ExchangeFailed, match=r"example\.com: .*refuses a connection to example\.com:443: HTTP 403 Filtered"
+    ):
         exchange(Request("GET", "https://example.com/"), Client(TlsTrust().context, lambda _: proxy), 20)
 
 

@@ -180,6 +180,6 @@ def test_a_list_that_says_nothing_lets_nobody_in(ground: Ground, kind: str, word
 
 def test_a_list_that_cannot_be_read_is_an_error_at_the_start(ground: Ground) -> None:
     broken = ground.directory / "broken.pem"
-    broken.write_text("no list")
+    broken.write_text("not a list")
     with pytest.raises(CredentialError, match="cannot read"):
         TlsTrust(ground.ca_file, str(broken)).context()

@@ -327,7 +327,7 @@ def test_a_certificate_of_a_stranger_is_named_as_such(tmp_path: Path) -> None:
     ("expired", "words"),
     [
         # java-apns#353, pushy#609, Ph3nol/NotificationPusher#133: it ended, and only the log of TLS said so
-        (True, "the certificate ended on"),
+        (True, "the certificate expired on"),
         (False, None),
     ],
 )

@@ -275,7 +275,7 @@ def test_a_function_that_lets_nothing_else_run_is_named(
     monkeypatch.setattr("pusher.telemetry.watch.LIMIT_S", 0.1)
     running.store.blocks_s = 0.2
     running.report(1)
-    (line,) = [line for line in caplog.records if "lets nothing else run" in line.message]
+    (line,) = [line for line in caplog.records if "blocks all other greenlets" in line.message]
     assert line.__dict__["fields"]["reporter"] == "hook"
 
 

@@ -250,7 +250,7 @@ def test_a_refused_feedback_that_cannot_be_made_again_blocks_its_app_alone(refus
     for _ in range(2):
         world.clock.now += 21
         world.lane.tick()
-        assert "cannot be made" in world.lane.blocked
+        assert "cannot be built" in world.lane.blocked
         assert len(world.feedbacks.records) == 1, "the other one goes"
     first.token = token
     world.clock.now += 21

@@ -127,7 +127,7 @@ def test_a_fault_in_one_app_leaves_the_stop_in_order(tmp_path: Path, stack: Exit
     stage.sends("good")
     assert stage.sender.stop() == 0
     log = stage.sender.log()
-    assert "a step of the stop order failed" not in log
+    assert "a step of the shutdown failed" not in log
     assert "stopped gracefully" in log
 
 

@@ -219,7 +219,7 @@ def test_a_new_service_account_under_load_and_then_only_it(stack: ExitStack, tmp
     app.send(300)
     app.wait()
     unknown = json.dumps(new | {"client_email": "nobody@example.com"})
-    with pytest.raises(CredentialError, match="refuses an access token"):
+    with pytest.raises(CredentialError, match="refuses to issue an access token"):
         provider(app.platform).reload(app.service, app.config(gcm__firebaseCredentials__game=unknown), "game")
     app.send(50)
     app.wait()

@@ -111,7 +111,7 @@ def test_reporting_waits_for_nobody_and_cannot_pile_up(
     for number in range(80):
         sentry.report(f"message {number}")
     assert not sentry.flush(0.01)
-    assert "too many Sentry events at once, some are left out" in caplog.messages
+    assert "too many Sentry events at once, some are dropped" in caplog.messages
     server.may_answer.set()
     assert sentry.flush(5)
     assert {event["message"] for event in server.events} == {f"message {number}" for number in range(50)}

@@ -40,7 +40,7 @@ class Archive:
 
 
 def condition(wanted: Wanted) -> Statement:
-    """What stands behind WHERE."""
+    """The condition behind WHERE."""
     parts = ["restored_at IS NULL", "game = %s", "platform = %s", "deleted_at >= %s"]
     parts += ["deleted_at < %s"] * bool(wanted.until) + ["reason = %s"] * bool(wanted.reason)
     values = (*wanted.owner, wanted.since, wanted.until, wanted.reason)

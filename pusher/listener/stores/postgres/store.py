@@ -23,7 +23,7 @@ log = logger(__name__)
 
 #: Rows that are brought back in one transaction.
 _RESTORED_AT_ONCE = 1_000
-NO_ARCHIVE = f"no archive: what is deleted is gone, nobody can restore it; set {settings.ARCHIVE_TABLE.key} to a table"
+NO_ARCHIVE = f"no archive: deleted rows cannot be restored; set {settings.ARCHIVE_TABLE.key} to a table"
 
 
 def open_store(config: Config) -> Postgres:
@@ -42,7 +42,7 @@ class Postgres(TokenStore):
         template = config[settings.TABLE]
         if not names_tables(template):
             log.warning(
-                "the name of tables has neither <game> nor <platform> and is left out",
+                "the pattern of table names has neither <game> nor <platform> and is ignored",
                 setting=settings.TABLE.key,
                 used=settings.TABLE.default,
             )
@@ -70,7 +70,7 @@ class Postgres(TokenStore):
         except DatabaseError as error:
             key = settings.ARCHIVE_TABLE.key
             table = self._archive.table
-            raise StartError(f"{key}: the table {table} cannot be made: {error}; make it yourself") from None
+            raise StartError(f"{key}: the table {table} cannot be created: {error}; create it yourself") from None
 
     def reload(self, config: Config) -> bool:
         """New connections log in as the settings say now."""
@@ -101,7 +101,7 @@ class Postgres(TokenStore):
         except DatabaseError as error:
             raise StartError(f"{settings.ARCHIVE_TABLE.key}: {error}") from None
         name = self._archive.name
-        there = f"the archive {name} is there" if present else f"the archive {name} will be made at the start"
+        there = f"the archive {name} exists" if present else f"the archive {name} will be created at the start"
         return f"{found}, {there}"
 
     def _check_table(self, owner: TopicName) -> str:
@@ -118,7 +118,7 @@ class Postgres(TokenStore):
             if column not in columns:
                 return f"warning: {name} has no column {column}: tokens of this game wait until it has"
         if not index:
-            return f"warning: {name} has no index on {token}: each DELETE reads the whole table; make one"
+            return f"warning: {name} has no index on {token}: each DELETE reads the whole table; create one"
         return f"{name} has an index on {token}"
 
     # --- undo ---------------------------------------------------------------------------------------------------------
@@ -145,10 +145,10 @@ class Postgres(TokenStore):
 
     def _present_archive(self) -> Archive:
         if self._archive is None:
-            raise StartError(f"{settings.ARCHIVE_TABLE.key} is not set: there is no archive, nothing was kept")
+            raise StartError(f"{settings.ARCHIVE_TABLE.key} is not set: there is no archive, no row was kept")
         self._pool.probe(self._config[settings.CONNECTION_TIMEOUT])
         if not self._pool.execute(self._archive.presence()):
-            raise StartError(f"the archive {self._archive.name} does not exist: nothing was ever kept there")
+            raise StartError(f"the archive {self._archive.name} does not exist: no row was ever kept there")
         return self._archive
 
 

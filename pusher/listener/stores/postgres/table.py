@@ -31,7 +31,7 @@ class Naming(NamedTuple):
     #: From schema to table, with placeholders.
     table: tuple[str, ...] = ("<game>_<platform>",)
     column: str = "token"
-    #: When a token was registered; "" = nobody knows.
+    #: Column with the time at which a token was registered; "" = none.
     updated_at: str = ""
 
     @classmethod
@@ -39,7 +39,7 @@ class Naming(NamedTuple):
         """As the settings say; a dot separates the schema. Raises ``StartError``."""
         parts = tuple(table.split("."))
         if not all(parts) or len(parts) > 2:
-            raise StartError(f"{settings.TABLE.key} expects a table, perhaps with its schema; {table!r} is not")
+            raise StartError(f"{settings.TABLE.key} expects a table name, optionally with its schema; {table!r} is not")
         for name in (*parts, column, updated_at):
             refuse_long(name)
         return cls(parts, folded(column), folded(updated_at))
@@ -50,7 +50,9 @@ class Naming(NamedTuple):
         for name in names:
             if len(name.encode()) > MAX_NAME_BYTES:
                 size = len(name.encode())
-                text = f"the table {name} cannot be: PostgreSQL cuts names at {MAX_NAME_BYTES} bytes, this has {size}"
+                text = (
+                    f"the table {name} cannot exist: PostgreSQL cuts names at {MAX_NAME_BYTES} bytes, this has {size}"
+                )
                 raise NotDeleted(text, missing=True)
         return names
 

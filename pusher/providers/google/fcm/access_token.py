@@ -108,7 +108,7 @@ class TokenEndpoint:
             return grant_of(facts.get("access_token"), _lifetime_s(facts.get("expires_in")), host, skew_s)
         retry_after_s = parse_retry_after(answer.headers.get("retry-after", ""), now_s) or 0.0
         raise TokenFailed(
-            f"{host} refuses an access token: {_refusal(facts, answer.status)}{_of_clocks(skew_s)}",
+            f"{host} refuses to issue an access token: {_refusal(facts, answer.status)}{_of_clocks(skew_s)}",
             refused=answer.status in {400, 401, 403},
             retry_after_s=min(retry_after_s, MAX_RETRY_AFTER_S),
             skew_s=skew_s,
@@ -169,7 +169,7 @@ class AccessToken:
         now = self._clock()
         if now - self._refused_at < RENEW_AT_MOST_EVERY_S:
             return False
-        log.warning("FCM refuses the access token before its time, asking for a new one", account=self._account)
+        log.warning("FCM refused the access token before it expired, requesting a new one", account=self._account)
         self._token, self._refused_at = "", now
         if not self._failures:
             self._next_at = now
@@ -262,7 +262,7 @@ def grant_of(token: object, lifetime_s: object, host: str, skew_s: float | None 
     if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise TokenFailed(f"{host} answers without an access token", skew_s=skew_s)
     if not isinstance(lifetime_s, int | float) or isinstance(lifetime_s, bool) or lifetime_s < _MIN_LIFETIME_S:
-        raise TokenFailed(f"{host} gives an access token without lifetime", skew_s=skew_s)
+        raise TokenFailed(f"{host} issues an access token without a lifetime", skew_s=skew_s)
     return Grant(token, min(float(lifetime_s), _MAX_LIFETIME_S), skew_s)
 
 

@@ -71,14 +71,14 @@ class ServiceAccount:
 def checked_project_id(project_id: str, where: str) -> str:
     """Fit for the path of a request. Raises ``CredentialError``."""
     if _PROJECT_ID.fullmatch(project_id) is None:
-        raise CredentialError(f"{where}: project_id has characters that no project id has")
+        raise CredentialError(f"{where}: project_id contains characters that are not allowed")
     return project_id
 
 
 def _text(account: dict[str, Json], name: str, where: str, default: str | None = None) -> str:
     value = account.get(name, default)
     if value is None or (value == "" and default is None):
-        raise CredentialError(f"{where} has no {name}: take the JSON key file as Google hands it out")
+        raise CredentialError(f"{where} has no {name}: use the JSON key file as Google provides it")
     if not isinstance(value, str):
         raise CredentialError(f"{where}: {name} is not a string")
     return value

@@ -3,7 +3,7 @@
 Sources: FCM HTTP v1 reference, "ErrorCode"; "REST error codes for the HTTP v1 API" for how an error looks; "Scale up
 FCM" and "Throttling and quotas" for what is retried. An error's body is a ``google.rpc.Status`` under ``error``; FCM's
 own code stands in a detail of type ``FcmError``. The names that we report are those of Google's XMPP protocol, so that
-whoever reads feedbacks need not know by which way a push went.
+readers of feedbacks need not know which protocol a push used.
 
 Rule: the code decides what it is called, the code and else the HTTP status whether it is worth another try. Only the
 explicit code UNREGISTERED says that a token is dead, a bare 404 may come from a wrong project; an INVALID_ARGUMENT that

@@ -52,7 +52,7 @@ def from_json(fields: dict[str, Json], where: str, project_id: str, client: Clie
     """Of the JSON of credentials that are no service account's key. Raises ``CredentialError``."""
     load = _LOADERS.get(str(fields.get("type")))
     if load is None:
-        raise CredentialError(f"{where}: its type is none of service_account, {', '.join(_LOADERS)}")
+        raise CredentialError(f"{where}: its type is not one of service_account, {', '.join(_LOADERS)}")
     try:
         credentials = load(fields)
     except Exception as error:  # noqa: BLE001  # whatever foreign JSON makes the library raise
@@ -90,7 +90,7 @@ def _project_of_metadata(client: Client) -> str:
 
 def _no_default(reason: str) -> CredentialError:
     return CredentialError(
-        "application-default: neither GOOGLE_APPLICATION_CREDENTIALS nor a file of gcloud's is there, and "
+        "application-default: neither GOOGLE_APPLICATION_CREDENTIALS nor gcloud's credentials file exists, and "
         f"{_METADATA_SERVER} does not answer: {reason}"
     )
 
@@ -105,7 +105,7 @@ def _external_account(fields: Mapping[str, Any]) -> Any:
     source = fields.get("credential_source")
     if not isinstance(source, dict) or not isinstance(source.get("file", ""), str):
         # of a number the library would open, and close, that descriptor of the process
-        raise exceptions.MalformedError("credential_source is not one that Google describes")
+        raise exceptions.MalformedError("credential_source is not of a kind that Google documents")
     if source.get("executable") is not None:
         return pluggable.Credentials.from_info(fields, scopes=_SCOPES)
     return identity_pool.Credentials.from_info(fields, scopes=_SCOPES)
@@ -227,6 +227,6 @@ def _failure(error: Exception, name: str, last: Response | None) -> TokenFailed:
 def _line(error: Exception) -> str:
     """Without what may be a secret."""
     if isinstance(error, AttributeError | KeyError | TypeError):
-        return "something is missing in it, or of a wrong type"
+        return "a field is missing in it or has a wrong type"
     text = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
     return _SECRET.sub("…", text)[:_SHOWN_CHARACTERS]

@@ -98,7 +98,7 @@ class FcmService:
         self._pool = self._dispatcher.pool
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own."""
+        """Functions that must each run in their own greenlet, by name."""
         return {**self._dispatcher.loops(), "access token": self._keep_token}
 
     def start(self) -> None:
@@ -236,7 +236,7 @@ class FcmService:
     def _out_of_quota(self, exchange: Exchange, outcome: Outcome) -> Judgement:
         _seldom.warning(
             (self._path, "quota"),
-            "the quota of the Firebase project is used up: its pushes wait, with a probe now and then",
+            "the quota of the Firebase project is used up: its pushes wait, and pusher sends probes from time to time",
             project=self._rotation.current.project_id,
             reason=outcome.description,
         )

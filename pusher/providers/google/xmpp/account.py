@@ -45,7 +45,7 @@ def sender_id_fault(sender_id: str) -> str:
         return "is empty"
     wrong = _NOT_IN_AN_ADDRESS.search(sender_id)
     if wrong is not None:
-        return f"has {wrong[0]!a} in it, which no sender id has"
+        return f"has {wrong[0]!a} in it, which is not allowed in a sender id"
     return "is too long" if len(sender_id) > _MAX_SENDER_ID_OCTETS else ""
 
 

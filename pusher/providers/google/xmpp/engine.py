@@ -89,7 +89,7 @@ class EngineOwner(Protocol):
         """Messages may be sent."""
 
     def failed(self, error: LinkError) -> None:
-        """The connection cannot go on."""
+        """The connection cannot continue."""
 
     def payload(self, text: str | None) -> None:
         """Takes the content of a message; None: it has none."""
@@ -177,7 +177,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
     def _spend(self, units: float) -> None:
         """Raises ``LinkError`` when the server has sent too much that answers nothing."""
         if not self._budget.spend(units):
-            raise LinkError("the server floods the connection with what answers nothing")
+            raise LinkError("the server floods the connection with stanzas that answer no message")
 
     # --- what the library calls ---------------------------------------------------------------------------------------
     def incoming_filter(self, xml: Element) -> Element | None:

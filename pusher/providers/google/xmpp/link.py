@@ -131,7 +131,7 @@ class Link:
                 self._engine.start(self._socket)
                 self._settled.wait()
         except BaseException as error:
-            self._end(error if isinstance(error, LinkError) else ClosedError("opening was given up"))
+            self._end(error if isinstance(error, LinkError) else ClosedError("opening was cancelled"))
             raise
         if self.reason is not None:
             raise self.reason
@@ -191,7 +191,7 @@ class Link:
             batch, self._out, self._out_bytes = self._out, [], 0
             self._out_taken.set()
             try:
-                with gevent.Timeout(limit_s, LinkError(f"the server has taken nothing for {limit_s:g} s")):
+                with gevent.Timeout(limit_s, LinkError(f"the server has read nothing for {limit_s:g} s")):
                     tls_socket.send(b"".join([data for _, data in batch]))
             except LinkError as error:
                 return self.kill(error)
@@ -227,14 +227,14 @@ class Link:
         """Queues bytes of the protocol."""
         self._queue("", data)
         if self._out_bytes > MAX_QUEUED_BYTES:
-            self.kill(LinkError("the server asks more than it reads"))
+            self.kill(LinkError("the server sends more requests than it reads answers"))
 
     def logged_in(self) -> None:
         """The stream is open, the resource bound."""
         self._settled.set()
 
     def failed(self, error: LinkError) -> None:
-        """The connection cannot go on."""
+        """The connection cannot continue."""
         self.kill(error)
 
     def useful(self) -> None:

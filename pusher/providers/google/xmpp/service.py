@@ -122,7 +122,7 @@ class GcmService:
         self._bug: BaseException | None = None
 
     def loops(self) -> dict[str, Callable[[], None]]:
-        """What has to run in a greenlet of its own."""
+        """Functions that must each run in their own greenlet, by name."""
         return {"keeper": self._keep, "sender": self._send, "acknowledger": self._acknowledge}
 
     def start(self) -> None:
@@ -177,7 +177,7 @@ class GcmService:
                 self._changed.wait(self._failed(error, failures))
                 continue
             if self._changed.is_set():
-                window.leave("opened with the credentials before")
+                window.leave("opened with the previous credentials")
             self._use(window)
             if (window.up and window.served) or time.monotonic() - window.opened_at >= self._settings.young_s:
                 failures = 0
@@ -186,7 +186,7 @@ class GcmService:
             failures += 1
             if window.up:
                 self._reason = window.reason
-                log.info("a link is left", game=self.lane.settings.app, origin=self._where, reason=window.reason)
+                log.info("a link is replaced", game=self.lane.settings.app, origin=self._where, reason=window.reason)
             else:
                 self._down(window.reason, wait_s)
             self._changed.wait(wait_s)
@@ -344,7 +344,7 @@ class GcmService:
         app = self.lane.settings.app
         if len(self._upstream) >= _MOST_UPSTREAM:
             _seldom.warning(
-                (app, "upstream"), "Google sends more than can be stored: it has to send it again", game=app
+                (app, "upstream"), "Google sends more than can be stored and has to send it again", game=app
             )
             return
         one = _Upstream(window, message)

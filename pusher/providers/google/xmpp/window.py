@@ -38,7 +38,7 @@ class Unanswered(enum.Enum):
 
     #: None came in time.
     TIMEOUT = enum.auto()
-    #: The link was lost after it had begun to be written: nobody knows whether Google has it.
+    #: The link was lost after writing had begun: it is unknown whether Google has the message.
     LOST = enum.auto()
     #: The link was lost before: no attempt was made.
     UNSENT = enum.auto()
@@ -50,7 +50,7 @@ End = Answer | Unanswered
 
 
 class WindowOwner(Protocol):
-    """Whom a window tells what happens on it. None of these waits."""
+    """What a window reports to its owner. None of these functions waits."""
 
     def ended(self, push: GcmPush, end: End) -> None:
         """Takes a push back, its place being free."""
@@ -195,7 +195,7 @@ class Window:
         self.leave(str(reason))
         if reason.__cause__ is not None:
             cause = reason.__cause__
-            log.error("a link has ended by an unexpected error", error=str(reason))
+            log.error("a link has ended with an unexpected error", error=str(reason))
             sentry.report_exception((type(cause), cause, cause.__traceback__))
         unwritten = frozenset(self._link.unwritten)
         lost = Unanswered.CLOSED if isinstance(reason, ClosedError) else Unanswered.LOST

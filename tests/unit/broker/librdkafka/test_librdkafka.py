@@ -138,7 +138,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_do() -> None:
 AT = "sasl_ssl://kafka:9093/bootstrap: "
 FAILURES = {
     "a name": (KafkaError._RESOLVE, f"{AT}Failed to resolve 'kafka:9093': Name or service not known", "not resolve"),
-    "nobody": (KafkaError._TRANSPORT, f"{AT}Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)", "nobody"),  # noqa: E501
+    "nobody": (KafkaError._TRANSPORT, f"{AT}Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)", "connection refused"),  # noqa: E501
     "a certificate": (KafkaError._SSL, f"{AT}SSL handshake failed: error:0A000086:SSL routines::certificate verify failed:", "kafka.caFile"),  # noqa: E501
     "a login": (KafkaError._AUTHENTICATION, f"{AT}SASL authentication error: Authentication failed during authentication", "authentication failed"),  # noqa: E501
     "closed": (KafkaError._TRANSPORT, f"{AT}Disconnected: connection closed by peer", "a TLS or SASL listener?"),

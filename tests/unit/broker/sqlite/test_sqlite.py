@@ -416,7 +416,7 @@ def test_a_full_disk_holds_records_up_and_loses_none(broker: SqliteBroker) -> No
         process.stdin.write(b"\n".join(found))
         process.stdin.close()
         with gevent.Timeout(20):
-            assert b"publishing failed, is tried again" in process.stderr.readline()
+            assert b"publishing failed, retrying" in process.stderr.readline()
         assert len(read(broker)) < 1000
 
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -478,7 +478,7 @@ def test_a_broken_file_holds_a_source_up_until_it_is_mended(
     source.close(commit=False)
     receive_nothing(member())
     messages = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert messages == ["commit failed, is tried again", "not consuming"]
+    assert messages == ["commit failed, retrying", "not consuming"]
 
 
 def test_a_file_that_was_replaced_is_read_from_its_start(
@@ -533,7 +533,7 @@ def test_a_file_of_a_newer_format_is_left_alone(broker: SqliteBroker) -> None:
     broker.create_topic(TOPIC)
     with opened(broker) as connection:
         connection.execute("PRAGMA user_version = 2")
-    with closing(Store(broker.url)) as store, pytest.raises(Unavailable, match="made by a newer pusher"):
+    with closing(Store(broker.url)) as store, pytest.raises(Unavailable, match="created by a newer pusher"):
         store.run(lambda connection: connection.execute("SELECT 1"))
 
 
@@ -577,7 +577,7 @@ def test_removed_records_are_skipped_counted_and_said(
         consuming.count_skipped(stats)
     assert {sample.tags: sample.value for sample in stats.snapshot()} == {(TOPIC,): 1}
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
-        "offset out of range, going on at the earliest"
+        "offset out of range, continuing at the earliest offset"
     ]
 
 

@@ -214,13 +214,13 @@ def test_channels_are_made_listed_and_deleted(managed: Managed, capsys: pytest.C
 def test_what_apple_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     managed = Managed(tmp_path, broadcast_apps=["com.other"])
     assert managed.run("create") == 1
-    assert capsys.readouterr() == ("", "pusher: Apple refuses it: FeatureNotEnabled\n")
+    assert capsys.readouterr() == ("", "pusher: Apple refuses the request: FeatureNotEnabled\n")
     managed.apple.close()
 
 
 def test_a_channel_that_is_gone_is_said_so(managed: Managed, capsys: pytest.CaptureFixture[str]) -> None:
     assert managed.run("delete", "--channel", CHANNEL) == 1
-    assert capsys.readouterr().err == "pusher: Apple refuses it: ChannelNotRegistered\n"
+    assert capsys.readouterr().err == "pusher: Apple refuses the request: ChannelNotRegistered\n"
 
 
 @pytest.mark.parametrize(

@@ -412,7 +412,7 @@ def test_a_live_link_that_lets_nothing_go_is_told_and_replaced(
         wait_until(lambda: service.pool.state().links)
         service.pool.send([an_exchange(), an_exchange()][: service.pool.room()])
         wait_until(lambda: not service.ready())
-        assert "lets no request go" in service.pool.state().reason
+        assert "blocks all requests" in service.pool.state().reason
         wait_until(lambda: len(server.peers) >= 2)
         assert not service.ready()
         assert [line.message for line in caplog.records].count(service.pool.state().reason) == 1

@@ -92,7 +92,7 @@ def test_refused_key(oauth: OAuth, files: TlsFiles) -> None:
     asked = endpoint(oauth.token_uri, files)
     wrong = dataclasses.replace(asked.account, key=rsa.generate_private_key(public_exponent=65537, key_size=2048))
     error = failure(dataclasses.replace(asked, account=wrong))
-    assert str(error) == "127.0.0.1 refuses an access token: HTTP 400 invalid_grant: Invalid JWT Signature."
+    assert str(error) == "127.0.0.1 refuses to issue an access token: HTTP 400 invalid_grant: Invalid JWT Signature."
     assert error.refused
 
 
@@ -136,11 +136,11 @@ def test_a_clock_that_is_off_is_named_as_the_reason(oauth: OAuth, files: TlsFile
         ("200,body={}", "answers without an access token", False, 0),
         ('200,body={"access_token":7}', "answers without an access token", False, 0),
         ('200,body={"access_token":"a\\r\\nx: y"}', "answers without an access token", False, 0),
-        ('200,body={"access_token":"t","expires_in":0}', "without lifetime", False, 0),
-        ('200,body={"access_token":"t","expires_in":"x"}', "without lifetime", False, 0),
-        ('200,body={"access_token":"t","expires_in":0.001}', "without lifetime", False, 0),
-        ('200,body={"access_token":"t","expires_in":"0"}', "without lifetime", False, 0),
-        ('200,body={"access_token":"t","expires_in":true}', "without lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":0}', "without a lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":"x"}', "without a lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":0.001}', "without a lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":"0"}', "without a lifetime", False, 0),
+        ('200,body={"access_token":"t","expires_in":true}', "without a lifetime", False, 0),
     ],
 )
 def test_answers_without_a_token(
@@ -452,7 +452,7 @@ def test_logs_hold_no_token(oauth: OAuth, files: TlsFiles, caplog: pytest.LogCap
     assert lines == [
         ("no access token for FCM, pushes wait", "ERROR"),
         ("access token obtained again", "INFO"),
-        ("FCM refuses the access token before its time, asking for a new one", "WARNING"),
+        ("FCM refused the access token before it expired, requesting a new one", "WARNING"),
     ]
     assert first
     assert not any(first in str(vars(entry)) for entry in caplog.records)

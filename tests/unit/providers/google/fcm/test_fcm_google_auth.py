@@ -195,7 +195,7 @@ def test_a_file_of_default_credentials_that_is_not_there(
     [
         ({"refresh_token": None}, "no refresh_token"),
         ({"refresh_token": 7, "client_id": ""}, "no refresh_token, client_id"),
-        ({"token_uri": "file:///etc/passwd"}, "not an address of the web"),
+        ({"token_uri": "file:///etc/passwd"}, "not an http or https address"),
         ({"token_uri": 7}, ""),
         ({"type": "external_account"}, "the Google account: "),
         ({"type": "external_account", "credential_source": {"file": 7}}, "the Google account: "),
@@ -222,7 +222,7 @@ def test_defects(identity: Identity, source: Source, changes: dict[str, Any], wo
 def test_no_project(identity: Identity, source: Source, no_credentials: None) -> None:
     with pytest.raises(CredentialError, match=r"names no project: set gcm\.fcm\.projectId\.<app>"):
         source(identity.user(), "")
-    with pytest.raises(CredentialError, match="project_id has characters"):
+    with pytest.raises(CredentialError, match="project_id contains characters"):
         source(identity.user(), "a/b")
 
 

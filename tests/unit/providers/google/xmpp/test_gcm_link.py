@@ -471,7 +471,7 @@ def test_a_peer_that_does_not_read_is_noticed_by_the_writer(simulator: GcmSimula
         with contextlib.suppress(LinkError):
             push(link, f"m{sent}", data={"x": "y" * 50_000})
             sent += 1
-    assert owner.down() == "the server has taken nothing for 0.5 s"
+    assert owner.down() == "the server has read nothing for 0.5 s"
     assert link.unwritten
     assert len(link.unwritten) * 50_000 < MAX_UNWRITTEN_BYTES + 100_000
     assert link.unwritten[-1] == f"m{sent - 1}"
@@ -505,8 +505,8 @@ def test_requests_of_a_server_that_reads_nothing_do_not_fill_the_memory(scripted
         assert link._out_bytes <= MAX_QUEUED_BYTES
         gevent.sleep(0.001)
     assert owner.down() in (
-        "the server asks more than it reads",
-        "the server floods the connection with what answers nothing",
+        "the server sends more requests than it reads answers",
+        "the server floods the connection with stanzas that answer no message",
     )
 
 
