@@ -331,9 +331,7 @@ class Sender:
         try:
             changed = self._provider.reload(self.services[app], self._newest, app)
         except StartError as error:
-            log.error(
-                "the new credentials cannot be used, the old ones stay in use in use in use", game=app, error=str(error)
-            )
+            log.error("the new credentials cannot be used, the old ones stay in use", game=app, error=str(error))
             return False
         if changed:
             log.info("new credentials in use", game=app)
