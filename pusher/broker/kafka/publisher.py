@@ -23,6 +23,7 @@ from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTo
 from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.client import Partition, connection
 from pusher.broker.kafka.producer import CoalescingClient, Errors, Producer
+from pusher.broker.unstored import Unstored
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -93,15 +94,9 @@ class KafkaPublisher:
         login: KafkaLogin | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._failed_with = failed
         self._brokers, self._clock = brokers, clock
         login = login or KafkaLogin(Access())
-        self._limit_bytes, self._topic_wait_s = buffer_kib * 1024, topic_wait_s
-        #: Records that are neither stored nor refused.
-        self.pending = 0
-        self._pending_bytes = 0
-        self._idle = Event()
-        self._idle.set()
+        self._unstored, self._topic_wait_s = Unstored(buffer_kib, failed), topic_wait_s
         self._stored_at = clock()
         self._error = ""
         #: Each topic with its partitions and what waits for them.
@@ -124,41 +119,41 @@ class KafkaPublisher:
         login.attach(self._producer)
         self._producer.cluster.add_listener(self._note_metadata)
         self._producer.cluster.request_update()
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.link_exception(self._died)
+        self._unstored.start("publisher", self._run)
 
     # --- what the rest calls
 
     def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
         """Queues a record. See ``Publisher``."""
         record = _Outgoing(self, topic, value, list(headers), done)
-        if not self.pending:
-            self._idle.clear()
+        if not self._unstored.count:
             self._stored_at = self._clock()
-        self.pending += 1
-        self._pending_bytes += record.size
+        self._unstored.add(record)
         self._send(record)
+
+    @property
+    def pending(self) -> int:
+        """Records that are neither stored nor refused."""
+        return self._unstored.count
 
     @property
     def full(self) -> bool:
         """Whether consuming should pause."""
-        return self._pending_bytes >= self._limit_bytes
+        return self._unstored.full
 
     def flush(self, timeout_s: float) -> int:
         """Waits until all is stored or refused, up to ``timeout_s``; returns the number of records left."""
-        self._idle.wait(timeout_s)
-        return self.pending
+        return self._unstored.wait(timeout_s)
 
     def close(self) -> None:
         """Gives up what is left, without telling. May wait some 2 s; never raises."""
         self._closed = True
-        self._greenlet.kill()
+        self._unstored.stop()
         try:
             self._producer.end(_PAUSE_S)
         except Exception:
             log.exception("Kafka's producer did not close")
-        if self.pending:
-            log.warning("records were not published", records=self.pending)
+        self._unstored.give_up()
 
     def health(self) -> Health:
         """Not ready without a broker, or while records wait without an acknowledgement. Never waits."""
@@ -166,12 +161,12 @@ class KafkaPublisher:
             why = self._producer.connections.trouble or f"no connection to Kafka at {self._brokers}"
             return Health(ready=False, reason=why)
         silent_s = self._clock() - self._stored_at
-        if self.pending and silent_s > _SLOW_S:
+        if self._unstored.count and silent_s > _SLOW_S:
             return Health(ready=False, reason=f"nothing stored for {silent_s:.0f} s: {self._why_silent()}")
         return Health(ready=True)
 
     def _why_silent(self) -> str:
-        return self._producer.connections.trouble or self._error or "no answer"
+        return self._producer.connections.trouble or self._error or self._unstored.failure or "no answer"
 
     # --- ways of a record
 
@@ -185,7 +180,7 @@ class KafkaPublisher:
             self._work.set()
         elif record.size > _MAX_REQUEST_BYTES:
             error = RecordTooLarge(f"{record.topic}: {len(record.value)} bytes")
-            gevent.get_hub().loop.run_callback(self._end, record, error)
+            gevent.get_hub().loop.run_callback(self._unstored.end, record, error)
         else:
             self._producer.append(partition, record, self._ended)
 
@@ -197,8 +192,9 @@ class KafkaPublisher:
             return
         self._stored_at = self._clock()
         self._error = ""
+        end = self._unstored.end
         for record in records:
-            self._end(record, None)
+            end(record, None)
 
     def split_ended(self, record: _Outgoing, index: int, errors: Errors) -> None:
         """The same for one record of a batch that was split."""
@@ -208,30 +204,14 @@ class KafkaPublisher:
         """The library gave a record up: it ends if that will not pass, else it is sent again after a pause."""
         refusal = _REFUSALS.get(type(error))
         if refusal is not None:
-            self._end(record, refusal(f"{record.topic}: {meaning(error)}"))
+            self._unstored.end(record, refusal(f"{record.topic}: {meaning(error)}"))
         elif not self._closed:
             self._error = meaning(error)
             _seldom.warning(record.topic, "publishing failed, retrying", topic=record.topic, error=self._error)
             self._failed.append((self._clock() + _PAUSE_S, record))
             self._work.set()
 
-    def _end(self, record: _Outgoing, error: PublishError | None) -> None:
-        self.pending -= 1
-        self._pending_bytes -= record.size
-        if not self.pending:
-            self._idle.set()
-        try:
-            record.done(error)
-        except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
-            self._failed_with(failure)
-
     # --- its own greenlet
-
-    def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An unexpected error: waiting records are no longer stored, and the owner must know."""
-        error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
-        self._error = repr(error)
-        self._failed_with(error)
 
     def _run(self) -> None:
         while True:
@@ -286,7 +266,7 @@ class KafkaPublisher:
         del self._routes[route.topic]
         self._producer.forget_topic(route.topic)
         for record in route.waiting:
-            self._end(record, TopicRefused(f"{route.topic}: {reason}"))
+            self._unstored.end(record, TopicRefused(f"{route.topic}: {reason}"))
 
 
 class _Outgoing:

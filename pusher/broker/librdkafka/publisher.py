@@ -21,6 +21,7 @@ from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTo
 from pusher.broker.librdkafka.access import LibrdkafkaLogin, connection, same_but_credentials
 from pusher.broker.librdkafka.native import Threads
 from pusher.broker.librdkafka.troubles import BrokerTroubles
+from pusher.broker.unstored import Unstored
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -92,15 +93,9 @@ class LibrdkafkaPublisher:
         login: LibrdkafkaLogin | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._failed_with = failed
         self._brokers, self._clock = brokers, clock
         self._login = login or LibrdkafkaLogin(Access())
-        self._limit_bytes, self._topic_wait_s = buffer_kib * 1024, topic_wait_s
-        #: Records that are neither stored nor refused.
-        self.pending = 0
-        self._pending_bytes = 0
-        self._idle = Event()
-        self._idle.set()
+        self._unstored, self._topic_wait_s = Unstored(buffer_kib, failed), topic_wait_s
         self._stored_at = clock()
         self._error = ""
         self._troubles = BrokerTroubles()
@@ -133,36 +128,37 @@ class LibrdkafkaPublisher:
         self._probe_at = 0.0
         self._closed = False
         self._login.attach(self)
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.link_exception(self._died)
+        self._unstored.start("publisher", self._run)
 
     # --- what the rest calls
 
     def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
         """Queues a record. See ``Publisher``."""
         record = _Outgoing(self, topic, value, headers, done)
-        if not self.pending:
-            self._idle.clear()
+        if not self._unstored.count:
             self._work.set()
             self._stored_at = self._clock()
-        self.pending += 1
-        self._pending_bytes += record.size
+        self._unstored.add(record)
         self._send(record)
+
+    @property
+    def pending(self) -> int:
+        """Records that are neither stored nor refused."""
+        return self._unstored.count
 
     @property
     def full(self) -> bool:
         """Whether consuming should pause."""
-        return self._pending_bytes >= self._limit_bytes
+        return self._unstored.full
 
     def flush(self, timeout_s: float) -> int:
         """Waits until all is stored or refused, up to ``timeout_s``; returns the number of records left."""
-        self._idle.wait(timeout_s)
-        return self.pending
+        return self._unstored.wait(timeout_s)
 
     def close(self) -> None:
         """Gives up what is left, without telling. May wait some 2 s; never raises."""
         self._closed = True
-        self._greenlet.kill()
+        self._unstored.stop()
         producers = [producer for producer in (self._producer, self._single, *self._replaced) if producer is not None]
         self._producer = self._single = None
         try:
@@ -171,8 +167,7 @@ class LibrdkafkaPublisher:
         except Exception:
             log.exception("Kafka's producer did not close")
         self._threads.close()
-        if self.pending:
-            log.warning("records were not published", records=self.pending)
+        self._unstored.give_up()
 
     def health(self) -> Health:
         """Not ready without a broker, or while records wait without an acknowledgement. Never waits."""
@@ -180,8 +175,8 @@ class LibrdkafkaPublisher:
             why = self._troubles.text or f"no connection to Kafka at {self._brokers}"
             return Health(ready=False, reason=why)
         silent_s = self._clock() - self._stored_at
-        if self.pending and silent_s > _SLOW_S:
-            why = self._troubles.text or self._error or "no answer"
+        if self._unstored.count and silent_s > _SLOW_S:
+            why = self._troubles.text or self._error or self._unstored.failure or "no answer"
             return Health(ready=False, reason=f"nothing stored for {silent_s:.0f} s: {why}")
         return Health(ready=True)
 
@@ -234,7 +229,7 @@ class LibrdkafkaPublisher:
         if error is None:
             self._stored_at = self._clock()
             self._error = ""
-            self._end(record, None)
+            self._unstored.end(record, None)
             return
         refusal = TopicRefused if self._is_missing(record, error) else _REFUSALS.get(error.code())
         if refusal is RecordTooLarge and not record.alone and record.size < _MAX_RECORD_BYTES:
@@ -242,7 +237,7 @@ class LibrdkafkaPublisher:
             record.alone = True
             self._failed.append((self._clock(), record))
         elif refusal is not None:
-            self._end(record, refusal(f"{record.topic}: {meaning(error)}"))
+            self._unstored.end(record, refusal(f"{record.topic}: {meaning(error)}"))
         else:
             self._error = meaning(error)
             _seldom.warning(record.topic, "publishing failed, retrying", topic=record.topic, error=self._error)
@@ -256,27 +251,11 @@ class LibrdkafkaPublisher:
             record.missing_since = self._clock()
         return self._clock() - record.missing_since >= self._topic_wait_s
 
-    def _end(self, record: _Outgoing, error: PublishError | None) -> None:
-        self.pending -= 1
-        self._pending_bytes -= record.size
-        if not self.pending:
-            self._idle.set()
-        try:
-            record.done(error)
-        except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
-            self._failed_with(failure)
-
     # --- its own greenlet
-
-    def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An unexpected error: waiting records are no longer stored, and the owner must know."""
-        error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
-        self._error = repr(error)
-        self._failed_with(error)
 
     def _run(self) -> None:
         while True:
-            if self.pending:
+            if self._unstored.count:
                 gevent.sleep(_REPORTS_S)
             else:
                 self._work.wait(_IDLE_S)
@@ -331,7 +310,7 @@ class LibrdkafkaPublisher:
             else:
                 self._troubles.clear()
 
-        self._probing = gevent.spawn(look)
+        self._unstored.start("publisher's look for brokers", look)
 
 
 def _end(producer: Producer) -> None:

@@ -20,6 +20,7 @@ from pusher.broker.interface import Done, Failed, Header, PublishError, RecordTo
 from pusher.broker.sqlite import topic_log
 from pusher.broker.sqlite.store import Store, Unavailable, writing
 from pusher.broker.sqlite.topic_log import Content
+from pusher.broker.unstored import Unstored
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -57,21 +58,15 @@ class SqlitePublisher:
         failed: Failed = log_failure,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._failed_with = failed
         self._store = Store(url)
         self._retention_s, self._linger_s = retention_s, linger_ms / 1000
-        self._limit_bytes, self._max_record_bytes, self._clock = buffer_kib * 1024, max_record_bytes, clock
-        #: Records that are neither stored nor refused.
-        self.pending = 0
-        self._pending_bytes = 0
-        self._idle = Event()
-        self._idle.set()
+        self._unstored = Unstored(buffer_kib, failed)
+        self._max_record_bytes, self._clock = max_record_bytes, clock
         self._queue: deque[_Outgoing] = deque()
         self._work = Event()
         self._clean_at = clock()
         self._error = "not open yet"
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.link_exception(self._died)
+        self._unstored.start("publisher", self._run)
 
     # --- what the rest calls
 
@@ -80,49 +75,44 @@ class SqlitePublisher:
         content = Content(topic, value, topic_log.encode_headers(headers))
         size = len(value) + sum(len(name) + len(text) for name, text in headers)
         record = _Outgoing(content, done, size + _OVERHEAD_BYTES)
-        self._idle.clear()
-        self.pending += 1
-        self._pending_bytes += record.size
+        self._unstored.add(record)
         refusal: PublishError | None = None
         if size > self._max_record_bytes:
             refusal = RecordTooLarge(f"{topic}: {size} bytes, {self._max_record_bytes} are allowed")
         elif not topic_log.is_topic_name(topic):
             refusal = TopicRefused(f"{topic}: not the name of a topic")
         if refusal is not None:
-            gevent.get_hub().loop.run_callback(self._end, record, refusal)
+            gevent.get_hub().loop.run_callback(self._unstored.end, record, refusal)
         else:
             self._queue.append(record)
             self._work.set()
 
     @property
+    def pending(self) -> int:
+        """Records that are neither stored nor refused."""
+        return self._unstored.count
+
+    @property
     def full(self) -> bool:
         """Whether consuming should pause."""
-        return self._pending_bytes >= self._limit_bytes
+        return self._unstored.full
 
     def flush(self, timeout_s: float) -> int:
         """Waits until all is stored or refused, up to ``timeout_s``; returns the number of records left."""
-        self._idle.wait(timeout_s)
-        return self.pending
+        return self._unstored.wait(timeout_s)
 
     def close(self) -> None:
         """Gives up what is left, without telling. May wait some 2 s; never raises."""
-        self._greenlet.kill()
+        self._unstored.stop()
         self._store.close()
-        if self.pending:
-            log.warning("records were not published", records=self.pending)
-            self.pending = 0
+        self._unstored.give_up()
 
     def health(self) -> Health:
         """Ready unless the last thing tried failed. Never waits."""
-        return Health(ready=not self._error, reason=self._error)
+        why = self._error or self._unstored.failure
+        return Health(ready=not why, reason=why)
 
     # --- its own greenlet
-
-    def _died(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        """An unexpected error: waiting records are no longer stored, and the owner must know."""
-        error = greenlet.exception or RuntimeError("the publisher's greenlet has ended")
-        self._error = repr(error)
-        self._failed_with(error)
 
     def _run(self) -> None:
         while True:
@@ -155,7 +145,7 @@ class SqlitePublisher:
             raise
         self._error = ""
         for record in batch:
-            self._end(record, None)
+            self._unstored.end(record, None)
 
     def _take(self) -> list[_Outgoing]:
         batch: list[_Outgoing] = []
@@ -164,16 +154,6 @@ class SqlitePublisher:
             batch.append(self._queue.popleft())
             left_bytes -= batch[-1].size
         return batch
-
-    def _end(self, record: _Outgoing, error: PublishError | None) -> None:
-        self.pending -= 1
-        self._pending_bytes -= record.size
-        try:
-            record.done(error)
-        except Exception as failure:  # noqa: BLE001 - the owner decides: the record's offset would stay open for ever
-            self._failed_with(failure)
-        if not self.pending:
-            self._idle.set()
 
     def _clean(self) -> None:
         self._clean_at = self._clock() + _CLEAN_S
