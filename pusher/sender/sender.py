@@ -281,7 +281,7 @@ class Sender:
         newest = self._config.again()
         apps = settings.of_provider(self.platform).apps
         if not newest[apps]:
-            raise StartError(f"{newest.path}: {apps.key} is empty; stop the process if it is to serve nobody")
+            raise StartError(f"{newest.path}: {apps.key} is empty; to serve no app, stop the process")
         return newest
 
     def _leave(self, app: str) -> None:

@@ -196,10 +196,10 @@ def test_a_configuration_that_names_nobody_ends_no_game(tmp_path: Path, stack: E
         stage.file.unlink()
         os.mkfifo(stage.file)
     stage.sender.signal(signal.SIGHUP)
-    stage.sender.wait_for("everything stays as it was")
+    stage.sender.wait_for("nothing has changed")
     stage.send("one", 2)
     stage.wait_delivered(2)
-    assert "has left" not in stage.sender.log()
+    assert "app was removed" not in stage.sender.log()
 
 
 def test_a_setting_that_the_next_start_would_refuse_is_named_at_once(tmp_path: Path, stack: ExitStack) -> None:
