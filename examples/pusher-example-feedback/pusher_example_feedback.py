@@ -1,6 +1,6 @@
-"""The feedback reporter ``webhook``: outcomes as lines of JSON in a POST to an address of yours.
+"""The feedback reporter ``webhook``: posts outcomes as lines of JSON to a configured address.
 
-A 2xx says that all of them are stored. With anything else, and without an answer, they are sent again until it does.
+An answer 2xx means that all of them are stored. After any other answer, or none, the outcomes are sent again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _TIMEOUT_S = 10.0
 
 
 def open_reporter(around: Around) -> Storing:
-    """The door's object."""
+    """Opens the reporter; the entry point names this function."""
     webhook = Webhook(around)
     return Storing(around, "webhook", webhook.store, webhook.check)
 
 
 class Webhook:
-    """What takes the outcomes."""
+    """Posts outcomes to the address."""
 
     def __init__(self, around: Around) -> None:
         config, self._stats = around.config, around.stats
@@ -45,18 +45,18 @@ class Webhook:
             self._headers["authorization"] = f"Bearer {config[TOKEN]}"
 
     def store(self, outcomes: Sequence[Reported]) -> None:
-        """Waits for the answer; raises where it is not 2xx."""
+        """Posts the outcomes and waits for the answer; raises if it is not 2xx."""
         self._post(b"".join(outcome.value + b"\n" for outcome in outcomes))
         for outcome in outcomes:
             self._stats.counter(STORED, outcome.platform, outcome.game).add()
 
     def check(self) -> str:
-        """An empty request is answered as one with outcomes would be."""
+        """Posts an empty request, which gets the same answer as one with outcomes."""
         try:
             self._post(b"")
         except ExchangeFailed as error:
             raise OSError(str(error)) from None
-        return f"{self._url} takes outcomes"
+        return f"{self._url} accepts outcomes"
 
     def _post(self, body: bytes) -> None:
         answer = exchange(Request("POST", self._url, self._headers, body), self._client, _TIMEOUT_S)

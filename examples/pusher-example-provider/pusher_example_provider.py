@@ -36,14 +36,14 @@ DEAD = {"gone": False, "unknown-device": True}
 
 
 class AcmePush(Push):
-    """A push on its way to Acme."""
+    """A push for Acme."""
 
     __slots__ = ("body",)
     body: bytes
 
 
 def parse(value: bytes | None, origin: str) -> AcmePush:
-    """A message: ``token``, ``title``, ``body``, and what every platform has, ``push_expiry`` and ``metadata``."""
+    """Parses a message: ``token``, ``title``, ``body``, and the common fields ``push_expiry`` and ``metadata``."""
     fields = decode_object(value)
     push = AcmePush()
     push.id = derived_id(origin)
@@ -55,14 +55,14 @@ def parse(value: bytes | None, origin: str) -> AcmePush:
 
 
 class AcmeDialogue:
-    """What an app and Acme say to each other."""
+    """The requests of an app to Acme, and the meaning of the answers."""
 
     def __init__(self, key: str) -> None:
         self.key = key
         self._fields = Fields((b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json"))
 
     def exchange(self, push: AcmePush) -> Exchange:
-        """The request of a push."""
+        """The request for a push."""
         return Exchange(push, self._fields, f"/v1/push/{push.token}".encode(), b"", push.body)
 
     def judge(self, exchange: Exchange) -> Judgement:
@@ -77,7 +77,7 @@ class AcmeDialogue:
 
 
 def _reason(body: bytes) -> str:
-    """What comes from outside may be anything."""
+    """The reason in an answer's body, which may be anything."""
     try:
         return str(json.loads(body)["error"])[:100]
     except (ValueError, TypeError, KeyError):

@@ -17,25 +17,25 @@ PATH = Setting("stats.jsonfile.path", Path(), "", "File to which metrics are add
 
 
 def open_reporter(config: Config) -> JsonFile:
-    """The door's object."""
+    """Opens the reporter; the entry point names this function."""
     if not config[PATH]:
         raise StartError(f"set {PATH.key}, the file of the stats reporter jsonfile")
     return JsonFile(FilePath(config[PATH]))
 
 
 class JsonFile:
-    """A ``Reporter``."""
+    """A ``Reporter`` that appends to the file."""
 
     def __init__(self, path: FilePath) -> None:
         self._path = path
 
     def report(self, samples: Sequence[Sample]) -> None:
-        """One write for all. A full disk raises, which costs this report and is logged."""
+        """Writes all samples at once. If the disk is full it raises; pusher logs that and drops this report."""
         with self._path.open("a") as file:
             file.writelines(_lines(samples, int(time.time())))
 
     def check(self) -> str:
-        """Whether the file can be written to."""
+        """Verifies that the file can be written to."""
         if not os.access(self._path.parent, os.W_OK):
             raise OSError(f"{self._path.parent}: cannot be written")
         return f"{self._path} can be written"

@@ -1,6 +1,6 @@
-"""The store of tokens ``redis``: for each game and platform a sorted set, of tokens by the time of their registration.
+"""The token store ``redis``: a sorted set for each game and platform, with tokens ordered by their registration time.
 
-Whoever registers a token writes ``ZADD tokens:<game>:<platform> <ms since the epoch> <token>``.
+To register a token, an app's server writes ``ZADD tokens:<game>:<platform> <ms since the epoch> <token>``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ADDRESS = Setting("tokens.redis.address", HostPort(6379), SocketAddress("localho
 PASSWORD = Setting("tokens.redis.password", Secret(), "", 'Password of the server; "" = none.')
 
 _TIMEOUT_S = 10.0
-#: KEYS: the set; ARGV: token, when it was known to be dead, and so on. A token that was registered later is alive.
+#: KEYS: the set. ARGV: pairs of a token and the time when it was known to be dead. A token registered later is alive.
 _DELETE = """
 local gone = 0
 for i = 1, #ARGV, 2 do
@@ -34,12 +34,12 @@ return gone
 
 
 class RedisStore(TokenStore):
-    """A ``TokenStore``; the class itself is the door's object."""
+    """A ``TokenStore``. The entry point names this class: calling it opens the store."""
 
     def __init__(self, config: Config) -> None:
         host, port = config[ADDRESS]
         self._name = f"{host}:{port}"
-        # redis-py's sockets are Python's, so that gevent lets others run while they wait
+        # redis-py uses Python's sockets, so other greenlets run while it waits
         self._client = redis.Redis(
             host=host,
             port=port,
@@ -50,7 +50,7 @@ class RedisStore(TokenStore):
         self._delete = self._client.register_script(_DELETE)
 
     def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
-        """All in one script, which Redis runs as a whole."""
+        """Deletes all tokens with one script, which Redis runs atomically."""
         arguments: list[str | int] = []
         for one in dead:
             arguments += (one.token, one.told_ms)
@@ -60,15 +60,15 @@ class RedisStore(TokenStore):
             raise NotDeleted(f"Redis at {self._name}: {type(error).__name__}") from None
 
     def prepare(self) -> None:
-        """Waits for one answer: who starts without its server should be told."""
+        """Waits for one answer, so that a start without the server fails at once."""
         self._ask()
 
     def checks(self) -> Iterator[Check]:
-        """What ``--check`` tries."""
+        """The check for ``--check``."""
         yield ADDRESS.key, self._ask
 
     def close(self) -> None:
-        """At the stop."""
+        """Called at the stop."""
         self._client.connection_pool.disconnect()
 
     def _ask(self) -> str:

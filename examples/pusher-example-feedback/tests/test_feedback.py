@@ -89,6 +89,6 @@ def check(hook: Hook, directory: Path) -> str:
 
 
 def test_check_asks_the_webhook(hook: Hook, tmp_path: Path) -> None:
-    assert f"ok      feedback.reporters webhook: {hook.url} takes outcomes" in check(hook, tmp_path)
+    assert f"ok      feedback.reporters webhook: {hook.url} accepts outcomes" in check(hook, tmp_path)
     hook.status = "401 Unauthorized"
     assert f"failed  feedback.reporters webhook: {hook.url} answered 401" in check(hook, tmp_path)
