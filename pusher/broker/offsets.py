@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 #: What a broker stores beside an offset (Kafka's offset.metadata.max.bytes).
@@ -212,6 +212,18 @@ class Assignment:
             tracker = self.trackers.pop(key, None)
             if tracker is not None:
                 tracker.state = State.GONE
+
+    def rooms(self, is_full: Callable[[str], bool], furthest: int) -> dict[TopicPartition, int]:
+        """How many records each partition may get; those left out wait: full, or ``furthest`` ahead of their commit."""
+        full: dict[str, bool] = {}
+        rooms = {}
+        for key, tracker in self.trackers.items():
+            if key.topic not in full:
+                full[key.topic] = is_full(key.topic)
+            room = furthest - tracker.span
+            if room > 0 and tracker.fits and not full[key.topic]:
+                rooms[key] = room
+        return rooms
 
     def due(self) -> dict[TopicPartition, Commit]:
         """All that there is to commit."""

@@ -8,7 +8,6 @@ member that cannot join its group is created again.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 
 from pusher.broker.access import Access
+from pusher.broker.chosen import ChosenTopics
 from pusher.broker.fenced import FENCED, Fenced
 from pusher.broker.interface import Delivery, IsFull, Record, Wanted
 from pusher.broker.kafka.access import KafkaLogin, member_settings
@@ -113,8 +113,7 @@ class KafkaSource:
     ) -> None:
         self.assignment = Assignment()
         self._group, self._wanted = group, wanted
-        self._names = frozenset(topic for topic in topics if not topic.startswith("^"))
-        self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        self._chosen = ChosenTopics(topics)
         self._max_uncommitted = max_uncommitted
         self._clock = clock
         self._fetch_wait_ms = max(fetch_wait_max_ms, _FETCH_WAIT_MS if fetch_min_bytes == 1 else 0)
@@ -288,7 +287,7 @@ class KafkaSource:
     def _choose_topics(self) -> None:
         self._metadata_changed = False
         present = self._consumer.cluster.topics()
-        self._matching = {topic for topic in present if self._matches(topic)}
+        self._matching = {topic for topic in present if topic in self._chosen}
         topics = sorted(topic for topic in self._matching if self._wanted(topic))
         if topics == self._subscribed:
             return
@@ -303,9 +302,6 @@ class KafkaSource:
         else:
             self._share.begun = True
         self._subscribed = topics
-
-    def _matches(self, topic: str) -> bool:
-        return topic in self._names or any(pattern.match(topic) for pattern in self._patterns)
 
     # --- reading
 
@@ -369,21 +365,11 @@ class KafkaSource:
 
     def _hold(self, is_full: IsFull) -> int:
         """Pauses and resumes partitions; returns how many records may be read from the others, 0 if there are none."""
-        room = 0
-        held = self._share.failing.waiting(time.monotonic()) & self.assignment.trackers.keys()
-        full: dict[str, bool] = {}
-        for key, tracker in self.assignment.trackers.items():
-            if key in held:
-                continue
-            if key.topic not in full:
-                full[key.topic] = is_full(key.topic)
-            own_room = self._max_uncommitted - tracker.span
-            if full[key.topic] or own_room <= 0 or not tracker.fits:
-                held.add(key)
-            else:
-                room = min(room or _MAX_RECORDS, own_room)
-        self._share.hold(held)
-        return room
+        rooms = self.assignment.rooms(is_full, self._max_uncommitted)
+        for key in self._share.failing.waiting(time.monotonic()):
+            rooms.pop(key, None)
+        self._share.hold(self.assignment.trackers.keys() - rooms.keys())
+        return min(_MAX_RECORDS, min(rooms.values(), default=0))
 
     def _admit(self, batch: dict[Partition, list[Record]]) -> list[Delivery]:
         deliveries = []

@@ -5,7 +5,6 @@ Everything is decided in ``poll``, in the consuming greenlet. A rebalance runs w
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ import gevent
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from pusher.broker.access import Access
+from pusher.broker.chosen import ChosenTopics
 from pusher.broker.fenced import FENCED, Fenced
 from pusher.broker.interface import Delivery, IsFull, Wanted
 from pusher.broker.librdkafka.access import LibrdkafkaLogin, consumer_settings
@@ -74,8 +74,7 @@ class LibrdkafkaSource:
     ) -> None:
         self.assignment = Assignment()
         self._group, self._wanted = group, wanted
-        self._names = frozenset(topic for topic in topics if not topic.startswith("^"))
-        self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        self._chosen = ChosenTopics(topics)
         self._max_uncommitted, self._metadata_refresh_s = max_uncommitted, metadata_refresh_s
         self._clock = clock
         self._brokers, self._login = brokers, login or LibrdkafkaLogin(Access())
@@ -251,7 +250,7 @@ class LibrdkafkaSource:
         self._look_at = self._clock() + _DOWN_PAUSE_S  # if this fails
         present = self._client.topics()
         self._look_at = self._clock() + self._metadata_refresh_s
-        self._matching = {topic: present[topic] for topic in present if self._matches(topic)}
+        self._matching = {topic: present[topic] for topic in present if topic in self._chosen}
         topics = sorted(topic for topic in self._matching if self._wanted(topic))
         if topics == self._subscribed:
             return
@@ -265,9 +264,6 @@ class LibrdkafkaSource:
         else:
             self._membership.begun = True
         self._subscribed = topics
-
-    def _matches(self, topic: str) -> bool:
-        return topic in self._names or any(pattern.match(topic) for pattern in self._patterns)
 
     # --- reading
 
@@ -297,22 +293,11 @@ class LibrdkafkaSource:
 
     def _hold(self, is_full: IsFull) -> int:
         """Pauses and resumes partitions; returns how many records may be read from the others, 0 if there are none."""
-        room = 0
-        membership = self._membership
-        held = membership.failing.waiting(time.monotonic()) & self.assignment.trackers.keys()
-        full: dict[str, bool] = {}
-        for key, tracker in self.assignment.trackers.items():
-            if key in held:
-                continue
-            if key.topic not in full:
-                full[key.topic] = is_full(key.topic)
-            own_room = self._max_uncommitted - tracker.span
-            if full[key.topic] or own_room <= 0 or not tracker.fits:
-                held.add(key)
-            else:
-                room = min(room or _MAX_RECORDS, own_room)
-        membership.hold(held)
-        return room
+        rooms = self.assignment.rooms(is_full, self._max_uncommitted)
+        for key in self._membership.failing.waiting(time.monotonic()):
+            rooms.pop(key, None)
+        self._membership.hold(self.assignment.trackers.keys() - rooms.keys())
+        return min(_MAX_RECORDS, min(rooms.values(), default=0))
 
     def _admit(self, messages: list[Message]) -> list[Delivery]:
         found: dict[TopicPartition, list[ReceivedRecord]] = defaultdict(list)

@@ -8,7 +8,6 @@ another process waits for their leases to end.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 import gevent
 
+from pusher.broker.chosen import ChosenTopics
 from pusher.broker.interface import LEFT_OUT, Delivery, IsFull, Wanted
 from pusher.broker.offsets import Assignment, Commit, TopicPartition, Tracker
 from pusher.broker.sqlite import group as membership
@@ -70,8 +70,7 @@ class SqliteSource:
         self._store = Store(url)
         self._member = membership.Member(group, f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}")
         topics = list(topics)
-        self._names = frozenset(topic for topic in topics if not topic.startswith("^"))
-        self._patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        self._chosen = ChosenTopics(topics)
         self._wanted, self._reset = wanted, offset_reset
         self._max_uncommitted, self._lease_s, self._clock = max_uncommitted, lease_s, clock
         #: The topics as they were at the last look.
@@ -155,7 +154,7 @@ class SqliteSource:
     def _join(self) -> None:
         """Prolongs its leases, takes free topics and gives up what is no longer wanted."""
         self._topics = self._store.run(topic_log.topics)
-        wanted = {topic for topic in self._topics if self._matches(topic) and self._wanted(topic)}
+        wanted = {topic for topic in self._topics if topic in self._chosen and self._wanted(topic)}
         self._give_up({topic: fence for topic, fence in self._fences.items() if topic not in wanted})
         began = self._clock()
         share = self._store.run(
@@ -204,9 +203,6 @@ class SqliteSource:
             self.assignment.drop([TopicPartition(topic, 0)])
             log.warning("lease lost, another process may have taken over", group=self._member.group, topic=topic)
 
-    def _matches(self, topic: str) -> bool:
-        return topic in self._names or any(pattern.match(topic) for pattern in self._patterns)
-
     def _fail(self, error: Unavailable) -> None:
         self._error = str(error)
         _seldom.warning(("poll", self._member.group), "not consuming", group=self._member.group, reason=error)
@@ -233,12 +229,8 @@ class SqliteSource:
 
     def _places(self, is_full: IsFull) -> dict[str, _Place]:
         """Where to read on in the topics that are not held, and how many records they may get."""
-        places = {}
-        for key, tracker in self.assignment.trackers.items():
-            room = self._max_uncommitted - tracker.span
-            if room > 0 and tracker.fits and not is_full(key.topic):
-                places[key.topic] = _Place(tracker.next_offset, room)
-        return places
+        rooms, trackers = self.assignment.rooms(is_full, self._max_uncommitted), self.assignment.trackers
+        return {key.topic: _Place(trackers[key].next_offset, room) for key, room in rooms.items()}
 
     def _admit(self, topic: str, records: Sequence[StoredRecord]) -> Delivery:
         tracker = self.assignment.trackers[TopicPartition(topic, 0)]

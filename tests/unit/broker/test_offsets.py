@@ -355,3 +355,21 @@ def test_an_assignment_collects_what_is_due() -> None:
     assignment.drop([second.key])
     assignment.confirm({**due, second.key: Commit(1, "")})
     assert assignment.due() == {}
+
+
+def test_a_partition_waits_while_its_topic_is_full_or_it_is_too_far_ahead() -> None:
+    other = TopicPartition("push-other_apns-single", 0)
+    assignment = Assignment()
+    near, far = assignment.assign(KEY, 0), assignment.assign(KEY._replace(partition=1), 0)
+    assignment.assign(other, 0)
+    near.admit(at(0, 1))
+    far.admit(at(*range(10)))
+    asked: list[str] = []
+
+    def is_full(topic: str) -> bool:
+        asked.append(topic)
+        return topic == other.topic
+
+    assert assignment.rooms(is_full, 10) == {KEY: 8}
+    assert asked == [KEY.topic, other.topic]
+    assert assignment.rooms(lambda _: False, 11) == {KEY: 9, far.key: 1, other: 11}
