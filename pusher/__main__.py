@@ -1,7 +1,7 @@
 """Start of the program, as `pusher`, as `python -m pusher` and from pusher.py.
 
-The order matters: signals have their meaning from here on, descriptors 0 to 2 are there before anything opens one, and
-gevent patches the standard library before anything else is imported.
+The order matters: signals are handled from here on, descriptors 0 to 2 exist before anything opens one, and gevent
+patches the standard library before anything else is imported.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""How long to wait before something that failed is tried again: retries of pushes, links, brokers, the database.
+"""How long to wait before a retry: of pushes, links, brokers, the database.
 
-Each wait is twice the one before, up to a limit. Jitter keeps many who failed at once from coming back at once.
+Each wait is twice the one before, up to a limit. Jitter keeps retries that failed together from running together.
 """
 
 from __future__ import annotations

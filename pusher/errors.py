@@ -1,4 +1,4 @@
-"""What ends a command before or instead of its work: one clear line each, no stack trace."""
+"""Errors that end a command before or instead of its work: one clear line each, no stack trace."""
 
 
 class StartError(Exception):

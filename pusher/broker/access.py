@@ -1,4 +1,4 @@
-"""How connections to Kafka are secured, and as whom clients log in."""
+"""Security of connections to Kafka: TLS and the login of clients."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Chooses a broker by the scheme of its address: Kafka's bootstrap servers, which have none, or ``sqlite:///path``.
 
-Each is behind a door of ``pusher.brokers`` that is named by its scheme, and imported only where it is used. The object
-behind the door is ``open_broker(config, at, address) -> Broker``.
+A broker is a plug-in of the group ``pusher.brokers``, named by its scheme, and imported only if it is used:
+``open_broker(config, at, address) -> Broker``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Partitions that cannot be read for now, for a missing right or damaged records: each is left alone for a while.
+"""Partitions that cannot be read now, because of a missing right or damaged records: each is not read for a while.
 
-What one topic suffers from must cost no other one anything. Pure: no I/O, never waits.
+A problem of one topic must not affect another topic. Pure: no I/O, never waits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kafka's door: the library that speaks to it is a setting, and only the one that is chosen is imported."""
+"""The broker Kafka: a setting chooses the client library, and only the chosen library is imported."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Messages finish out of order; Kafka commits one number a partition.  A ``Tracker`` follows one partition during one
 assignment to this process: ``admit`` takes records in, ``finish`` closes one, and the offset that may be committed is
-the lowest unfinished one.  Offsets finished above it travel in the commit's metadata string as compact ranges, so that
-the next owner of the partition skips them.
+the lowest unfinished one.  The commit's metadata string lists the offsets above it that are finished, as compact
+ranges; the next owner of the partition skips them.
 
 A tracker object *is* the generation: a push holds the tracker it came from, a new assignment makes a new tracker, and
 a late answer finishes an offset of a tracker that is no longer committed.  Pure: no I/O, never waits.

@@ -1,4 +1,4 @@
-"""What every publisher keeps: the records that are neither stored nor refused, and the greenlets that work on them."""
+"""The state of every publisher: records that are neither stored nor refused, and the greenlets that work on them."""
 
 from __future__ import annotations
 

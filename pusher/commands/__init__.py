@@ -1,1 +1,1 @@
-"""The command line, and what a person runs by hand."""
+"""The command line, and the commands that a user runs by hand."""

@@ -1,4 +1,4 @@
-"""``--check``: are the settings usable, the credentials good, the other ends reachable? Nothing is sent or consumed."""
+"""``--check``: verifies settings, credentials and connections. It sends and consumes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``completion``: what a shell needs to complete commands and flags, generated from the parsers of the command line."""
+"""``completion``: shell scripts that complete commands and flags, generated from the parsers of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``init``: a first configuration for one app, asked for or taken from flags, proven before it is written."""
+"""``init``: writes a first configuration for one app, from questions or flags, after it has verified the values."""
 
 from __future__ import annotations
 

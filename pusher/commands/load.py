@@ -1,6 +1,6 @@
-"""Many records on their way into topics, for commands that put them there: ``enqueue`` and ``replay``.
+"""Writes many records to topics, for the commands ``enqueue`` and ``replay``.
 
-A daemon waits for its broker for ever; a command gives up when the broker has stored nothing for a while.
+A daemon waits for its broker without end; a command gives up when the broker has stored nothing for a while.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, and where there is none a line now and then."""
+"""The progress of a long command: a bar on a terminal, else a line from time to time."""
 
 from __future__ import annotations
 

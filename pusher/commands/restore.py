@@ -1,6 +1,6 @@
-"""``restore``: brings back what the feedback listener has deleted, from the archives of the stores that keep one.
+"""``restore``: restores rows that the feedback listener has deleted, from the archives of stores that have one.
 
-Says what it would do; does it with ``--yes`` alone.
+Without ``--yes`` it only prints what it would do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``send``: one push from the command line to a device, its outcome printed as the feedback that it would have been.
+"""``send``: sends one push from the command line to a device and prints its feedback.
 
-It takes the app's own way, lane, service and all, so that what it shows is what the daemon would do. No broker is
-needed: the push never was a record, and its feedback goes to the terminal.
+The push goes through the app's lane and service, so the result is what the daemon would do. No broker is needed: the
+push does not come from a record, and its feedback goes to the terminal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands ``enqueue`` and ``tail``: messages into a topic and out of it, by hand, on either broker."""
+"""The commands ``enqueue`` and ``tail``: write and read messages of a topic by hand, on any broker."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The doors: what is plugged in, by group and name.
+"""The doors: plug-ins by group and name.
 
-A door is an entry point (Python packaging, "Entry points specification"). What pusher ships stands in ``doors.ini``, so
-that it is found in a tree of sources as well; other packages bring theirs in their metadata. Finding a door imports
-nothing; ``Door.load`` does.
+A door is an entry point (Python packaging, "Entry points specification"). pusher's own doors are listed in
+``doors.ini``, so that they are found in a source tree too; other packages declare theirs in their metadata. Finding a
+door imports nothing; ``Door.load`` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The effective configuration as text: what is in force and where it came from."""
+"""The effective configuration as text: each value and its source."""
 
 from __future__ import annotations
 

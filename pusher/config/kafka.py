@@ -1,4 +1,4 @@
-"""The settings of connections to Kafka: how they are secured, and as whom clients introduce themselves."""
+"""The settings of connections to Kafka: security, login and identity of clients."""
 
 from __future__ import annotations
 

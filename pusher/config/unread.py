@@ -1,4 +1,4 @@
-"""Keys and variables that nothing reads: a warning each, which names the closest known one."""
+"""Unknown keys and variables: each causes a warning that names the closest known one."""
 
 from __future__ import annotations
 

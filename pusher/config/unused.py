@@ -1,4 +1,4 @@
-"""Keys that files for earlier versions contain and that have no meaning here, so that those files go on working."""
+"""Keys that earlier configuration files contain and that have no effect here: they are accepted with a warning."""
 
 from __future__ import annotations
 

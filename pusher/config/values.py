@@ -1,4 +1,4 @@
-"""The settings in force, as the rest of pusher reads them."""
+"""The effective settings, as the rest of pusher reads them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """What a process needs before its first import: signals that are not lost, and descriptors 0 to 2.
 
-Imports take most of a second. A signal that arrives meanwhile is noted and takes effect when whoever handles it is
-there: a daemon (``taken``), or Python itself for a command that ends by itself (``hand_over``). Imports nothing of
-pusher.
+Imports take most of a second. A signal that arrives meanwhile is noted and takes effect when its handler is ready: a
+daemon (``taken``), or Python itself for a command that ends by itself (``hand_over``). Imports nothing of pusher.
 """
 
 import os

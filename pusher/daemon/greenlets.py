@@ -1,7 +1,7 @@
-"""Who owns the greenlets that must run.
+"""The owner of the required greenlets.
 
-An unexpected end of one that the process cannot do without ends the process, loudly and in order. One that serves a
-single app costs that app: it begins again after a while, and only when that repeats without end the process gives up.
+If a required greenlet ends unexpectedly, the process logs this and stops in order. If a greenlet of a single app ends,
+only that app is affected: the greenlet starts again after a while. After many failures in a row the process gives up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every long-running command has: signals, the wait for an end, and a stop in order with a limit in time."""
+"""The common part of every long-running command: signals, waiting for an end, an ordered stop with a time limit."""
 
 from __future__ import annotations
 

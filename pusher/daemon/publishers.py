@@ -1,4 +1,4 @@
-"""The publishers of a process: one for each broker, since several kinds of records may go to one."""
+"""The publishers of a process: one for each broker, because several kinds of records may go to the same broker."""
 
 from __future__ import annotations
 

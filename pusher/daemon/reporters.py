@@ -1,7 +1,7 @@
-"""The reporters that ``stats.reporters`` and ``feedback.reporters`` name, each behind its door.
+"""The reporters that ``stats.reporters`` and ``feedback.reporters`` name; each is a plug-in.
 
-What a reporter does wrong costs itself. One that cannot be loaded is named: a stats reporter is skipped; a feedback
-reporter keeps the process from consuming, because no push can be finished without it.
+A fault of a reporter affects only that reporter. If one cannot be loaded, the log names it: a stats reporter is
+skipped; without a feedback reporter the process consumes nothing, because it could finish no push.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The stats reporter ``statsd``: DogStatsD's dialect, with the prefix glued to the name, and many lines a datagram.
+"""The stats reporter ``statsd``: DogStatsD's format, with the prefix directly before the name and many lines per
+datagram.
 
-A host that cannot be resolved costs one warning; it is looked up again in the background. Whether anybody listens is
-never known, since UDP does not tell; a refusal by the own machine is ignored, because metrics must not stop pushes.
+If a host cannot be resolved, one warning is logged, and it is looked up again in the background. With UDP it is unknown
+whether a server listens. An ICMP refusal is ignored, because metrics must not stop pushes.
 """
 
 from __future__ import annotations

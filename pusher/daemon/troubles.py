@@ -1,6 +1,6 @@
-"""What does not work in single apps, and why: a fault of one costs that app, never the process or another app.
+"""Faults of single apps and their reasons: a fault affects only its app, never the process or another app.
 
-Wherever all apps are walked over in one loop, what belongs to each is called through ``Troubles.contain``.
+A loop over all apps calls the code of each app through ``Troubles.contain``.
 """
 
 from __future__ import annotations

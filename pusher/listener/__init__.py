@@ -1,1 +1,1 @@
-"""The feedback listener: tokens that providers call dead leave the tables of their game."""
+"""The feedback listener: deletes tokens that providers report as dead from the tables of their game."""

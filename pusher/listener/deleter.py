@@ -1,9 +1,9 @@
-"""Dead tokens of one game and platform, from the buffer to the stores that have dealt with them.
+"""Deletes the dead tokens of one game and platform, from the buffer to the stores.
 
-The buffer is flushed when it is big enough or old enough. Whatever is taken out of it stays in ``_parts`` until every
-store has deleted it or given it up, or the guard holds it; each of these finishes the feedback, nothing else does. A
-failure that is not a token's own is tried again for ever, with back-off, while the partitions of this game, and only
-these, are paused. Games share nothing but the stores.
+The buffer is flushed when it is big enough or old enough. Tokens taken out of it stay in ``_parts`` until every store
+has deleted them or given them up, or the guard holds them; only this finishes the feedback. A failure that is not
+caused by a token is retried without end, with back-off, while only the partitions of this game are paused. Games share
+only the stores.
 """
 
 from __future__ import annotations

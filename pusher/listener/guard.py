@@ -1,8 +1,8 @@
 """Stops deletion when reasons that mean a dead token become too frequent.
 
-A wrong topic or a mix-up of sandbox and production makes Apple refuse the tokens of a whole user base with reasons
-that otherwise mean a dead token: these are doubtful, and soon too many. Those that speak of nothing but the token are
-proven, and too many only where nearly everybody is called dead. The guard looks at all outcomes of a game over a
+A wrong topic, or a mix-up of sandbox and production, makes Apple refuse the tokens of a whole user base with reasons
+that otherwise mean a dead token. These reasons are doubtful, and soon too many. Reasons that only a dead token causes
+are proven, and too many only if nearly all tokens are reported as dead. The guard counts all outcomes of a game in a
 sliding window. Pure: the time, in seconds of any clock that does not go back, is passed in.
 """
 

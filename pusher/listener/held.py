@@ -1,4 +1,4 @@
-"""What becomes of feedbacks that the guard has stopped: unchanged into the held topic, or dropped with a count."""
+"""Handles feedbacks that the guard has stopped: publishes them unchanged to the held topic, or drops and counts them."""
 
 from __future__ import annotations
 

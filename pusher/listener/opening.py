@@ -1,4 +1,4 @@
-"""Opens the stores that ``invalidToken.handlers`` names. One that is broken costs itself, not the process."""
+"""Opens the stores that ``invalidToken.handlers`` names. A broken store does not stop the process."""
 
 from __future__ import annotations
 

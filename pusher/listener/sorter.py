@@ -1,7 +1,7 @@
-"""What a feedback says about its token: is it dead, and by a reason that a wrong set-up gives as well.
+"""Decides whether a feedback's token is dead, and whether a wrong configuration also causes its reason.
 
-Nearly all feedbacks are successes and need no more than being finished, so ``Sorter.sort`` makes an object only of
-those that name a dead token. Game and platform come from the topic, never from the message. Pure: never waits.
+Nearly all feedbacks are successes and only need to be finished, so ``Sorter.sort`` creates an object only for those
+that name a dead token. Game and platform come from the topic, never from the message. Pure: never waits.
 """
 
 from __future__ import annotations

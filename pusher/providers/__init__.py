@@ -1,1 +1,1 @@
-"""Everything about the providers of push services, behind one door."""
+"""Everything about the providers of push services."""

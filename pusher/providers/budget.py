@@ -1,4 +1,5 @@
-"""What a peer may cost: no loop over its bytes keeps the others waiting, and what answers nothing has a price.
+"""Limits on the work that a peer may cause: loops over its bytes let others run, and data that answers nothing is
+counted.
 
 A flood is measured by the work that it makes (octets, elements, parameters, decoded fields), not by its number of
 frames or reads: RFC 9113, 10.5.

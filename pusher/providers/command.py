@@ -1,4 +1,4 @@
-"""A command that a provider brings beside ``pusher PLATFORM``, behind a door of ``pusher.commands``."""
+"""An additional command of a provider, a plug-in of the group ``pusher.commands``."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """From an app's lane to the links of its pool and back, for providers that speak HTTP/2.
 
-Two greenlets: the sender takes what the lane has, as much as the links have room for, and hands it over in one go; the
-responder reads lists of ended exchanges. What an end without an answer means is the same for all providers and decided
-here; what an answer means, the provider's service judges. Only the dispatcher acts on the lane.
+There are two greenlets. The sender takes as many pushes from the lane as the links have room for, and hands them over
+together. The responder reads lists of ended exchanges. The meaning of an end without an answer is the same for all
+providers and is decided here; the provider's service judges answers. Only the dispatcher acts on the lane.
 
-A provider that takes nothing is sent little: a few pushes now and then while all is put off, one a minute while it
-refuses the credentials. The rest waits without using up its attempts, and the core is free for other apps.
+A provider that accepts nothing gets only a few pushes: some from time to time while it postpones all of them, one a
+minute while it refuses the credentials. The others wait without using up their attempts, and other apps get the core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A ``Service`` for providers that take one POST over HTTP/2 a push: all but the requests and what answers mean.
+"""A ``Service`` for providers that take one HTTP/2 POST per push: everything except the requests and the judgements.
 
-Apple and Google have services of their own, since they ask for more: tokens that are renewed, quotas, trials.
+Apple and Google have their own services, because they need more: tokens that are renewed, quotas, trials.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Credentials in use, and those to go back to until the new ones have proved good.
+"""The credentials in use, and the old ones to return to until the provider has accepted the new ones.
 
-New credentials can be read and still be refused by the provider, which only the first answer tells.
+Credentials that can be read may still be refused by the provider; only the first answer shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a server's certificate is checked against. It is always checked."""
+"""The trust with which a server's certificate is verified. It is always verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feedback reporter of another package: whatever it does wrong is named, and costs itself and not the process.
+"""Contains a feedback reporter of another package: its faults are logged with its name and do not stop the process.
 
 If it raises an exception or refuses an outcome, the apps concerned wait until it stores again. A second answer is
 ignored.

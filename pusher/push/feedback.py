@@ -1,6 +1,6 @@
-"""The feedback record: what consumers of outcomes read. Its topic is in ``topics``.
+"""The feedback record, which consumers of outcomes read. Its topic is in ``topics``.
 
-Each provider may have a form of its own; ``plain_feedback`` is there for all that need none.
+A provider may have its own form of feedback; ``plain_feedback`` serves all others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The outcomes of an app on their way to one feedback reporter: told once, and again until they are stored.
+"""Passes the outcomes of an app to one feedback reporter, and repeats them until they are stored.
 
-What a reporter cannot store holds up its app: the offsets stay open and the app's partitions are paused until it can.
+If a reporter cannot store an outcome, the app waits: its offsets stay open and its partitions are paused until it can.
 """
 
 from __future__ import annotations

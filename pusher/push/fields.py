@@ -1,8 +1,8 @@
 """The JSON of a push request and its fields: what every provider's requests have in common. Never waits.
 
-Names of fields are matched without regard to case. Of a field that is given twice the last that is not null holds; of
-``metadata`` all are merged. Numbers keep their text exactly. What is no UTF-8, and the half of a character that is left
-where a producer has cut a text inside of an emoji, becomes U+FFFD.
+The case of field names does not matter. If a field is given twice, the last value that is not null counts; several
+``metadata`` are merged. Numbers keep their text exactly. Bytes that are not UTF-8, and an unpaired surrogate (a text
+that a producer has cut inside of an emoji), become U+FFFD.
 """
 
 from __future__ import annotations

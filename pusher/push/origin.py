@@ -1,8 +1,8 @@
-"""Which record a push comes from: that of its first sending, however often it was replayed.
+"""The record that a push originally comes from, however often it was replayed.
 
-Ids are derived from it, so it must not be anybody's to choose. It counts only beside a second header that binds it to
-the value, which replay and the sender write: a header that a producer passes on with another message says nothing. It
-is no signature. Who may write to the topics of an app, and makes up both, chooses the ids of that app's own pushes.
+Ids are derived from it, so a producer should not choose it. It counts only together with a second header that binds it
+to the value; replay and the sender write both. A header that a producer copies to another message is ignored. This is
+not a signature: a writer to the topics of an app who invents both headers can choose the ids of that app's own pushes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the life of a push can end."""
+"""The possible outcomes of a push."""
 
 from __future__ import annotations
 

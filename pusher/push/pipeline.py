@@ -1,6 +1,6 @@
-"""The life of a push begins here: ``submit`` takes records in, and routes each to the lane of its app.
+"""``submit`` takes records, makes a push of each and routes it to the lane of its app.
 
-What can never be sent ends here as well: an error line, a count, its bytes in the invalid topic.
+A message that can never be sent ends here: with an error line, a count, and its bytes in the invalid topic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a push is tried again. The policy is frozen, the queue is the state, time is passed in."""
+"""When a push is retried. The policy is immutable, the queue is the state, time is passed in."""
 
 from __future__ import annotations
 

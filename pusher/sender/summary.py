@@ -1,4 +1,4 @@
-"""The periodic line of each app: what it has done since the last one."""
+"""The periodic summary line of each app: its counts since the last line."""
 
 from __future__ import annotations
 

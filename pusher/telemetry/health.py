@@ -1,4 +1,4 @@
-"""Whether a process can do all its work now, and what its parts say of themselves."""
+"""Whether a process can do all its work now, from the health of its parts."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Log lines on stderr: ``time="…" level=info msg="…" key=value``, or JSON objects with the same members.
 
-Every record is one line whatever it contains: characters that are not printable are escaped, so that no message,
-token or error text can forge a line, and every field is cut at ``MAX_FIELD`` characters. Libraries, Python's warnings,
-and exceptions that nobody caught log through the same handler; what libraries call information is of interest to
-developers only and counts as debug here, and what they repeat is written once a minute.
+Every record is one line whatever it contains: characters that are not printable are escaped, so that no message, token
+or error text can forge a line, and every field is cut at ``MAX_FIELD`` characters. Libraries, Python's warnings and
+uncaught exceptions log through the same handler. Info lines of libraries interest only developers and count as debug
+here; repeated lines are written once a minute.
 
-What comes from outside must not fill the log: its lines go through ``Few``. Lines are written by ``writer.py``, so that
+Events from outside must not fill the log: their lines go through ``Few``. ``writer.py`` writes the lines, so that
 logging never waits.
 """
 

@@ -1,4 +1,4 @@
-"""Whether a piece of foreign code lets others run: what blocks the hub holds up every app of the process."""
+"""Detects plug-in code that blocks the hub, and with it every app of the process."""
 
 from __future__ import annotations
 

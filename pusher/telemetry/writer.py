@@ -1,8 +1,8 @@
 """Writes lines to a descriptor from its own thread, so that a blocked reader stops nothing else.
 
-A pipe takes 64 KiB, or as little as 4 KiB, and then a write waits for its reader. Under gevent that would be the whole
-process. The queue between is bounded in octets; what does not fit is left out and counted, and the count is written
-when the reader goes on. This is the one real thread of pusher's own: it touches nothing but its queue and its
+A pipe holds 64 KiB, or as little as 4 KiB; then a write waits for its reader. Under gevent the whole process would
+wait. The queue between them is limited in bytes; lines that do not fit are dropped and counted, and the count is
+written when the reader continues. This is the one real thread of pusher's own: it touches nothing but its queue and its
 descriptor.
 """
 

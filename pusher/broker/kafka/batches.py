@@ -1,8 +1,8 @@
-"""Record batches of Kafka that cannot fill the memory: what a small compressed batch unpacks to is bounded.
+"""Record batches of Kafka that cannot fill the memory: the unpacked size of a compressed batch is limited.
 
-A mebibyte of zstd may hold tens of gibibytes. A batch that unpacks to more than ``MAX_UNPACKED_BYTES`` is handed on as
-one record without a value, at the batch's last offset, so that it ends as a message that can never be sent and those
-behind it go on. Snappy needs no bound of ours: it cannot pack better than 1 to 22.
+A mebibyte of zstd may contain tens of gibibytes. A batch that unpacks to more than ``MAX_UNPACKED_BYTES`` becomes one
+record without a value, at the batch's last offset, so that it counts as a message that can never be sent and the
+messages behind it are read. Snappy needs no limit: it cannot pack better than 1 to 22.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why connections to Kafka are not established, in words for an operator."""
+"""Explains to an operator why connections to Kafka cannot be established."""
 
 from __future__ import annotations
 

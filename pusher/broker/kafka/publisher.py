@@ -1,8 +1,8 @@
 """Writes records to Kafka until they are stored or refused for good.
 
-``publish`` hands a record to the library at once where the topic's partitions are known. Otherwise, and after a failure
-that may pass, records wait in the topic's own queue for the one greenlet of this module, which looks topics up and
-sends what waits. Topics that the brokers allow to be made are made by the look-up.
+``publish`` passes a record to the library at once if the topic's partitions are known. Otherwise, and after a temporary
+failure, records wait in the topic's own queue. The one greenlet of this module looks topics up and sends the waiting
+records. The look-up creates topics if the brokers allow that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The partitions that one member of a group owns, through rebalances, and where each begins.
 
-When a rebalance begins all partitions are suspended and what is finished is committed. When it ends, those that stay go
-on where they were; new ones are paused until ``open`` knows their start and, where nothing was committed for them, has
-committed it. Positions are always set explicitly: the library keeps its own through a rebalance.
+When a rebalance begins, all partitions are suspended and finished offsets are committed. When it ends, partitions that
+stay continue where they were; new ones are paused until ``open`` knows their start and, if nothing was committed for
+them, has committed it. Positions are always set explicitly, because the library keeps its own through a rebalance.
 
 The listener is called in the library's I/O greenlet, while the consuming greenlet waits in the library's poll; all else
 runs in the consuming greenlet.

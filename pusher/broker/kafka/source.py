@@ -1,7 +1,7 @@
-"""One member of a consumer group: which topics, how far ahead, and how it stays alive.
+"""One member of a consumer group: which topics it reads, how far ahead it reads, and how it stays alive.
 
 Everything is decided in ``poll``, in the consuming greenlet; a rebalance runs inside the library's own poll and only
-marks (``share``). Rules that keep a member alive: a rebalance once begun is asked for again before each poll, and a
+marks (``share``). Rules that keep a member alive: while a rebalance is in progress, each poll continues it first, and a
 member that cannot join its group is created again.
 """
 

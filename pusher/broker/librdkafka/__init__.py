@@ -1,6 +1,6 @@
-"""Kafka through confluent-kafka, whose librdkafka does its work in threads of its own, beside gevent.
+"""Kafka through confluent-kafka, whose librdkafka works in its own threads, beside gevent.
 
-What waits in the library waits in a native thread (``native``), and the hub never does. ``kafka.client`` chooses
+Calls that wait in the library run in a native thread (``native``), so the hub never waits. ``kafka.client`` chooses
 between this package and ``pusher.broker.kafka``.
 """
 

@@ -1,8 +1,8 @@
 """The partitions that one member of a group owns, through rebalances, and where each begins.
 
-With the classic protocol a rebalance takes all partitions away and gives the new share, of which what stays goes on
-where it was. With the others it takes those that leave and gives those that come. What comes is not read until ``open``
-knows its start and, where nothing was committed for it, has committed it.
+With the classic protocol a rebalance revokes all partitions and assigns the new ones; partitions that stay continue
+where they were. With the other protocols it revokes only partitions that leave and assigns only new ones. A new
+partition is not read until ``open`` knows its start and, if nothing was committed for it, has committed it.
 
 The library calls the listeners in its reading thread, while the consuming greenlet waits for that thread; what they
 decide is decided in the hub.

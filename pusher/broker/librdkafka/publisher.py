@@ -1,7 +1,7 @@
 """Writes records to Kafka through librdkafka until they are stored or refused for good.
 
-The library keeps what it was given and tries again by itself, for ever. The one greenlet of this module makes the
-producer, takes the library's reports while records are under way, and sends again what the library gave up.
+The library keeps its records and retries them by itself, without end. The one greenlet of this module creates the
+producer, reads the library's reports while records are on their way, and resends records that the library gave up.
 """
 
 from __future__ import annotations

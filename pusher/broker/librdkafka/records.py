@@ -1,6 +1,6 @@
 """Messages of librdkafka as records.
 
-The library's types say that a message may lack its place, which holds for those alone that nobody has stored yet.
+According to the library's types a message may lack its offset; this holds only for messages that are not stored yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One member of a consumer group on librdkafka: which topics, how far ahead, and what it delivers.
+"""One member of a consumer group on librdkafka: which topics it reads, how far ahead, and what it delivers.
 
 Everything is decided in ``poll``, in the consuming greenlet. A rebalance runs while it waits there (``membership``).
 """

@@ -1,6 +1,6 @@
-"""Why librdkafka does not reach its brokers, in words for an operator.
+"""Explains to an operator why librdkafka does not reach its brokers.
 
-The library calls ``note`` and ``log`` in any thread, so nothing of gevent is used here, nor the log.
+The library calls ``note`` and ``log`` in any thread, so this module uses neither gevent nor the log.
 """
 
 from __future__ import annotations

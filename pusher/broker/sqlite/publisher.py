@@ -1,7 +1,7 @@
 """Writes records to the file, a batch a transaction, until they are stored or refused for good.
 
-``publish`` only queues. The one greenlet of this module stores what has come together, tells whose records they are,
-and now and then deletes old records, so that the process that makes the file grow also keeps it small.
+``publish`` only queues. The one greenlet of this module stores the queued records, calls their ``done``, and now and
+then deletes old records, so that the process that makes the file grow also keeps it small.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads a topic outside any group, for people: ``tail`` and replay."""
+"""Reads a topic without a group, for the commands ``tail`` and ``replay``."""
 
 from __future__ import annotations
 

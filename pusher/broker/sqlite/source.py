@@ -1,8 +1,8 @@
 """One member of a consumer group: which topics it owns, from which offset it reads, how far ahead.
 
-Everything happens in ``poll``, in the consuming greenlet, which looks into the file every few milliseconds. Its leases
-are prolonged there too; records are handed on only while they surely hold. A member that finds its topics owned by
-another process waits for their leases to end.
+Everything happens in ``poll``, in the consuming greenlet, which reads the file every few milliseconds and also renews
+the leases there. Records are delivered only while the leases are certainly valid. A member whose topics are owned by
+another process waits until their leases end.
 """
 
 from __future__ import annotations

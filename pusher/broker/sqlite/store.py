@@ -1,8 +1,8 @@
 """The broker's file: a connection to it and a thread that uses it.
 
-Rule: SQLite is called nowhere but in ``Store.run``, in the store's own thread, which may wait for a lock or the disk
-while the hub goes on. Whatever fails there closes the connection, which undoes an open transaction, and the next call
-opens it anew: a full disk, a lock and a file that was replaced are outages that pass, not states to be repaired.
+Rule: SQLite is called only in ``Store.run``, in the store's own thread, which may wait for a lock or the disk while the
+hub continues. Every failure there closes the connection, which undoes an open transaction, and the next call opens it
+again: a full disk, a lock and a file that was replaced are temporary outages, not states that need a repair.
 
 The thread must not log or sleep: under gevent these are the hub's.
 """

@@ -1,1 +1,1 @@
-"""The change from the Go program that pusher replaces: every difference, and which of them a configuration meets."""
+"""The move from the Go program: every difference, and which of them apply to a configuration."""

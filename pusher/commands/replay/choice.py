@@ -1,8 +1,8 @@
 """Which messages are sent again: each record of the range has one fate, and the first reason against it counts.
 
-The order of reading makes sure that nothing is sent twice.  What the group has finished is asked for first; the
-feedbacks, and the copies in the target topics, are read after that up to their present ends.  So a message, or a copy,
-that was finished has its feedback among those read, and a copy that was not is found waiting.
+The order of reading ensures that nothing is sent twice. The group's commits are read first; then the feedbacks and the
+copies in the target topics, up to their current ends. So the feedback of every finished message or copy is among those
+that were read, and an unfinished copy is found waiting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Copies: each carries the origin of the first, so that it has the same id wherever it is sent again.
+"""Copies of messages: each has the origin of the first message, and therefore the same id.
 
-What was sent is nowhere noted but in the copies themselves.  A replay that was interrupted, even by kill -9, goes on
-where it was when the same command is given again, for it finds its copies in the target topic.
+The copies themselves are the only record of what was sent. An interrupted replay, even after kill -9, continues when
+the same command is run again, because it finds its copies in the target topic.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is asked for, checked against the settings: where it comes from, where it goes, which facts decide.
+"""The request of a replay, checked against the settings: its source, its target, and the facts that decide.
 
-Three kinds of topics are replayed: requests, what an invalid topic holds (back to the topics it came from), and what
-the listener's guard has held (back to the feedbacks).
+Three kinds of topics can be replayed: requests; invalid messages, which go back to the topics that they came from; and
+feedbacks that the listener's guard has held, which go back to the feedback topic.
 """
 
 from __future__ import annotations

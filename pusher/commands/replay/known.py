@@ -1,4 +1,4 @@
-"""What is known of the messages of a range: which are finished, fed back, invalid, or have a copy already.
+"""What is known about the messages of a range: which are finished, have a feedback, are invalid, or have a copy.
 
 Memory is bounded by the range, whatever the other topics hold: an id costs about 125 bytes here, 160 after a failure,
 and a range of more than ``MAX_MESSAGES`` is refused.

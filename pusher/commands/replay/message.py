@@ -1,4 +1,4 @@
-"""What replay has to know of a record: whose it is, where it goes, whether it can be sent at all.
+"""What replay must know about a record: its app, its target, and whether it can be sent at all.
 
 Requests are read by the parser of the sender that would send them, so that an id here is the id in the feedback.
 """

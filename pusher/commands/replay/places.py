@@ -1,7 +1,7 @@
-"""Where a range begins and ends: what the operator writes, and the offsets that it means.
+"""The beginning and end of a range: the operator's text, and the offsets that it means.
 
-An offset, a word, or a time.  A range is fixed before anything is read: what is written meanwhile, copies included, is
-not in it.
+A place is an offset, a word, or a time. The range is fixed before anything is read: messages that are written
+meanwhile, including copies, are not in it.
 """
 
 from __future__ import annotations

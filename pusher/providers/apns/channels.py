@@ -1,8 +1,10 @@
-"""The command ``channels``: the broadcast channels of an app, made, listed and deleted.
+"""The command ``channels``: creates, lists and deletes the broadcast channels of an app.
 
-A channel carries one push to all who follow a Live Activity. Apple makes its id, which devices are told by the app and
-which stands in a message as ``channel_id``. Sources: Apple, "Sending channel management requests to APNs" and "Handling
-error responses from Apple Push Notification service".
+A channel carries one push to all devices that follow a Live Activity. Apple creates its id; the app passes it to the
+devices, and a message contains it as ``channel_id``.
+
+Sources: Apple, "Sending channel management requests to APNs" and "Handling error responses from Apple Push Notification
+service".
 """
 
 from __future__ import annotations

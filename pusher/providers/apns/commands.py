@@ -1,4 +1,4 @@
-"""The commands that Apple has beside ``pusher apns``."""
+"""The additional commands for Apple, beside ``pusher apns``."""
 
 from pusher.providers.command import ProviderCommand
 

@@ -1,11 +1,11 @@
-"""Who we are to Apple: a provider token signed with a ``.p8`` key, or a client certificate.
+"""The credentials for Apple: a provider token signed with a ``.p8`` key, or a client certificate.
 
 Sources: Apple, "Establishing a token-based connection to APNs" and "Establishing a certificate-based connection to
 APNs". A token is an ES256 JWT with ``kid``, ``iss`` and ``iat``; Apple takes one for an hour and refuses more than one
 new token in 20 minutes, which it counts by team (Apple staff, developer forum, thread 702056).
 
-So that processes with one key, and a process that starts again, do not each show the team a token of their own, a token
-depends on key and time alone: it is dated at the full or half hour, and its signature has no random part (RFC 6979).
+All processes with the same key, and a restarted process, must show Apple the same token. Therefore a token depends only
+on key and time: it is dated at the full or half hour, and its signature has no random part (RFC 6979).
 """
 
 from __future__ import annotations

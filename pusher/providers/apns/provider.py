@@ -1,4 +1,4 @@
-"""Apple as a platform: settings into parts."""
+"""Apple as a platform: builds its parts from the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Apple's answers mean: one row a reason.
+"""The meaning of Apple's answers: one row for each reason.
 
 Sources: Apple, "Handling notification responses from APNs" and, for broadcasts and their channels, "Handling error
 responses from Apple Push Notification service". The key is the reason in kebab case; a reason that is not

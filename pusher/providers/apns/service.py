@@ -1,4 +1,4 @@
-"""One app's way to Apple: requests from pushes, and what Apple's answers mean for them."""
+"""The service of one app at Apple: builds requests from pushes and judges Apple's answers."""
 
 from __future__ import annotations
 

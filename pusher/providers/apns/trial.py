@@ -1,4 +1,4 @@
-"""One request to Apple and its answer: a push that cannot arrive, to hear what Apple thinks of an app's credentials."""
+"""One request to Apple for a token that cannot exist, to find out whether Apple accepts an app's credentials."""
 
 from __future__ import annotations
 

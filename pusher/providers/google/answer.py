@@ -1,4 +1,4 @@
-"""What an answer of Google's means, by whichever way the push went."""
+"""The meaning of an answer from Google, over FCM or XMPP."""
 
 from __future__ import annotations
 

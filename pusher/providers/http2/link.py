@@ -1,11 +1,11 @@
 """One link: a connection's engine, its socket, a reader and a writer greenlet.
 
-The writer takes what the engine has to say, as much as one batch holds, and writes it in one go; whoever queues
-something wakes it. The reader feeds the engine and hands on what ended, a list for each read. Neither waits for the
-other, so a peer that stops reading stops only the writer, and silence is noticed by `tick`, which waits for nothing.
+The writer takes the engine's output, up to a batch, and writes it at once; queueing something wakes the writer. The
+reader feeds the engine and passes on ended exchanges, a list for each read. Neither waits for the other, so a peer that
+stops reading stops only the writer, and `tick`, which never waits, notices silence.
 
-Whatever ends a link (the peer, an error, silence, a bug in a greenlet) goes through `end`, which ends every exchange
-that is still open. A bug's exception also leaves the greenlet, for the owner of the greenlets to see.
+Every end of a link (the peer, an error, silence, a bug in a greenlet) goes through `end`, which ends every exchange
+that is still open. A bug's exception also leaves the greenlet, so that the owner of the greenlets sees it.
 """
 
 import time

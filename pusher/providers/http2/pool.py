@@ -1,4 +1,4 @@
-"""The links of one app to one origin: how many are open, who gets the next request, when to try again.
+"""The links of one app to one origin: how many are open, which link gets the next request, when to reconnect.
 
 Each place in the pool has a keeper greenlet: it opens a link, waits until the link takes no more requests, opens the
 next. A link that was told to go (GOAWAY, `replace`) is left to finish its streams while its successor is already
@@ -6,8 +6,8 @@ opened. Failures back off exponentially with full jitter, and a link that dies y
 opening and closing connections quickly looks like an attack to Apple; not so one that served and was sent away in
 order, as servers do after so many requests. The name is looked up at each attempt.
 
-An exception that is a bug ends its greenlet; the pool then raises it from `wait_for_room`, in the greenlet of whoever
-owns the pool.
+An exception that is a bug ends its greenlet; the pool then raises it from `wait_for_room`, in the greenlet of the
+pool's owner.
 """
 
 import random

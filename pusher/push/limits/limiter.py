@@ -1,7 +1,7 @@
 """Which pushes of a device are sent: asks Redis once for each batch, before it goes to the links.
 
 An outage of Redis stops no push: pushes without an answer are sent and counted, and one line a minute says why.
-A push is asked about once, whatever becomes of it afterwards: retries and free resends count for nothing.
+Redis is asked about a push once: retries and resends do not count.
 """
 
 from __future__ import annotations

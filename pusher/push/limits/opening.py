@@ -1,4 +1,4 @@
-"""Opens the limits of a process, where the configuration asks for any."""
+"""Opens the limits of a process, if the configuration sets any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the configuration asks for: how many pushes a device of an app gets, and which are compared."""
+"""The configured limits: how many pushes a device of an app gets, and which pushes are checked for duplicates."""
 
 from __future__ import annotations
 

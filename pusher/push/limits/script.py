@@ -1,8 +1,8 @@
 """The script that Redis runs for a batch of pushes: what it is asked, and what it answers.
 
-Counters are ``<token>:<minute>``, marks of pushes a hash of token and content; a mark holds the id of the push that
-set it, so that a push which is read again after a crash, or replayed, is no duplicate of itself. Another program that
-only looks whether a mark is there can share them.
+Counters are ``<token>:<minute>``, marks of pushes a hash of token and content; a mark holds the id of the push that set
+it, so that a push which is read again after a crash, or replayed, is not a duplicate of itself. Another program that
+only checks whether a mark exists can share them.
 """
 
 from __future__ import annotations

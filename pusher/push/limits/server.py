@@ -1,7 +1,7 @@
 """One Redis server: connections that are opened ahead of their use, and scripts that answer within a tenth of a second.
 
-Who asks never waits for a connection that cannot be had: a greenlet opens them, and while it fails, or the server has
-not answered some times in a row, every question is refused at once.
+A caller never waits for a connection that cannot be opened: a greenlet opens them, and while it fails, or the server
+has not answered some times in a row, every request is refused at once.
 """
 
 from __future__ import annotations

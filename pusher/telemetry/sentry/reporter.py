@@ -1,4 +1,4 @@
-"""What a client of Sentry does for the rest."""
+"""The interface of a Sentry client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentry's present client, sentry-sdk: envelopes. Of it only what makes events of exceptions is used.
+"""Sentry's current client, sentry-sdk: envelopes. Only its conversion of exceptions to events is used.
 
 Its integrations, breadcrumbs, sessions and background thread stay off.
 """

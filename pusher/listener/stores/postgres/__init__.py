@@ -1,1 +1,1 @@
-"""PostgreSQL: a table a game and platform, and a table for deleted rows."""
+"""PostgreSQL: a table for each game and platform, and a table for deleted rows."""

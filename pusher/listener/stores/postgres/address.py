@@ -1,4 +1,4 @@
-"""Where a database is, and how it is spoken to."""
+"""The address of a database, and the parameters of its connections."""
 
 from __future__ import annotations
 

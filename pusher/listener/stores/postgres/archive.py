@@ -1,4 +1,4 @@
-"""The table that keeps deleted rows, so that they can be brought back."""
+"""The table that keeps deleted rows, so that they can be restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statements that take dead tokens out of the table of their game and platform.
+"""The statements that delete dead tokens from the table of their game and platform.
 
 Names are quoted, values are bound, so that nothing in a token or in a game's name can break a statement. The tokens are
 one array, a text that PostgreSQL reads as the column's own type, whatever that is, and looks up in the column's index.

@@ -1,1 +1,1 @@
-"""Google's FCM HTTP v1: a push made into its request, its answers read, the app's access token kept fresh."""
+"""Google's FCM HTTP v1: builds requests from pushes, reads answers, and keeps the app's access token current."""

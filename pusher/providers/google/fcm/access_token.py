@@ -1,8 +1,8 @@
 """The access token of an account: asked for in the background, early, one request at a time.
 
 ``fetch`` is one exchange with the token endpoint. ``AccessToken`` holds its result: ``run`` asks again five minutes
-before the end, and goes on asking with back-off while the endpoint fails; the token in hand is used for as long as it
-lasts, then ``current`` is empty and pushes wait. There are never two requests at a time.
+before the end, and retries with back-off while the endpoint fails. The current token is used until it expires; then
+``current`` is empty and pushes wait. There are never two requests at a time.
 
 Rule: nothing here knows what a push is. Tokens and assertions are never logged.
 """

@@ -1,4 +1,4 @@
-"""Who we are to Google: a service account, and what it signs to be given an access token.
+"""The credentials for Google: a service account, and the assertion that it signs to get an access token.
 
 Sources: Google, "Using OAuth 2.0 for server to server applications"; RFC 7523 (JWT bearer grant). The account is the
 JSON object that the Firebase console hands out.

@@ -1,9 +1,9 @@
 """How fast the pushes of one Firebase project may go. Pure: time is passed in, in monotonic seconds.
 
-Sends are spread evenly below a rate, which begins at a tenth after a start or an outage and grows to all of it in a
-minute. When Google answers that the quota is used up, nothing goes but a probe now and then, until one is accepted;
-from then on the full rate holds again. So a process that shares a project with others finds its part of the quota by
-being refused, without talking to them: whoever comes first uses what there is.
+Pushes are spread evenly below a rate, which starts at a tenth after a start or an outage and grows to the full rate in
+a minute. When Google answers that the quota is used up, only a probe is sent from time to time, until one is accepted;
+then the full rate applies again. So a process that shares a project with others finds its part of the quota through
+refusals, without communication: the quota goes to the processes that use it first.
 
 Sources: Firebase, "Best practices when sending FCM messages at scale" (ramp of at least 60 s, even traffic);
 "Throttling and quotas" (600,000 messages a minute for each project, Retry-After).

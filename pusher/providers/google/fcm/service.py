@@ -1,4 +1,4 @@
-"""One app's way to FCM HTTP v1: requests from pushes, and what Google's answers mean for them."""
+"""The service of one app at FCM HTTP v1: builds requests from pushes and judges Google's answers."""
 
 from __future__ import annotations
 

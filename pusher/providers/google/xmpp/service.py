@@ -1,10 +1,10 @@
-"""One app's way to Google over XMPP: which link is in use, what goes onto it, and what the answers mean.
+"""The service of one app at Google over XMPP: chooses the link, sends messages on it, and judges the answers.
 
 Three greenlets: the keeper opens a link whenever there is none to send on, a drained one being left to finish its
-messages beside its successor; the sender takes from the lane as much as the window has room for; the acknowledger
-tells Google what was stored of that which came from there. A message keeps its id through all its sends, and an id is
-under way once: a second push with the same one waits until the first has ended. A server that puts everything off is
-sent little: the rest waits without using up its attempts, and the core is free for other apps.
+messages beside its successor; the sender takes as many pushes from the lane as the window has room for; the
+acknowledger tells Google which of its messages were stored. A message keeps its id through all attempts, and an id is
+in flight only once: a second push with the same id waits until the first has ended. A server that postpones everything
+gets only a few messages: the others wait without using up their attempts, and other apps get the core.
 """
 
 from __future__ import annotations
