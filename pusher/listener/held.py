@@ -1,4 +1,4 @@
-"""Handles feedbacks that the guard has stopped: publishes them unchanged to the held topic, or drops and counts them."""
+"""Handles feedbacks that the guard has stopped: publishes them unchanged to the held topic, or drops them."""
 
 from __future__ import annotations
 
