@@ -349,13 +349,13 @@ def main() -> int:
     ports = Ports() if first is None else Ports(*range(first, first + len(Ports._fields)))
     taken = ports.taken()
     if taken:
-        print(f"demo: port {taken[0]} is taken; make demo PORTS=18000 uses 18000 to 18005", file=sys.stderr)
+        print(f"demo: port {taken[0]} is in use; make demo PORTS=18000 uses 18000 to 18005", file=sys.stderr)
         return 2
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir()
     statsd = StatsD()
     statsd.start()
-    print(f"{NUMBER:,} push requests a provider, simulated providers, the embedded broker; logs in {DIRECTORY.name}/")
+    print(f"{NUMBER:,} requests for each provider, simulated providers, embedded broker; logs in {DIRECTORY.name}/")
     results = run_all(statsd, ports)
     print(f"\n{'':12}" + "".join(f"{name:>10}" for name in results))
     print(f"{'consumed':12}" + "".join(f"{NUMBER:10}" for _ in results))
