@@ -231,7 +231,8 @@ class Lane(Generic[P]):
         if due is not None:
             timeout_s = max(0.0, min(timeout_s, due - self._clock()))
         with suppress(Empty):
-            self._opened.extend(self._inbox.get(timeout=timeout_s))
+            arrived = self._inbox.get(timeout=timeout_s)  # what is opened may be another queue after the wait
+            self._opened.extend(arrived)
         return self._ready(limit)
 
     def handed_over(self, pushes: Iterable[P]) -> None:

@@ -116,6 +116,17 @@ def test_expired_pushes_are_finished_without_a_feedback_wherever_they_wait() -> 
     assert world.feedbacks.records == []
 
 
+def test_what_comes_right_after_others_have_expired_is_not_lost() -> None:
+    world = World()
+    taking = gevent.spawn(world.lane.take, 99, 20.0)
+    gevent.sleep(0)  # it waits
+    world.submit(message(push_expiry=1_699_999_999_999))
+    world.lane.expire()
+    world.submit(message(), start=1)
+    assert [push.offset for push in taking.get(timeout=30)] == [1]
+    assert (world.lane.in_hand, world.lane.waiting) == (1, 0)
+
+
 def test_an_expiry_equal_to_now_is_still_sent() -> None:
     world = World()
     world.submit(message(push_expiry=1_700_000_000_000))
