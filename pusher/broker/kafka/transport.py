@@ -15,6 +15,8 @@ from kafka.net import selector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 _PIECE_OCTETS: Final = 64 * 1024
+#: Read in one turn, before others have theirs.
+_MAX_PIECES: Final = 16
 
 
 def use_few_steps() -> None:
@@ -54,7 +56,7 @@ async def _read_from_sock(self: Any) -> None:
 def _receive(self: Any) -> tuple[bytes, Exception | None]:
     """What has come. Its end comes at the next turn: what came before may say why, as of a login that is refused."""
     pieces: list[bytes] = []
-    while True:
+    for _ in range(_MAX_PIECES):
         try:
             piece = self._sock.recv(_PIECE_OCTETS)
         except (BlockingIOError, InterruptedError):
