@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pusher.config import Setting
-from pusher.config.schema import Path, Secret, Text
+from pusher.config.kinds import Path, Secret, Text
 from pusher.errors import StartError
 from pusher.providers.http1 import Client, ExchangeFailed, Request, exchange
 from pusher.providers.tls import TlsTrust

@@ -11,7 +11,8 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from pusher.config import AppSetting, Config, Setting
-from pusher.config.schema import Path, Secret, Url
+from pusher.config.addresses import Url
+from pusher.config.kinds import Path, Secret
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError
 from pusher.providers.http2 import Exchange, Fields, Origin

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 
 from pusher.config import Config, Setting
-from pusher.config.schema import Path
+from pusher.config.kinds import Path
 from pusher.errors import StartError
 from pusher.telemetry.stats import Sample
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import redis
 
 from pusher.config import Config, Setting
-from pusher.config.schema import HostPort, Secret, SocketAddress
+from pusher.config.addresses import HostPort, SocketAddress
+from pusher.config.kinds import Secret
 from pusher.errors import StartError
 from pusher.listener.store import DeadToken, NotDeleted, TokenStore
 from pusher.providers.provider import Check

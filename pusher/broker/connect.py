@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from pusher.broker.interface import Broker
 from pusher.config import doors
+from pusher.config.addresses import scheme
 from pusher.config.kafka import BrokerSettings
-from pusher.config.schema import scheme
 from pusher.config.values import Config
 
 OpenBroker = Callable[[Config, BrokerSettings, str], Broker]

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import yaml
 
 from pusher import config
-from pusher.config.schema import Setting, is_path
+from pusher.config.kinds import is_path
+from pusher.config.schema import Setting
 from pusher.config.settings import FEEDBACK_BROKERS, FEEDBACK_REPORTERS, QUEUE, of_provider
 from pusher.errors import StartError
 from pusher.providers.provider import Guide, Question, provider, words

@@ -1,8 +1,9 @@
 """Configuration: ``config[settings.LOG_LEVEL]``, ``config.of(APP_SETTING, app)``."""
 
 from pusher.config import settings
+from pusher.config.addresses import SocketAddress
 from pusher.config.loader import DEFAULT_PATH, load, parse
-from pusher.config.schema import AppSetting, ConfigError, Setting, SocketAddress
+from pusher.config.schema import AppSetting, ConfigError, Setting
 from pusher.config.values import Config
 
 __all__ = [

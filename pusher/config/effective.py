@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pusher.config import settings
-from pusher.config.schema import masked
+from pusher.config.kinds import masked
 from pusher.config.values import Config, RefusedValue, Value
 
 #: Groups that only senders read.

@@ -1,7 +1,7 @@
 """The YAML file as flat lines: dotted key, text, line number.
 
 The texts are the file's own, not what YAML makes of them, so that a key id of digits keeps its zeros. Sequences become
-one text (see :mod:`pusher.config.schema`); null counts as not given.
+one text (see :mod:`pusher.config.kinds`); null counts as not given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pusher.config.schema import ITEM_END, NO_TEXT, ConfigError, json_text
+from pusher.config.kinds import ITEM_END, NO_TEXT, json_text
+from pusher.config.schema import ConfigError
 
 #: Deeper nesting is an anchor that contains itself.
 _DEEPEST = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from pusher.config.schema import Choice, Path, Secret, Setting, Text, Word
+from pusher.config.kinds import Choice, Path, Secret, Text, Word
+from pusher.config.schema import Setting
 
 #: For every connection.
 COMMON = "kafka"

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import configargparse
 
 from pusher.config import file, settings
-from pusher.config.schema import APP, ITEM_END, NO_TEXT, AppSetting, ConfigError, Setting, masked, variable
+from pusher.config.kinds import ITEM_END, NO_TEXT, masked
+from pusher.config.schema import APP, AppSetting, ConfigError, Setting, variable
 from pusher.config.unread import Unread, group_refused
 from pusher.config.values import Config, RefusedValue, Value
 

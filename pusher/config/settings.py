@@ -13,26 +13,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from pusher.config import doors
+from pusher.config.addresses import Brokers, Doors, Dsn, Host, SiteUrl, TopicName, Topics
 from pusher.config.doors import PLATFORMS
 from pusher.config.kafka import COMMON, BrokerSettings, KafkaSettings, kafka_settings
-from pusher.config.schema import (
-    Bool,
-    Brokers,
-    Choice,
-    Doors,
-    Dsn,
-    Duration,
-    Host,
-    Int,
-    List,
-    Secret,
-    Setting,
-    SiteUrl,
-    Text,
-    TopicName,
-    Topics,
-    unused,
-)
+from pusher.config.kinds import Bool, Choice, Duration, Int, List, Secret, Text
+from pusher.config.schema import Setting, unused
 from pusher.config.unused import UNUSED
 
 _PORT = Int(1, 65_535)

@@ -17,7 +17,9 @@ import gevent
 from statsd import StatsClient
 from statsd.client.udp import Pipeline
 
-from pusher.config.schema import HostPort, Setting, SocketAddress, Text
+from pusher.config.addresses import HostPort, SocketAddress
+from pusher.config.kinds import Text
+from pusher.config.schema import Setting
 from pusher.config.values import Config
 from pusher.errors import StartError
 from pusher.telemetry.log import logger

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pusher.config import doors
+from pusher.config.addresses import Doors
 from pusher.config.doors import PLATFORMS
-from pusher.config.schema import Bool, Choice, Doors, Duration, Int, Number, Setting
+from pusher.config.kinds import Bool, Choice, Duration, Int, Number
+from pusher.config.schema import Setting
 from pusher.config.settings import queue_settings
 
 #: The only command that reads them.

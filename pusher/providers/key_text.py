@@ -11,7 +11,7 @@ import binascii
 import re
 from pathlib import Path
 
-from pusher.config.schema import is_path
+from pusher.config.kinds import is_path
 from pusher.errors import CredentialError
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{40,}={0,2}\s*")

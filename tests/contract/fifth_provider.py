@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import orjson
 
 from pusher.config import AppSetting, Config, Setting
-from pusher.config.schema import HostPort, Path, Secret, SocketAddress
+from pusher.config.addresses import HostPort, SocketAddress
+from pusher.config.kinds import Path, Secret
 from pusher.config.settings import of_provider
 from pusher.errors import CredentialError
 from pusher.providers.http2 import Exchange, Fields, Origin

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pusher.config import ConfigError, settings
 from pusher.config.effective import effective
+from pusher.config.kinds import ITEM_END, Secret
 from pusher.config.loader import parse
-from pusher.config.schema import ITEM_END, Secret, variable
+from pusher.config.schema import variable
 from pusher.config.values import Config
 from tests.fuzz.draw import Draw
 

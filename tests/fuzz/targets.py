@@ -37,6 +37,7 @@ class Target:
     calls: int = 10_000
 
 
+KINDS = ("pusher.config.schema", "pusher.config.kinds", "pusher.config.addresses")
 HTTP2 = (
     "pusher.providers.http2.connection",
     "pusher.providers.http2.inbound",
@@ -96,9 +97,7 @@ TARGETS: Mapping[str, Target] = {
         calls=60_000,
     ),
     "config-file": Target(configuration.text, ("pusher.config.file", "pusher.config.loader"), 2, calls=300_000),
-    "config-values": Target(configuration.values, ("pusher.config.schema", "pusher.config.unread"), 2, calls=300_000),
-    "config-setting": Target(configuration.one, ("pusher.config.schema",), max_octets=300, calls=300_000),
-    "check": Target(
-        checks.command, ("pusher.commands.check", "pusher.config.schema", "pusher.config.loader"), 3, calls=1_000_000
-    ),
+    "config-values": Target(configuration.values, (*KINDS, "pusher.config.unread"), 2, calls=300_000),
+    "config-setting": Target(configuration.one, KINDS, max_octets=300, calls=300_000),
+    "check": Target(checks.command, ("pusher.commands.check", *KINDS, "pusher.config.loader"), 3, calls=1_000_000),
 }

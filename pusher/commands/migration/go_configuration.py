@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from pusher.config import file
-from pusher.config.schema import ITEM_END, variable
+from pusher.config.kinds import ITEM_END
+from pusher.config.schema import variable
 
 #: Keys that only the newest version reads.
 _OF_THE_NEWEST = (

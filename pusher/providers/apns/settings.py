@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import (
-    AppSetting,
-    BundleId,
-    CredentialsText,
-    Duration,
-    Host,
-    Int,
-    Path,
-    ProxyUrl,
-    Secret,
-    Setting,
-    Word,
-    unused,
-)
+from pusher.config.addresses import BundleId, Host, ProxyUrl
+from pusher.config.kinds import CredentialsText, Duration, Int, Path, Secret, Word
+from pusher.config.schema import AppSetting, Setting, unused
 
 AUTH_KEY_PATH = AppSetting(
     "apns.certs.<app>.authKeyPath",

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import (
-    AppSetting,
-    CredentialsText,
-    Duration,
-    Host,
-    Int,
-    Path,
-    ProxyUrl,
-    Secret,
-    Setting,
-    Text,
-    Url,
-    unused,
-)
+from pusher.config.addresses import Host, ProxyUrl, Url
+from pusher.config.kinds import CredentialsText, Duration, Int, Path, Secret, Text
+from pusher.config.schema import AppSetting, Setting, unused
 
 FIREBASE_CREDENTIALS = AppSetting(
     "gcm.firebaseCredentials.<app>",

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pusher.config.schema import AppSetting, Bool, Choice, Host, Int, Path, Secret, Setting, Text, Unused, ValueKind
+from pusher.config.addresses import Host
+from pusher.config.kinds import Bool, Choice, Int, Path, Secret, Text, Unused, ValueKind
+from pusher.config.schema import AppSetting, Setting
 
 
 class Percentages(ValueKind[Mapping[str, int]]):

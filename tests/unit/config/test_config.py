@@ -11,7 +11,8 @@ from lab.processes import ROOT
 from pusher import config
 from pusher.config import Config, ConfigError, SocketAddress, settings
 from pusher.config.effective import effective, without_effect
-from pusher.config.schema import Duration, List, Number, Setting, ValueKind, variable
+from pusher.config.kinds import Duration, List, Number, ValueKind
+from pusher.config.schema import Setting, variable
 from pusher.config.values import Value
 from pusher.daemon import statsd
 from pusher.listener import settings as listener_settings

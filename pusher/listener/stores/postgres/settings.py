@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pusher.config.schema import Choice, DatabaseHost, Duration, Int, Path, Secret, Setting, Text, unused
+from pusher.config.addresses import DatabaseHost
+from pusher.config.kinds import Choice, Duration, Int, Path, Secret, Text
+from pusher.config.schema import Setting, unused
 
 #: The only command that reads them.
 READ_BY = "start-feedback-listener"

@@ -15,7 +15,7 @@ import os
 import re
 from pathlib import Path
 
-from pusher.config.schema import is_path
+from pusher.config.kinds import is_path
 from pusher.errors import CredentialError
 from pusher.providers.google.fcm.access_token import TokenEndpoint, TokenSource
 from pusher.providers.google.fcm.credentials import ServiceAccount
