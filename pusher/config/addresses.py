@@ -201,7 +201,7 @@ class TopicName(Text):
 
     def __init__(self) -> None:
         super().__init__()
-        self.expects = 'the name of a topic (letters, digits, ".", "_", "-"), in which <game> and <platform> may stand'
+        self.expects = 'the name of a topic (letters, digits, ".", "_", "-"), which may contain <game> and <platform>'
 
     @property
     def label(self) -> str:

@@ -237,9 +237,9 @@ def _value(setting: Setting[Any], text: str | None, where: str) -> Value:
 
 def _shown(setting: Setting[Any], text: str) -> str:
     if setting.kind.secret:
-        return "what is given"
+        return "the given value"
     if text == NO_TEXT:
-        return "a list with items that are no text"
+        return "a list with items that are not text"
     if ITEM_END in text and setting.kind.expects[:6] != "a list":
         return "a list"
     shown = masked(text.replace(ITEM_END, " ").strip())

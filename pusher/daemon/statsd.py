@@ -29,7 +29,7 @@ from pusher.telemetry.stats import Reporter, Sample
 log = logger(__name__)
 
 HOST = Setting("stats.statsd.host", HostPort(8125), SocketAddress("localhost", 8125), "StatsD server (UDP).")
-PREFIX = Setting("stats.statsd.prefix", Text(), "test", "Put before every name, without a dot of its own.")
+PREFIX = Setting("stats.statsd.prefix", Text(), "test", "Prefix of every metric name; no dot is added between them.")
 
 #: A timing sends at most this many durations a report, with their rate.
 _DURATIONS = 200

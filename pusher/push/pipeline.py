@@ -36,7 +36,7 @@ class Pipeline:
         invalid_topic: str,
         may_be_new: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``publisher()`` takes invalid messages to ``invalid_topic``, in which <game> and <platform> may stand.
+        """``publisher()`` takes invalid messages to ``invalid_topic``, which may contain <game> and <platform>.
 
         An empty ``invalid_topic`` drops them after they were logged and counted. ``may_be_new()``: an unknown game may
         have been configured in the meantime, so that its messages have to wait for ``settle``.

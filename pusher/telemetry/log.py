@@ -151,7 +151,9 @@ class Seldom:
                 about = (
                     key if isinstance(key, str) else " ".join(map(str, key)) if isinstance(key, tuple) else repr(key)
                 )
-                self._log.warning("lines were left out", line=window.message, about=about, left_out=window.left_out)
+                self._log.warning(
+                    "similar lines were left out", line=window.message, about=about, left_out=window.left_out
+                )
 
 
 _all_seldom: WeakSet[Seldom] = WeakSet()

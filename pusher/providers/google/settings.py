@@ -121,4 +121,4 @@ FCM_RETRY_MAX_ELAPSED = Setting(
 )
 
 #: Keys of earlier files that have no meaning here.
-UNUSED = (unused("gcm.client.initialization.retries", text="Accepted, no effect: connecting is retried for ever."),)
+UNUSED = (unused("gcm.client.initialization.retries", text="Accepted, no effect: pusher reconnects without limit."),)

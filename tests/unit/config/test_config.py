@@ -449,7 +449,7 @@ def test_words_with_other_spellings() -> None:
         ("gcm.fcm.endpoint: http://x", 1, "gcm.fcm.endpoint expects https://host:port; 'http://x' is not"),
         ("apns: 5", 1, "apns is a group; write its keys below it, such as apns.apps"),
         ("- a\n- b", 1, "not a mapping; write settings as `key: value`"),
-        ("apns: {apps: [[a]]}", 1, "apns.apps expects a list of texts; a list with items that are no text is not"),
+        ("apns: {apps: [[a]]}", 1, "apns.apps expects a list of texts; a list with items that are not text is not"),
         ("? [a]\n: 1", 1, "a key is not text; write it as `key: value`"),
         ("a: 1\n---\nb: 2", 2, "not valid YAML (but found another document); correct this line or the one before it"),
         ("a: *x", 1, "not valid YAML (found undefined alias 'x'); correct this line or the one before it"),
@@ -507,7 +507,7 @@ def test_errors_name_the_variable_or_the_flag() -> None:
 
 def test_errors_never_show_a_secret() -> None:
     message = error("sentry.url: [very, secret]")
-    assert message == "config.yaml:1: sentry.url expects text, kept secret; what is given is not"
+    assert message == "config.yaml:1: sentry.url expects text, kept secret; the given value is not"
 
 
 @pytest.mark.parametrize(

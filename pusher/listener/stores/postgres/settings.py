@@ -82,6 +82,6 @@ UNUSED = (
     unused(
         f"{PREFIX}.maxRetries",
         "invalidToken.pg.maxRetries",
-        text="Accepted, no effect: deleting is retried for ever.",
+        text="Accepted, no effect: a DELETE is retried until it succeeds.",
     ),
 )
