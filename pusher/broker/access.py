@@ -61,7 +61,7 @@ class Access:
 
     @classmethod
     def from_config(cls, config: Config, common: KafkaSettings, own: KafkaSettings) -> Access:
-        """Of one role: what is given for it, else what is given for all."""
+        """The settings of one role: its own values, else the values for all roles."""
         values = {}
         for name in (found.name for found in fields(cls)):
             setting = getattr(own, name)
@@ -80,7 +80,7 @@ class Access:
         return self.security_protocol.startswith("SASL_")
 
     def login(self) -> KafkaTokens | None:
-        """What gives the tokens that clients log in with, if they do; looks at the settings of a login.
+        """The source of the tokens for OAUTHBEARER, if it is used; verifies the settings of the login.
 
         Raises ``StartError`` with one line where they do not go together.
         """
@@ -225,7 +225,7 @@ class Login:
         self._clients: WeakSet[Any] = WeakSet()
 
     def attach(self, client: KafkaClient) -> None:
-        """A client that takes what ``reload`` brings."""
+        """A client that uses what ``reload`` returns."""
         self._clients.add(client)
 
     def reload(self, access: Access) -> bool:

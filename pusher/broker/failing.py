@@ -24,7 +24,7 @@ class _Failure:
 
 
 class Failing:
-    """What fails, why, and when it is tried again; times are those of one monotonic clock, in seconds."""
+    """The failing partitions, why, and when they are tried again; times are of one monotonic clock, in seconds."""
 
     def __init__(self) -> None:
         self._failures: dict[TopicPartition, _Failure] = {}

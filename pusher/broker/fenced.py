@@ -24,7 +24,7 @@ class Fenced:
         self._until = clock()
 
     def step_back(self) -> None:
-        """The group has told that the place is another's."""
+        """The group has reported that another process has this member's place."""
         self._until = self._clock() + _PAUSE_S
         log.error("left to it the place in the group, joins again later", reason=FENCED, group=self._group)
 

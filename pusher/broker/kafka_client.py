@@ -19,7 +19,7 @@ class ClusterReader(Reader, Protocol):
     """A reader that can also be asked about the cluster. All of it waits and may raise ``OSError``."""
 
     def committed(self) -> dict[int, Commit]:
-        """What the reader's group has committed, by partition of its topic."""
+        """The commits of the reader's group, by partition of its topic."""
         ...
 
     def topics(self) -> list[str]:
@@ -32,7 +32,7 @@ class ClusterReader(Reader, Protocol):
 
 
 class Library(NamedTuple):
-    """What a package brings that speaks to Kafka."""
+    """The parts of a package that implements a client of Kafka."""
 
     source: Callable[..., Source]
     publisher: Callable[..., Publisher]

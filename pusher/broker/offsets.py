@@ -36,11 +36,11 @@ class TopicPartition(NamedTuple):
 
 
 class HasOffset(Protocol):
-    """What ``Tracker.admit`` needs to know of a record."""
+    """What ``Tracker.admit`` needs to know about a record."""
 
     @property
     def offset(self) -> int:
-        """Where it stands in its partition."""
+        """Its offset in its partition."""
         ...
 
 
@@ -82,7 +82,7 @@ class Tracker:
 
     @property
     def low(self) -> int:
-        """The lowest unfinished offset: where a commit stands and a new owner begins."""
+        """The lowest unfinished offset, which is committed and at which a new owner starts."""
         return self._open[0] if self._open else self._next
 
     @property
@@ -92,7 +92,7 @@ class Tracker:
 
     @property
     def next_offset(self) -> int:
-        """Where reading goes on: after the last offset that was admitted and what was finished right above it."""
+        """Where reading continues: after the last admitted offset and the finished offsets directly above it."""
         return self._next
 
     @property
@@ -203,7 +203,7 @@ class Assignment:
         self._mark(keys, State.SUSPENDED)
 
     def keep(self, keys: Iterable[TopicPartition]) -> None:
-        """The rebalance has left these with us: their state goes on as it was."""
+        """The rebalance has not moved these partitions: their state is kept."""
         self._mark(keys, State.ACTIVE)
 
     def drop(self, keys: Iterable[TopicPartition]) -> None:
@@ -226,7 +226,7 @@ class Assignment:
         return rooms
 
     def due(self) -> dict[TopicPartition, Commit]:
-        """All that there is to commit."""
+        """All commits that are due."""
         commits = {key: tracker.due() for key, tracker in self.trackers.items()}
         return {key: commit for key, commit in commits.items() if commit is not None}
 

@@ -20,12 +20,12 @@ class Taken(Protocol):
 
     @property
     def done(self) -> Done:
-        """Is told once how the record ended."""
+        """Called once with the result of the record."""
         ...
 
     @property
     def size(self) -> int:
-        """What it takes of the buffer, in bytes."""
+        """Its size in the buffer, in bytes."""
         ...
 
 

@@ -44,7 +44,7 @@ def check_sender(platform: str, config: Config) -> int:
 
 
 def _doors() -> Iterator[str]:
-    """All that are installed, with package and version; whether what others have brought can be imported."""
+    """All installed doors, with package and version; imports those of other packages."""
     for group in (*doors.GROUPS, doors.SETTINGS):
         for door in doors.installed(group).values():
             try:
@@ -90,7 +90,7 @@ def _broker_checks(config: Config) -> Iterator[Check]:
 
 
 def _consumption(config: Config, queue: QueueSettings, fate: Callable[[str], str]) -> Iterator[Check]:
-    """What will be read; ``fate(topic)``: "" or why a topic that matches is not read or its messages are not sent."""
+    """The topics to read; ``fate(topic)``: why a matching topic is not read or its messages are not sent, or ""."""
     yield queue.topics.key, partial(_matching_topics, config, queue, fate)
     if config[queue.offset_reset_strategy] == "latest":
         yield (

@@ -100,7 +100,7 @@ def _simulator(name: str, text: str) -> Command:
 
 
 def _of_providers() -> Iterator[Command]:
-    """What cannot be imported is left out: it costs itself, and ``--check`` names it."""
+    """Commands of providers. One that cannot be imported is left out; ``--check`` names it."""
     for name, door in doors.installed(doors.COMMANDS).items():
         with suppress(doors.Broken):
             yield Command(name, *door.load())
@@ -194,18 +194,18 @@ class _Parser(argparse.ArgumentParser):
             add(self)
 
     def format_help(self) -> str:
-        """As argparse's, with examples."""
+        """Like argparse's, with examples."""
         return super().format_help() + shown(self.prog)
 
     def error(self, message: str) -> NoReturn:
-        """As argparse's, with a suggestion for a command that is mistyped."""
+        """Like argparse's, with a suggestion for a mistyped command."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if found is not None:
             message += _closest(found[1], re.findall(r"[\w-]+", found[2]))
         super().error(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's."""
+        """Like argparse's."""
         self.load()
         return super().parse_known_args(args, namespace)
 

@@ -35,7 +35,7 @@ class Doubts:
             self._first = self._first or f"message {self._lines} ({error.reason}: {error.detail})"
 
     def warnings(self) -> Iterator[str]:
-        """One line each; nothing where there are no doubts."""
+        """The doubts, one line each."""
         if self._reader:
             yield f"no sender with these settings reads {self._topic}: {self._reader}"
         if self._refused:

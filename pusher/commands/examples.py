@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Example(NamedTuple):
-    """What it does, and what to type."""
+    """A description and a command line."""
 
     text: str
     line: str

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """Returns the exit code. Raises ``StartError`` where there is no archive or it cannot be read."""
+    """Returns the exit code. Raises ``StartError`` if there is no archive or it cannot be read."""
     _warn_of_apps(args, config)
     wanted = Wanted(TopicName(args.game, args.platform), args.since, args.until, args.reason)
     stores = open_stores(config)

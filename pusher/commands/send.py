@@ -93,7 +93,7 @@ def _put(lane: Lane[Any], topic: str, message: bytes) -> None:
 
 
 def _explain(platform: str, feedback: bytes) -> None:
-    """What to do about a refusal, on stderr, where that is known."""
+    """Prints what to do about a refusal to stderr, if that is known."""
     told = provider(platform).told(orjson.loads(feedback))
     hints = provider(platform).hints
     for reason in told.reasons if told is not None else ():
@@ -151,7 +151,7 @@ def _data(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _shown(args: argparse.Namespace) -> dict[str, str]:
-    """What the device shows. Raises ``StartError`` for a push of nothing at all."""
+    """The content of the push. Raises ``StartError`` if there is none."""
     shown = {name: value for name, value in (("title", args.title), ("body", args.body)) if value}
     if not (shown or args.data):
         raise StartError("the push has no content: give --title, --body or --data")

@@ -35,7 +35,7 @@ GROUPS = (PROVIDERS, STATS, FEEDBACK, TOKENS, BROKERS, COMMANDS)
 
 
 class Broken(StartError):
-    """What is behind a door cannot be imported."""
+    """The object of a door cannot be imported."""
 
 
 class Door(NamedTuple):
@@ -49,7 +49,7 @@ class Door(NamedTuple):
     version: str
 
     def load(self) -> Any:
-        """The object behind the door. Raises ``Broken`` in one line where it cannot be imported."""
+        """The object of the door. Raises ``Broken`` with one line if it cannot be imported."""
         try:
             return EntryPoint(self.name, self.target, self.group).load()
         except Exception as error:
@@ -66,7 +66,7 @@ class Door(NamedTuple):
 
 @cache
 def installed(group: str) -> dict[str, Door]:
-    """All doors of a group by name; of one name that is brought twice, pusher's own wins, then the first."""
+    """All doors of a group by name; if a name is declared twice, pusher's own is used, else the first."""
     found = {name: Door(group, name, target, SHIPPED, __version__) for name, target in _shipped(group)}
     for entry in entry_points(group=group):
         of = entry.dist

@@ -92,7 +92,7 @@ class _Flattener:
         self._values = 0
 
     def lines(self, root: yaml.MappingNode) -> list[Line]:
-        """Of a key that is given twice, in whatever capitals, the last holds, as in the original."""
+        """If a key is given twice, in any case, the last one counts, as in the Go program."""
         last: dict[str, Line] = {}
         for line in self._mapping(root, ()):
             before = last.get(line.key.lower())
@@ -108,7 +108,7 @@ class _Flattener:
         yield from self._merged(node, path, {line.key.lower() for line in own})
 
     def _merged(self, node: yaml.MappingNode, path: tuple[str, ...], given: set[str]) -> Iterator[Line]:
-        """What ``<<: *anchor`` brings in; the mapping's own keys, then those of earlier anchors, win over it."""
+        """The keys of ``<<: *anchor``; the mapping's own keys, then those of earlier anchors, override them."""
         for source in self._sources(node):
             brought = [line for line in self._mapping(source, path) if line.key.lower() not in given]
             given |= {line.key.lower() for line in brought}
@@ -135,7 +135,7 @@ class _Flattener:
             yield Line(dotted, self._text(value), _number(key))
 
     def _object(self, node: yaml.Node) -> Any:
-        """What JSON has in place of a node; numbers stay the file's text."""
+        """The JSON value of a node; numbers stay the file's text."""
         self._count(node)
         if isinstance(node, yaml.MappingNode):
             brought = [self._object(source) for source in self._sources(node)]

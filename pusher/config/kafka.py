@@ -14,7 +14,7 @@ COMMON = "kafka"
 
 @dataclass(frozen=True)
 class KafkaSettings:
-    """Of all connections, or of those of one role, which win where they are given."""
+    """The settings of all connections, or those of one role, which override them."""
 
     client: Setting[str]
     security_protocol: Setting[str]

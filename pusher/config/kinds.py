@@ -102,7 +102,7 @@ class Text(ValueKind[str]):
 
 
 class Word(Text):
-    """Printable ASCII without blanks, as it stands in headers, tokens and names; "" = none."""
+    """Printable ASCII without blanks, for headers, tokens and names; "" = none."""
 
     label = "a word"
 

@@ -90,7 +90,7 @@ KAFKA = kafka_settings(COMMON)
 
 
 class ProviderSettings(NamedTuple):
-    """What every provider has, under its word."""
+    """The settings that every provider has, under its word."""
 
     apps: Setting[tuple[str, ...]]
     log_stats_interval: Setting[float]
@@ -152,7 +152,7 @@ class QueueSettings:
 
 
 def queue_settings(prefix: str, topics: str, topics_text: str) -> QueueSettings:
-    """Of a consumer below ``prefix``; ``topics`` is what it consumes by default."""
+    """The settings of a consumer below ``prefix``; ``topics`` is the default of its topics."""
     reset_words = {"largest": "latest", "end": "latest", "smallest": "earliest", "beginning": "earliest"}
     return QueueSettings(
         topics=Setting(
@@ -321,7 +321,7 @@ def broken() -> list[str]:
 
 
 def apps() -> Mapping[str, Setting[tuple[str, ...]]]:
-    """Where the names of apps stand, by the first word of the apps' own keys."""
+    """The settings that list the apps, by the first word of the apps' keys."""
     return {word: of_provider(word).apps for word in doors.installed(doors.PROVIDERS)}
 
 

@@ -12,7 +12,7 @@ from pusher.config.schema import APP, AppSetting, ConfigError, Setting, variable
 
 
 def group_refused(setting: Setting[Any], where: str) -> str:
-    """What is said of a mapping in the place of a value."""
+    """The text about a mapping in the place of a value."""
     return f"{where}: {setting.key} expects {setting.kind.expects}; keys below it are not"
 
 

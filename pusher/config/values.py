@@ -17,7 +17,7 @@ class RefusedValue(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What is in force for a setting, and where it came from."""
+    """The effective value of a setting, and its source."""
 
     setting: Setting[Any]
     value: Any
@@ -61,7 +61,7 @@ class Config:
         return "default" if found is None else found.where
 
     def refused(self, app: str) -> list[str]:
-        """What is wrong with the values of an app, a line each."""
+        """The errors in the values of an app, one line each."""
         found = (one for one in self._values.values() if isinstance(one.value, RefusedValue))
         return [one.value.message for one in found if f".{app}." in f"{one.setting.key}."]
 

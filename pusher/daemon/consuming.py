@@ -127,7 +127,7 @@ class Consuming:
             self._counted[metric] = Counter(numbers)
 
     def refresh(self) -> None:
-        """What is wanted has changed. Returns at once."""
+        """Notes that the wanted topics have changed. Returns at once."""
         self._refresh = True
 
     def end(self, timeout_s: float) -> bool:

@@ -72,7 +72,7 @@ class Work(Protocol):
         ...
 
     def apps_unready(self) -> Mapping[str, Sequence[str]]:
-        """By app why that is not served; no reason where it is."""
+        """Why each app is not served; no entry if it is served."""
         ...
 
     def samples(self) -> Iterator[Sample]:

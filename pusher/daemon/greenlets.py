@@ -67,7 +67,7 @@ class Greenlets:
         gevent.killall(ending, timeout=timeout_s)
 
     def fail(self, name: str, error: BaseException) -> None:
-        """What has no greenlet of its own here has failed for good: the process ends in order. Does not wait."""
+        """Reports that something without a greenlet here has failed: the process stops in order. Does not wait."""
         self._give_up(name, repr(error))
         sentry.report_exception((type(error), error, error.__traceback__), greenlet=name)
 

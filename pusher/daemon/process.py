@@ -102,7 +102,7 @@ class Daemon:
         return f"{step.name}: {left_over}" if left_over else ""
 
     def reload(self) -> None:
-        """As SIGHUP does. Waits for its turn and for what is reloaded; raises nothing."""
+        """Reloads, as SIGHUP does. Waits for its turn and for the reload; raises nothing."""
         with self._reloading:
             try:
                 self._reload()

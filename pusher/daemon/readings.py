@@ -39,7 +39,7 @@ def of_kafka(
 
 
 def of_lane(lane: Lane[Any]) -> Iterator[Sample]:
-    """What became of an app's messages, and where the others are."""
+    """The outcomes of an app's messages, and where its unfinished messages are."""
     tags = (lane.settings.platform, lane.settings.app)
     totals = lane.totals
     for kind, number in totals.outcomes.items():

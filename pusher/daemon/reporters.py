@@ -41,7 +41,7 @@ def open_stats(config: Config, hostname: str) -> Stats:
 
 
 class FeedbackReporters:
-    """Those of a sender. Raises ``StartError`` where one cannot use its settings."""
+    """The reporters of a sender. Raises ``StartError`` if one cannot use its settings."""
 
     def __init__(self, config: Config, stats: Stats, publishers: Publishers, greenlets: Greenlets) -> None:
         self._contained: list[Contained] = []

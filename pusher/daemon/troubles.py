@@ -32,7 +32,7 @@ class Troubles:
         self._reasons: dict[tuple[str, str], str] = {}
 
     def contain(self, app: str, part: str, act: Callable[[], T], otherwise: T) -> T:
-        """What ``act`` returns, else ``otherwise``: what it raises is logged, reported, and a reason until it works."""
+        """Returns ``act()``, or ``otherwise`` if it raises: the app is then not ready until ``act`` works again."""
         try:
             found = act()
         except Exception as error:
@@ -61,7 +61,7 @@ class Troubles:
         return any(one == app for one, _ in self._reasons)
 
     def apps(self, part: str) -> list[str]:
-        """Those in which this part does not work."""
+        """The apps in which this part does not work."""
         return [app for app, one in self._reasons if one == part]
 
     def reasons(self, app: str | None = None) -> list[str]:

@@ -18,7 +18,7 @@ _PERIOD_S = 0.25
 
 
 def watch(stats: Stats, hostname: str, clock: Callable[[], float] = time.monotonic) -> None:
-    """Runs for ever: a line and a count each time that nothing else could run for longer than ``LIMIT_S``."""
+    """Runs without end: logs and counts each time that the hub was blocked for longer than ``LIMIT_S``."""
     held = stats.counter(metrics.HUB_HELD, hostname)
     while True:
         began = clock()

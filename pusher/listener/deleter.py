@@ -122,7 +122,7 @@ class Deleter:
 
     @property
     def unready(self) -> str:
-        """The same, as far as it is a reason not to be ready."""
+        """The same, if it makes the process not ready."""
         since = self._missing_since
         if since is not None and self._clock() - since > MISSING_UNREADY_S:
             return self.held.blocked
@@ -141,7 +141,7 @@ class Deleter:
         self._due.set()
 
     def hurry(self) -> None:
-        """What is in the buffer is deleted without waiting for more."""
+        """Flushes the buffer without waiting for more tokens."""
         self._hurried = True
         self._due.set()
 

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """What is too much."""
+    """The limits."""
 
     #: Of all outcomes.
     share: float
@@ -58,7 +58,7 @@ class GuardPolicy:
     maximum: int
 
     def stops(self, seen: Seen, before: Stopped = _NOTHING) -> Stopped:
-        """What these outcomes of a window stop, when ``before`` was stopped."""
+        """What the outcomes of a window stop, if ``before`` was stopped."""
         return Stopped(
             self._is_too_much(seen.doubtful, self.doubtful, seen, before.doubtful),
             self._is_too_much(seen.proven, self.proven, seen, before.proven),
@@ -94,7 +94,7 @@ class Guard:
         self._sum = _add(self._sum, seen)
 
     def seen(self, now: float) -> Seen:
-        """What is in the window."""
+        """The outcomes in the window."""
         oldest = int(now / self._slot_s) - _SLOTS
         while self._slots and self._slots[0][0] <= oldest:
             gone = self._slots.popleft()[1]

@@ -188,7 +188,7 @@ class Listener:
 
     # --- upkeep -------------------------------------------------------------------------------------------------------
     def process_unready(self) -> list[str]:
-        """See ``Work``: a game's trouble is its own."""
+        """See ``Work``: a fault of a game affects only that game."""
         return []
 
     def apps_unready(self) -> dict[str, list[str]]:

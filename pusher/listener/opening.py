@@ -71,7 +71,7 @@ def _open(door: doors.Door, config: Config) -> TokenStore:
 
 
 def _guarded(name: str, act: Callable[[], TokenStore]) -> TokenStore:
-    """What a plug-in raises beside ``StartError`` is a fault in its code."""
+    """Any exception of a plug-in other than ``StartError`` is a fault in its code."""
     try:
         return act()
     except StartError:

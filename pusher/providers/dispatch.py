@@ -153,7 +153,7 @@ class Dispatcher(Generic[P]):
         self.pool.send(exchanges)
 
     def _hand_over_the_good(self, pushes: list[P]) -> None:
-        """Of a batch in which some cannot be made into requests, by a fault of ours."""
+        """Handles a batch with pushes that cannot be made into requests, because of a fault in pusher."""
         good, exchanges = [], []
         for push in pushes:
             try:
@@ -170,7 +170,7 @@ class Dispatcher(Generic[P]):
             self.lane.defer(push, 0.0)
 
     def _room(self) -> int:
-        """How many pushes may be sent now; waits up to ``_WAIT_S`` where there is none."""
+        """How many pushes may be sent now; waits up to ``_WAIT_S`` if none may."""
         if not self._ready(_WAIT_S):
             return 0
         room = self.pool.wait_for_room(_WAIT_S)
@@ -246,6 +246,6 @@ class Dispatcher(Generic[P]):
 
 
 def retry_after(exchange: Exchange) -> float | None:
-    """How long (s) the answer asks to wait; None where it does not say."""
+    """How long (s) the answer asks to wait; None if it does not say."""
     value = exchange.header(b"retry-after")
     return None if value is None else parse_retry_after(value.decode("ascii", "replace"), time.time())

@@ -27,7 +27,7 @@ class AbortedTransaction(NamedTuple):
 
 
 class FetchedPartition(NamedTuple):
-    """What a fetch brought of one partition, without an error."""
+    """The records that a fetch returned for one partition, without an error."""
 
     partition_index: int
     error_code: int

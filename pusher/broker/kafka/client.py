@@ -239,7 +239,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         return found
 
     def skipped(self) -> dict[TopicPartition, int]:
-        """Where reading goes on in partitions whose offsets were passed over without a record since the last call.
+        """Where reading continues in partitions whose offsets were skipped without a record since the last call.
 
         Transactions' markers, aborted and compacted records have an offset and are no messages.
         """
@@ -252,7 +252,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         }
 
     def _beaten(self, answer: Any, sent_at: float) -> None:
-        """The library ends heartbeats when the place is another's, tells nobody, and goes on reading."""
+        """The library stops heartbeats when another process has the place, reports nothing, and continues reading."""
         try:
             self._beat(answer, sent_at)
         except FencedInstanceIdError:
@@ -272,7 +272,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self._coordinator.poll(timeout_ms=timeout_ms)
 
     def subscribe_to(self, topics: list[str], listener: Any) -> None:
-        """Subscribes to these topics, which exist, and goes on fetching the metadata of all topics.
+        """Subscribes to these topics, which exist, and still fetches the metadata of all topics.
 
         The metadata of all topics finds new ones and never creates one, which a request for a name may do. Telling the
         coordinator of the present metadata saves a second rebalance when the next metadata arrive.

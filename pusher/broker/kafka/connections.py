@@ -90,7 +90,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What a failure to connect means, in one line."""
+    """The meaning of a failure to connect, in one line."""
     text = str(error)
     own = text.partition("Error: ")[2] or text
     for word, meaning in _TLS.items():

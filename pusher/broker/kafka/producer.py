@@ -53,7 +53,7 @@ class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is 
 
 
 class Outgoing(Protocol):
-    """A record as ``Producer.append`` takes it."""
+    """A record for ``Producer.append``."""
 
     value: bytes
     headers: list[tuple[str, bytes]]

@@ -70,7 +70,7 @@ _MEANINGS: dict[type[Exception], str] = {
 
 
 def meaning(error: Exception) -> str:
-    """What a refusal by the brokers means, for an operator."""
+    """The meaning of a refusal by the brokers, for an operator."""
     found = _MEANINGS.get(type(error))
     return f"{found}: {error}" if found else str(error)
 

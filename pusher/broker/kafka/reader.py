@@ -82,7 +82,7 @@ class KafkaReader:
             return {partition.partition: offset for partition, offset in found.items()}
 
     def committed(self) -> dict[int, Commit]:
-        """What the group has committed, by partition. Waits; raises as ``read``."""
+        """The group's commits, by partition. Waits; raises like ``read``."""
         with self._plain_errors():
             keys = [TopicPartition(*partition) for partition in self._find_partitions()]
             found = self._consumer.committed_offsets(keys, int(self._answer_s * 1000))

@@ -170,7 +170,7 @@ def _number(code: int) -> int:
 
 
 def _varint(octets: bytes, position: int) -> tuple[int, int]:
-    """The code at a position, and where it ends."""
+    """The varint at a position, and where it ends."""
     code = octets[position]
     if code < 0x80:
         return code, position + 1

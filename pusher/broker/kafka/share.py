@@ -32,7 +32,7 @@ ANSWER_MS = 3000
 
 
 class Share(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library is untyped
-    """What a consumer owns; its rebalance listener. ``consumer`` may be replaced once everything is given up."""
+    """The partitions of a consumer, and its rebalance listener. ``consumer`` may be replaced after ``give_up``."""
 
     def __init__(self, assignment: Assignment, group: str, offset_reset: str, consumer: Consumer) -> None:
         self.assignment = assignment

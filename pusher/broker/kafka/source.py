@@ -70,7 +70,7 @@ class Trouble:
         self._began = self._changed = self._now = now
 
     def note(self, reason: str, now: float) -> None:
-        """What is in the way at ``now`` (monotonic s); "" for nothing."""
+        """Notes the reason why the member cannot work at ``now`` (monotonic s); "" if it can."""
         self._now = now
         if reason != self._reason:
             self._reason, self._changed = reason, now
@@ -79,7 +79,7 @@ class Trouble:
 
     @property
     def lasts_s(self) -> float:
-        """Since it was last free of trouble."""
+        """Seconds since there was no trouble."""
         return self._now - self._began
 
     @property
@@ -201,7 +201,7 @@ class KafkaSource:
         return self._share.start_skipped
 
     def lag(self) -> dict[TopicPartition, int]:
-        """See ``Source``; a partition's end is as its last fetch told. Never waits."""
+        """See ``Source``; the end of a partition is the one in its last fetch. Never waits."""
         assigned = self._consumer.assignment()
         lags = {}
         for key, tracker in self.assignment.trackers.items():

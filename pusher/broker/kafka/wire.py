@@ -36,7 +36,7 @@ _ANSWER_HEADER: Final = Struct(">ib")  # correlation id, tags
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 class FetchPartition(NamedTuple):
-    """What is wanted of a partition. The consumer compares each with the one before, to ask for changes only."""
+    """The fetch position of a partition. The consumer compares each with the one before, to ask for changes only."""
 
     partition: int
     current_leader_epoch: int
@@ -67,7 +67,7 @@ class ProduceTopic(NamedTuple):
 
 
 class _Request:
-    """A request as the library's connection takes it: it chooses the version, gives it a number and sends it."""
+    """A request for the library's connection: it chooses the version, gives it a number and sends it."""
 
     name: ClassVar[str]
     API_KEY: ClassVar[int]
@@ -96,7 +96,7 @@ class _Request:
         return self if self._slow is None else self._slow.header
 
     def library_header(self) -> RequestHeader:
-        """What the library recognises the answer by."""
+        """The object by which the library recognises the answer."""
         return RequestHeader(
             request_api_key=self.API_KEY,
             request_api_version=self.FAST_VERSION,

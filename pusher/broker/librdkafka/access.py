@@ -34,7 +34,7 @@ class LibrdkafkaLogin(Login):
 
 
 def client_settings(access: Access) -> dict[str, Any]:
-    """What every client is made with: ``conf`` for the library, the source of tokens, a digest of the files.
+    """The base of every client: ``conf`` for the library, the source of tokens, a digest of the files.
 
     Reads the files; raises ``StartError`` with one line.
     """
@@ -63,7 +63,7 @@ def client_settings(access: Access) -> dict[str, Any]:
 
 
 def same_but_credentials(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a client goes on with new settings once it knows the new credentials."""
+    """Whether a client with the new credentials can keep working with new settings."""
     lasting = [{key: value for key, value in each["conf"].items() if key not in _CREDENTIALS} for each in (old, new)]
     return lasting[0] == lasting[1] and old["digest"] == new["digest"]
 

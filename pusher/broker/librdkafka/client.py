@@ -78,7 +78,7 @@ class LibrdkafkaClient:
         self._conf |= settings["conf"]
 
     def topics(self) -> Topics:
-        """All topics that may be described, with their partitions. Waits; raises KafkaException or TimeoutError."""
+        """The topics that may be described, with their partitions. Waits; raises KafkaException or TimeoutError."""
         found = self._metadata()
         return {name: set(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
 

@@ -30,7 +30,7 @@ _seldom = Seldom(log, period_s=60)
 
 
 class Membership:
-    """What a consumer owns. ``client`` may be replaced once everything is given up."""
+    """The partitions of a consumer. ``client`` may be replaced after ``give_up``."""
 
     def __init__(
         self, assignment: Assignment, group: str, offset_reset: str, client: LibrdkafkaClient, *, incremental: bool
@@ -103,13 +103,13 @@ class Membership:
         return {key: tracker.next_offset for key, tracker in trackers.items()}
 
     def _suspend(self, keys: set[Key]) -> dict[Key, Commit]:
-        """A rebalance begins, or takes what leaves; returns what is to be committed before."""
+        """A rebalance begins, or revokes partitions; returns the commits to make before."""
         self.assignment.suspend(keys)
         self.unopened -= keys
         return self.assignment.due()
 
     def _revoked(self, keys: set[Key], due: dict[Key, Commit], stored: ThreadResult) -> set[Key]:
-        """What is finished was committed, or not; returns which of these were read."""
+        """The commits were made, or failed; returns which of these partitions were read."""
         try:
             failed = stored.get()
         except KafkaException as error:

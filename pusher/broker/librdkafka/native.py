@@ -21,7 +21,7 @@ _allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_loc
 
 
 class ThreadResult:
-    """What a function has returned or raised in another thread."""
+    """The result or exception of a function in another thread."""
 
     __slots__ = ("_error", "_value")
 
@@ -51,7 +51,7 @@ class Threads:
         self._pool = ThreadPool(number)
 
     def call(self, function: Callable[P, T], *args: P.args, **_none: P.kwargs) -> T:
-        """What the function returns or raises in a thread. The greenlet waits, the hub does not."""
+        """Runs the function in a thread and returns or raises its result. The greenlet waits, the hub does not."""
         # The pool itself would print whatever is raised.
         outcome: ThreadResult = self._pool.apply(ThreadResult().run, (function, args))
         found: T = outcome.get()

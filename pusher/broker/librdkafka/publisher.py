@@ -69,7 +69,7 @@ _MEANINGS: dict[int, str] = {
 
 
 def meaning(error: KafkaError) -> str:
-    """What a refusal by the brokers means, for an operator."""
+    """The meaning of a refusal by the brokers, for an operator."""
     found = "does not exist and was not created" if error.code() in _MISSING else _MEANINGS.get(error.code())
     return f"{found}: {error.str()}" if found else str(error.str())
 

@@ -90,7 +90,7 @@ class LibrdkafkaReader:
             return {key.partition: offset for key, offset in found.items()}
 
     def committed(self) -> dict[int, Commit]:
-        """What the group has committed, by partition. Waits; raises as ``read``."""
+        """The group's commits, by partition. Waits; raises like ``read``."""
         with self._plain_errors():
             found, failed = self._client.committed(self._find_partitions(), self._answer_s)
             for reason in failed.values():

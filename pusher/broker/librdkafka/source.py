@@ -176,7 +176,7 @@ class LibrdkafkaSource:
         return self._membership.start_skipped
 
     def lag(self) -> dict[TopicPartition, int]:
-        """See ``Source``; a partition's end is as its last fetch told. Never waits."""
+        """See ``Source``; the end of a partition is the one in its last fetch. Never waits."""
         ends = self._client.ends_known
         trackers = self.assignment.trackers
         return {

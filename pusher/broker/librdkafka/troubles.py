@@ -38,7 +38,7 @@ _PASSING = re.compile(r" \(after \d+ms in state [^)]*\)")
 
 
 class BrokerTroubles:
-    """What keeps each broker of one client from being reached."""
+    """Why each broker of one client cannot be reached."""
 
     def __init__(self) -> None:
         self._answered = False
@@ -66,7 +66,7 @@ class BrokerTroubles:
             self._reasons[where] = f"{where}: {reason}"
 
     def note_fatal(self, error: KafkaError) -> None:
-        """The library is beyond use. What has made it so stands in the text alone."""
+        """The library cannot be used any more. Only the text has the cause."""
         self.fatal = error.str()
         self.fenced = self.fenced or _FENCED in self.fatal
 

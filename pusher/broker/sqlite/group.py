@@ -24,7 +24,7 @@ class Member(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """What a member has of the topics that it wants."""
+    """A member's share of the topics that it wants."""
 
     #: Its topics, each with the lease's fence.
     fences: dict[str, int]
@@ -93,7 +93,7 @@ def leave(
 
 
 def committed(connection: sqlite3.Connection, group: str) -> dict[str, Commit]:
-    """What a group has committed, by topic."""
+    """The commits of a group, by topic."""
     rows = connection.execute("SELECT topic, offset, metadata FROM committed WHERE consumer_group = ?", (group,))
     return {topic: Commit(offset, metadata) for topic, offset, metadata in rows}
 

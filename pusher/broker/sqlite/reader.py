@@ -65,7 +65,7 @@ class SqliteReader:
         return {0: self._ask(lambda connection: _offset(connection, self._find(connection), place))}
 
     def committed(self, consumer_group: str) -> dict[int, Commit]:
-        """What a group has committed, by partition. Raises as ``read``."""
+        """The commits of a group, by partition. Raises like ``read``."""
 
         def look(connection: sqlite3.Connection) -> dict[int, Commit]:
             self._find(connection)
@@ -106,13 +106,13 @@ class SqliteReader:
 
 
 def committed(url: str, consumer_group: str, topic: str) -> dict[int, Commit]:
-    """What a group has committed in a topic, by partition. Raises ``OSError`` with one line."""
+    """The commits of a group in a topic, by partition. Raises ``OSError`` with one line."""
     with closing(SqliteReader(url, topic)) as reader:
         return reader.committed(consumer_group)
 
 
 def topics(url: str) -> list[str]:
-    """Names of all topics; none where there is no file yet. Raises ``OSError`` with one line."""
+    """Names of all topics; none if there is no file yet. Raises ``OSError`` with one line."""
     if not file_of(url).exists():
         return []
     with closing(Store(url, create=False)) as store:

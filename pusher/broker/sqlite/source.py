@@ -142,7 +142,7 @@ class SqliteSource:
         return Health(ready=True, reason="" if self._fences else "no topic matches")
 
     def lag(self) -> dict[TopicPartition, int]:
-        """See ``Source``; a topic's end is that of the last look. Never waits."""
+        """See ``Source``; the end of a topic is the one at the last poll. Never waits."""
         return {
             key: max(0, self._topics[key.topic].end - tracker.low)
             for key, tracker in self.assignment.trackers.items()

@@ -41,7 +41,7 @@ class Topic(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What of a record is given by its writer; the headers as ``encode_headers`` makes them."""
+    """The part of a record that its writer sets; the headers are encoded by ``encode_headers``."""
 
     topic: str
     value: bytes
@@ -49,7 +49,7 @@ class Content(NamedTuple):
 
 
 def is_topic_name(name: str) -> bool:
-    """Whether Kafka, too, would take it."""
+    """Whether Kafka would accept it too."""
     return _NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
@@ -68,7 +68,7 @@ def topics(connection: sqlite3.Connection) -> dict[str, Topic]:
 
 
 def find_topic(connection: sqlite3.Connection, name: str) -> Topic | None:
-    """None where there is none of this name."""
+    """None if no topic has this name."""
     row = connection.execute("SELECT id, next FROM topic WHERE name = ?", (name,)).fetchone()
     return Topic(*row) if row else None
 
@@ -117,7 +117,7 @@ def read(
 
 
 def earliest(connection: sqlite3.Connection, topic: Topic) -> int:
-    """The offset of the first record that is there, or the end."""
+    """The offset of the first existing record, or the end."""
     return _first_id(connection, topic, "1", ()) - topic.id_of(0)
 
 
@@ -139,7 +139,7 @@ def delete_old(connection: sqlite3.Connection, stored_before_ms: int, limit: int
 
 
 def _finished(connection: sqlite3.Connection) -> Mapping[str, Topic]:
-    """The topics, each ending where the first of its groups stands."""
+    """The topics, each with the lowest committed offset of its groups as its end."""
     lowest = dict(connection.execute("SELECT topic, min(offset) FROM committed GROUP BY topic"))
     return {
         name: topic._replace(end=min(topic.end, lowest.get(name, topic.end)))

@@ -24,7 +24,7 @@ class GoConfiguration:
         self.variables = {key: text for key, text in variables.items() if text}
 
     def text(self, key: str) -> str:
-        """What is given for a key; "" for nothing. A list's items are separated by blanks."""
+        """The text of a key; "" if it is not set. A list's items are separated by blanks."""
         found = self.variables.get(variable(key))
         if found is None:
             line = self._lines.get(key.lower())
@@ -39,7 +39,7 @@ class GoConfiguration:
         return f"line {line.number}" if line is not None else "not given"
 
     def keys(self, pattern: str) -> list[str]:
-        """Those of the file that match, as they are spelled there."""
+        """The matching keys, as they are spelled in the file."""
         return [line.key for line in self._lines.values() if re.fullmatch(pattern, line.key, re.IGNORECASE)]
 
     def apps(self, platform: str) -> list[str]:

@@ -24,7 +24,7 @@ _CLOCKS_S = 600
 
 
 class Fate(enum.Enum):
-    """What becomes of a record of the range; the value says it in the summary."""
+    """The fate of a record of the range; the value is its text in the summary."""
 
     SENT = "to be sent"
     NO_TARGET = "left out: no sender reads their topic"
@@ -116,7 +116,7 @@ class Selection:
         return fate or Fate.SENT, message
 
     def _against(self, message: Message, record: Record) -> Fate | None:
-        """What the record itself says against sending it."""
+        """A reason in the record itself against sending it."""
         filters = self._job.filters
         if not message.target:
             return Fate.NO_TARGET
@@ -135,7 +135,7 @@ class Selection:
         return None
 
     def _against_known(self, message: Message) -> Fate | None:
-        """What other topics say against sending it."""
+        """A reason in other topics against sending it."""
         facts = self._known.of(message.key) | self._known.of(message.origin_key)
         fate = self._against_outcome(facts) if self._job.needs_feedbacks else None
         if fate is None and facts & known.COPIED:

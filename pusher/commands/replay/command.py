@@ -110,7 +110,7 @@ def run_replay(args: argparse.Namespace, config: Config) -> int:
 
 
 def make_job(args: argparse.Namespace, config: Config) -> Job:
-    """What the arguments ask for. Raises ``StartError`` and ``OSError``."""
+    """The job that the arguments describe. Raises ``StartError`` and ``OSError``."""
     if args.missing_feedback and (args.failed_only or args.reason):
         raise StartError("--missing-feedback: a message without feedback has no failure and no reason")
     source = source_of(config, args.topic)
@@ -178,7 +178,7 @@ def _act(job: Job, choice: Selection, pace: CopyRate) -> int:
 
 
 class Tally:
-    """What became of the records of a range."""
+    """The results for the records of a range."""
 
     def __init__(self) -> None:
         self._fates: Counter[Fate] = Counter()

@@ -34,7 +34,7 @@ from pusher.push.topics import TopicName
 
 
 class TopicKind(enum.Enum):
-    """What kind of topic is replayed."""
+    """The kind of a topic that is replayed."""
 
     REQUESTS = "requests"
     INVALID = "invalid messages"
@@ -127,7 +127,7 @@ class Job:
         return 0 if self.expiry_s is None else int(now_ms + self.expiry_s * 1000)
 
     def feedback_tells(self, target: str) -> bool:
-        """Whether the outcome of a copy decides about sending it once more: else one copy is enough for ever."""
+        """Whether the outcome of a copy decides about another copy; otherwise a message is copied only once."""
         if self.filters.again:
             return True
         same = self.needs_feedbacks and self._name(target) == self._name(self.range.topic)
@@ -173,7 +173,7 @@ class _InvalidLook:
 
 
 def source_of(config: Config, topic: str) -> TopicKind:
-    """What a topic holds. Raises ``StartError`` for what is never replayed."""
+    """The kind of a topic. Raises ``StartError`` for a topic that cannot be replayed."""
     template = config[settings.QUEUE_INVALID_TOPIC]
     if topic.endswith(topics.HELD):
         return TopicKind.HELD
@@ -185,5 +185,5 @@ def source_of(config: Config, topic: str) -> TopicKind:
 
 
 def queue_of(source: TopicKind) -> QueueSettings:
-    """Who reads the targets."""
+    """The group that reads the targets."""
     return listener_settings.QUEUE if source is TopicKind.HELD else settings.QUEUE

@@ -30,13 +30,13 @@ class Known:
         self._facts: dict[Key, int] = {}
 
     def add(self, key: Key) -> None:
-        """A message of the range. Raises ``StartError`` where there are too many."""
+        """Adds a message of the range. Raises ``StartError`` if there are too many."""
         self._facts.setdefault(key, 0)
         if len(self._facts) > MAX_MESSAGES:
             raise StartError(f"more than {MAX_MESSAGES:,} messages: replay a shorter range")
 
     def of(self, key: Key) -> int:
-        """All facts of a message."""
+        """All facts about a message."""
         return self._facts.get(key, 0) & _FACTS
 
     def mark(self, key: Key, fact: int) -> None:

@@ -62,12 +62,12 @@ Parse = Callable[[bytes | None, str], Push]
 
 
 def key_of(text: str) -> Key:
-    """16 bytes that stand for an id."""
+    """A digest of an id, 16 bytes."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def origin_key_of(record: Record) -> Key:
-    """Of the record that was sent first."""
+    """The key of the record that was sent first."""
     return key_of(derived_id(origin(record)))
 
 
@@ -103,7 +103,7 @@ def read_held(record: Record, target: str) -> Message:
 
 
 def source_topic(record: Record) -> str:
-    """Where a record of an invalid topic comes from; "" where it does not say."""
+    """The topic that a record of an invalid topic comes from; "" if it is unknown."""
     return _header(record, SOURCE_TOPIC_HEADER)
 
 
@@ -129,7 +129,7 @@ def read_feedback(value: bytes | None) -> Feedback | None:
 
 
 def _header(record: Record, name: str) -> str:
-    """The text of the last header of that name; "" where it has none."""
+    """The text of the last header with that name; "" if there is none."""
     return dict(record.headers or ()).get(name, b"").decode("utf-8", "replace")
 
 

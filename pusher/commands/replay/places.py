@@ -31,7 +31,7 @@ class Everywhere(int):
 
 
 def parse_place(text: str, now_s: float) -> Place | Everywhere:
-    """What ``--from`` and ``--to`` take; a time without its zone is UTC. Raises ``ValueError``."""
+    """Parses ``--from`` and ``--to``; a time without a zone is UTC. Raises ``ValueError``."""
     if text in ("earliest", "latest"):
         return text
     if _OFFSET.fullmatch(text):

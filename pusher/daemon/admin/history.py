@@ -55,7 +55,7 @@ QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 
 class GameTotals:
-    """What the samples of one moment add up to, by app."""
+    """The sums of the samples of one moment, by app."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self.sums: defaultdict[App, Counter[str]] = defaultdict(Counter)
@@ -81,7 +81,7 @@ class GameTotals:
 
 
 class Point(NamedTuple):
-    """What happened to an app between two looks: numbers by line, and reasons by number."""
+    """The changes of an app between two points: numbers by line, and reasons by number."""
 
     values: dict[str, float | None]
     reasons: Counter[str]
@@ -97,7 +97,7 @@ class History:
         self._points: deque[dict[App, Point]] = deque(maxlen=POINTS)
 
     def run(self) -> None:
-        """Looks for ever."""
+        """Adds a point every five seconds, without end."""
         while True:
             self.look()
             gevent.sleep(PERIOD_S)
@@ -112,11 +112,11 @@ class History:
         self._before, self._looked_at = totals, now
 
     def apps(self) -> list[App]:
-        """Those of which anything is known, in order."""
+        """The apps with any data, in order."""
         return sorted({app for point in self._points for app in point})
 
     def series(self, app: App) -> dict[str, list[float | None]]:
-        """The lines of an app, the oldest point first; None where there is no such number."""
+        """The lines of an app, the oldest point first; None for a missing number."""
         found = [point[app].values if app in point else {} for point in self._points]
         names = {name: None for values in found for name in values}
         return {name: [values.get(name) for values in found] for name in names}

@@ -111,7 +111,7 @@ class AdminPort:
         return json_answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     def _status(self, query: Query) -> Page:
-        """All apps in a line each, or one with its history: ``?platform=NAME&game=NAME``."""
+        """One line for each app, or one app with its history: ``?platform=NAME&game=NAME``."""
         command, version, hostname = self._identity
         process = {
             "command": command,

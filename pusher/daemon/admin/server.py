@@ -54,7 +54,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class Page(NamedTuple):
-    """What a page says."""
+    """The content of an answer."""
 
     status: int
     content_type: str
@@ -100,7 +100,7 @@ class _Handler(WSGIHandler):
         return read
 
     def log_error(self, msg: str, *args: object) -> None:
-        """What clients do wrong is of no interest to operators."""
+        """Errors of clients do not concern operators, so they are logged at debug."""
         log.debug("admin request refused", error=msg % args if args else msg)
 
 
@@ -131,7 +131,7 @@ class _Server(WSGIServer):
         _put(self._answering, connection)
 
     def ended(self, connection: socket.socket) -> None:
-        """It is gone."""
+        """The connection has ended."""
         self._incomplete.pop(connection, None)
         self._answering.pop(connection, None)
 
@@ -151,7 +151,7 @@ class AdminServer:
     def __init__(
         self, host: str, port: int, routes: Mapping[str, Route], *, patience_s: float = PATIENCE_S, token: str = ""
     ) -> None:
-        """``token`` "" lets everybody read everything, else those without it only ``OPEN``."""
+        """With ``token`` "" every client can read everything; else clients without it can read only ``OPEN``."""
         self._routes = routes
         self._token = token.encode()
         self._address = (host, port)

@@ -21,7 +21,7 @@ Unready = Mapping[str, Sequence[str]]
 
 
 class Standing:
-    """How things stand now, by app."""
+    """The current state, by app."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self.figures: dict[App, dict[str, float]] = {}

@@ -63,7 +63,7 @@ class Channels(NamedTuple):
         return channel_id
 
     def ids(self) -> list[str]:
-        """Of all its channels."""
+        """The ids of all its channels."""
         try:
             answer = orjson.loads(self._ask("GET", "all-channels").body_in)
         except orjson.JSONDecodeError:
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, config: Config) -> int:
-    """0; 1 where Apple refuses. Raises ``StartError`` where it cannot be asked."""
+    """Returns 0, or 1 if Apple refuses. Raises ``StartError`` if Apple cannot be reached."""
     if (args.action == "delete") != bool(CHANNEL_ID.fullmatch(args.channel)):
         raise StartError(
             "channels delete needs --channel with the id of a channel"

@@ -164,7 +164,7 @@ class ApnsParser:
         return canonical(aps)
 
     def _broadcast(self, push_type: Json, priority: Json, topic: Json) -> SharedHeaders:
-        """Raises ``InvalidMessage`` where it is not known for which app."""
+        """Raises ``InvalidMessage`` if the app's bundle id is unknown."""
         if push_type and str(push_type).lower() != _BROADCAST_TYPE:
             self._left_out("push_type", "is not that of a broadcast")
         topic, own_topic = self._chosen_topic(topic)
@@ -262,7 +262,7 @@ def _channel_id(value: Json) -> str:
 
 
 def _broadcast_literals(push: ApnsPush, expiration_s: int | None) -> bytes:
-    """Apple wants an expiration; 0 is what every channel takes: one try, nothing stored."""
+    """Apple requires an expiration; every channel accepts 0: one attempt, nothing stored."""
     return (
         literal_field(b"apns-request-id", push.id.encode())
         + literal_field(b"apns-channel-id", push.token.encode())

@@ -19,7 +19,7 @@ UNEXPECTED = "unexpected"
 
 
 class Reason(NamedTuple):
-    """What follows from a reason."""
+    """The consequences of a reason."""
 
     #: The device token is dead for this app; ``of_own_topic``: only where the push went to the app's own topic.
     delete_token: bool = False

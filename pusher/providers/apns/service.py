@@ -334,7 +334,7 @@ def _bearer(token: str) -> bytes:
 
 
 def _good(push: ApnsPush) -> Proof:
-    """What any answer but a refusal of the credentials shows of them."""
+    """What an answer other than a refusal of the credentials shows about them."""
     return Proof.GOOD if push.kind.of_app else Proof.NONE
 
 
@@ -345,7 +345,7 @@ def _with_unique_id(outcome: Outcome, exchange: Exchange) -> Outcome:
 
 
 def _clock_fault(exchange: Exchange) -> str:
-    """What the answer's date says of our clock, where that may be the cause."""
+    """The difference of the clocks, from the answer's date, if it may be the cause."""
     dated = exchange.header(b"date")
     apples_s = parse_date(dated.decode("ascii", "replace")) if dated else None
     if apples_s is None or abs(time.time() - apples_s) < _CLOCK_FAULT_S:

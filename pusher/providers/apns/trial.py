@@ -22,7 +22,7 @@ _SOON_DAYS = 30
 
 
 def ask_once(credentials: Credentials, origin: Origin, topic: str, timeout_s: float) -> str:
-    """What Apple says, in words. Waits up to ``timeout_s`` for the connection and as long for the answer.
+    """Apple's answer, in words. Waits up to ``timeout_s`` for the connection and as long for the answer.
 
     Raises ``StartError`` where it refuses the credentials or does not answer.
     """

@@ -8,7 +8,7 @@ from pusher.push.outcome import Outcome
 
 
 class Meaning(NamedTuple):
-    """What follows from an error."""
+    """The consequences of an error."""
 
     #: The device token is dead for this app.
     delete_token: bool = False

@@ -26,7 +26,7 @@ class Address:
 
     @classmethod
     def from_config(cls, config: Config) -> Address:
-        """As the settings say."""
+        """From the settings."""
         return cls(
             host=config[settings.HOST],
             port=config[settings.PORT],
@@ -42,7 +42,7 @@ class Address:
         return f"{self.host or 'localhost'}:{self.port}/{self.database}"
 
     def parameters(self) -> dict[str, Any]:
-        """What libpq is given; resolves the hosts. Waits for that; raises ``OSError``."""
+        """The parameters for libpq; resolves the hosts. Waits for that; raises ``OSError``."""
         found: dict[str, Any] = {
             "port": self.port,
             "user": self.user,

@@ -49,7 +49,7 @@ class DatabaseError(NotDeleted):
 
 
 class Effect(NamedTuple):
-    """What a statement has done or found."""
+    """The result of a statement."""
 
     changed: int
     rows: list[tuple[Any, ...]]

@@ -54,7 +54,7 @@ class Postgres(TokenStore):
         return Table(owner, self._naming, self._archive)
 
     def delete(self, owner: TopicName, dead: Sequence[DeadToken]) -> int:
-        """As ``TokenStore`` says. What no text of PostgreSQL can be is nowhere."""
+        """See ``TokenStore``. A token that is not a valid text of PostgreSQL is in no row."""
         possible = [one for one in dead if is_text(one.token)]
         return self._pool.execute(self.table(owner).delete(possible)) if possible else 0
 
@@ -123,7 +123,7 @@ class Postgres(TokenStore):
 
     # --- undo ---------------------------------------------------------------------------------------------------------
     def kept(self, wanted: Wanted) -> list[Kept]:
-        """As ``RestoringStore`` says."""
+        """See ``RestoringStore``."""
         archive = self._present_archive()
         return [
             Kept(str(reason), int(rows), str(first), str(last))
@@ -131,7 +131,7 @@ class Postgres(TokenStore):
         ]
 
     def restore(self, wanted: Wanted) -> Iterator[Restored]:
-        """As ``RestoringStore`` says."""
+        """See ``RestoringStore``."""
         archive, name = self._present_archive(), self.table(wanted.owner).quoted
         columns = [str(column) for (column,) in self._pool.ask(writable_columns(name)).rows]
         if not columns:

@@ -36,7 +36,7 @@ class Naming(NamedTuple):
 
     @classmethod
     def of(cls, table: str, column: str, updated_at: str) -> Naming:
-        """As the settings say; a dot separates the schema. Raises ``StartError``."""
+        """From the settings; a dot separates the schema. Raises ``StartError``."""
         parts = tuple(table.split("."))
         if not all(parts) or len(parts) > 2:
             raise StartError(f"{settings.TABLE.key} expects a table name, optionally with its schema; {table!r} is not")

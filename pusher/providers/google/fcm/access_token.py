@@ -100,7 +100,7 @@ class TokenEndpoint:
             raise TokenFailed(f"no access token, {error}") from error
 
     def grant(self, answer: Response) -> Grant:
-        """What the endpoint's answer gives. Never waits; raises ``TokenFailed``."""
+        """The token in the endpoint's answer. Never waits; raises ``TokenFailed``."""
         host, now_s = str(urlsplit(self.account.token_uri).hostname), self.wall_clock()
         skew_s = _skew_s(answer.headers.get("date"), now_s)
         facts = _facts(answer.body)
@@ -203,7 +203,7 @@ class AccessToken:
                 self._renew()
 
     def wake(self) -> None:
-        """Lets everybody who waits look again. Returns at once."""
+        """Wakes all waiting greenlets. Returns at once."""
         event, self._changed = self._changed, Event()
         event.set()
 

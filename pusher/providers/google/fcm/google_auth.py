@@ -132,7 +132,7 @@ _LOADERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 class AuthResponse(google.auth.transport.Response):
-    """An answer as google-auth wants it."""
+    """An answer in google-auth's form."""
 
     def __init__(self, answer: Response) -> None:
         self._answer = answer
@@ -169,7 +169,7 @@ class Transport(google.auth.transport.Request):
         timeout: float | None = None,
         **_: object,
     ) -> AuthResponse:
-        """What google-auth calls. Waits; raises ``TransportError``."""
+        """The transport for google-auth. Waits; raises ``TransportError``."""
         octets = body.encode() if isinstance(body, str) else body or b""
         timeout_s = min(timeout or self._timeout_s, self._timeout_s)
         self.last = None

@@ -211,7 +211,7 @@ def _for_apple_alone(fields: Mapping[str, Json], notification: Mapping[str, Json
 
 
 def _apns(fields: Mapping[str, Json], notification: Mapping[str, Json], now_s: float) -> dict[str, Json]:
-    """What Apple's devices are told; FCM adds the alert of a plain title and body."""
+    """The ``aps`` for Apple's devices; FCM adds the alert from a plain title and body."""
     aps = _flags(fields)
     if not _IN_ALERT_ALONE.isdisjoint(notification):
         aps["alert"] = {key: notification[name] for name, key in _IN_ALERT.items() if name in notification}

@@ -115,7 +115,7 @@ class Pace:
         self._accepted_at = now
 
     def shown(self, now: float) -> PaceReading:
-        """The rate of this moment and the quota as far as it is known."""
+        """The current rate, and the quota if it is known."""
         allowed = 0.0 if self.stopped else self._allowed(now)
         return PaceReading(None if allowed == math.inf else allowed, self._quota)
 

@@ -45,7 +45,7 @@ class FcmSettings:
 
 
 class Project(NamedTuple):
-    """Who sends: a project, with what it shares with other apps of the process."""
+    """A Firebase project, with the state that the apps of this process share."""
 
     project_id: str
     access_token: AccessToken
