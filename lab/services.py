@@ -83,10 +83,12 @@ SERVICES = {
 
 
 def install() -> None:
-    """Fetch what is missing: Java, Maven, Kafka's jars, Helm, PostgreSQL, pgbouncer, Redis, tinyproxy, Chromium."""
+    """Fetch what is missing: Java, Maven, Kafka's jars, Helm, and Debian's packages for servers, curl and Chromium."""
     packages = [] if shutil.which("java") else ["default-jre-headless"]
     if (not (STATE / "kafka-jars").is_dir() or helm.missing()) and not shutil.which("mvn"):
         packages.append("maven")
+    if not shutil.which("curl"):
+        packages.append("curl")  # which the documents call
     if not shutil.which("tinyproxy"):
         packages.append("tinyproxy-bin")  # the program without the server that runs on the machine
     if not shutil.which("chromium"):

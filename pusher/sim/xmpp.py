@@ -48,14 +48,16 @@ class Stream:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._characters
-        # of a token cut in two, newer expat would wait for more than its rest
+        # of a token cut in two, newer expat would wait for more than its rest; Debian's does so without this switch
+        self._begun = b""
         if hasattr(self._parser, "SetReparseDeferralEnabled"):
             self._parser.SetReparseDeferralEnabled(False)
 
     def receive(self, data: bytes) -> None:
         """Calls the callbacks for what is complete. Raises XmlError."""
+        whole, end, self._begun = (self._begun + data).rpartition(b">")
         try:
-            self._parser.Parse(data)
+            self._parser.Parse(whole + end)
         except expat.ExpatError as error:
             raise XmlError(str(error)) from None
 

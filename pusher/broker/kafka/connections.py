@@ -16,7 +16,14 @@ _TLS = {
     "ALERT_CERTIFICATE_UNKNOWN": "it does not accept the client certificate (kafka.certFile)",
     "ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired (kafka.certFile)",
 }
-_CLOSED = ("socket disconnected", "Invalid frame length", "ECONNRESET", "UNEXPECTED_EOF", "EOF occurred")
+_CLOSED = (
+    "socket disconnected",
+    "Invalid frame length",
+    "ECONNRESET",
+    "UNEXPECTED_EOF",
+    "EOF occurred",
+    "closed (EOF)",
+)
 _NETWORK = {
     "DNS Resolution failure": "the name does not resolve (advertised.listeners of the broker?)",
     "ECONNREFUSED": "connection refused",

@@ -168,6 +168,7 @@ def test_cut(simulate: Simulate, connect: Connect, fault: str) -> None:
     assert client.at_end()
     assert client.replies[stream] == Reply()
     assert sim.received[0][2:] == (0, "cut")
+    client.close()
     poll(lambda: not sim.server.links)
 
 

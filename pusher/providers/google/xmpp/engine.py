@@ -297,17 +297,19 @@ def connection_failed(error: OSError) -> LinkError:
 def iterparse(inflow: Inflow, events: tuple[bytes, bytes]) -> Iterator[tuple[Any, Any]]:
     """ElementTree's own, but each piece is parsed at once.
 
-    Since expat 2.6 a token cut in two is put off until much more has arrived; of a stream that then pauses, the last
-    stanza would never be seen. A document type and with it entities are refused (RFC 6120, 11.1), and so is a stanza
-    that does not end.
+    Since expat 2.6, and in Debian's 2.5, a token cut in two is put off until much more has arrived; of a stream that
+    then pauses, the last stanza would never be seen. So what has no end yet is held back here. A document type and with
+    it entities are refused (RFC 6120, 11.1), and so is a stanza that does not end.
     """
     pull: Any = ElementTree.XMLPullParser  # with events in bytes: what the library compares with
     parser = pull(events, _parser=ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  # no entities here
-    flush = getattr(parser, "flush", None)
+    flush = getattr(parser, "flush", None)  # for what holding back does not do: a > in the value of an attribute
     meter = _Meter(inflow)
+    begun = b""
     for piece in inflow.pieces():
         meter.begins(piece)
-        parser.feed(piece)
+        whole, end, begun = (begun + piece).rpartition(b">")
+        parser.feed(whole + end)
         if flush is not None:
             flush()
         for event, element in parser.read_events():

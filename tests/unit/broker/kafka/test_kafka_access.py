@@ -188,6 +188,11 @@ def test_tokens_need_not_say_when_they_expire(token: str) -> None:
 
 FAILURES = {
     "closed": (KafkaConnectionError("socket disconnected"), "a TLS or SASL listener?"),
+    "closed while TLS begins": (KafkaConnectionError("Handshake failed: EOF occurred in violation"), "without TLS?"),
+    "the same, told by Debian's Python": (
+        KafkaConnectionError("Handshake failed: TLS/SSL connection has been closed (EOF) (_ssl.c:992)"),
+        "without TLS?",
+    ),
     "nothing said": (KafkaConnectionError(), "a TLS or SASL listener?"),
     "no name": (KafkaConnectionError("DNS Resolution failure"), "does not resolve"),
     "nobody": (KafkaConnectionError("111 ECONNREFUSED"), "connection refused"),

@@ -616,6 +616,22 @@ def test_single_bytes_of_what_never_ends_are_paid_by_the_read(content: str) -> N
     assert source.reads < 1_000
 
 
+def test_an_answer_in_single_bytes_is_seen_at_its_last_one() -> None:
+    """Expat must not put the end of its last tag off until more comes."""
+    answer = stanza('{"message_type":"ack","message_id":"m1"}').encode()
+    fed = iter([Scripted.HEADER.encode(), *(bytes([byte]) for byte in answer)])
+    read: list[bytes] = []
+
+    class Answer:
+        def receive(self) -> bytes:
+            read.append(next(fed, b""))
+            return read[-1]
+
+    parsed = iterparse(Inflow(Answer(), lambda _: None), (b"end", b"start"))
+    ended = [(element.tag, b"".join(read[1:])) for event, element in parsed if event == b"end"]
+    assert ended[-1] == ("{jabber:client}message", answer)
+
+
 def test_answers_that_came_before_a_write_failed_count(scripted: Scripted) -> None:
     """The writer fails while the reader has given way in the middle of what it has read."""
     acks = 700
