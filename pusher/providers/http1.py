@@ -38,7 +38,7 @@ class ExchangeFailed(Exception):
 
 
 class Unusable(Exception):
-    """What came is no answer that we take."""
+    """The received data is not an answer that pusher accepts."""
 
 
 @dataclass(frozen=True)

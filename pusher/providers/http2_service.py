@@ -36,7 +36,7 @@ class Dialogue(Protocol[P_contra]):
         ...
 
     def judge(self, exchange: Exchange) -> Judgement:
-        """What an answer means. Asked once for each request that was answered."""
+        """Judges an answer. Called once for each request that was answered."""
         ...
 
 

@@ -20,13 +20,13 @@ _PEM, _JSON, _DER = b"-----BEGIN", b"{", b"\x30"
 
 
 def described(value: str) -> str:
-    """What a message may say of a value: its path, or that it is a text."""
+    """How an error may describe a value: by its path, or as a text."""
     text = value.strip()
     return text if is_path(text) else "the text that is given"
 
 
 def content(value: str, what: str) -> bytes:
-    """The octets that a value stands for: PEM, DER or JSON. ``what`` names it in errors, such as "the key".
+    """The bytes of a value's key or file: PEM, DER or JSON. ``what`` names it in errors, such as "the key".
 
     Reads a file. Raises ``CredentialError`` where it is neither a text of one of these kinds nor a file.
     """

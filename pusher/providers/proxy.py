@@ -47,13 +47,13 @@ def direct(_host: str) -> Proxy | None:
 
 
 def always(url: str) -> ProxyOf:
-    """The same proxy on every way; "" = none. Raises ``StartError``."""
+    """The same proxy for every host; "" = none. Raises ``StartError``."""
     proxy = read(url, "the proxy") if url else None
     return lambda _host: proxy
 
 
 def of_environment(host: str) -> Proxy | None:
-    """What HTTPS_PROXY and NO_PROXY say of a host. Raises ``StartError``."""
+    """The proxy for a host according to HTTPS_PROXY and NO_PROXY. Raises ``StartError``."""
     proxies = urllib.request.getproxies_environment()
     url = proxies.get("https", "")
     if not url or _is_here(host) or urllib.request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]

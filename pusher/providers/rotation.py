@@ -30,7 +30,7 @@ class Rotation(Generic[C]):
         self._proved, self.on_trial = None, False
 
     def go_back(self) -> bool:
-        """The provider refuses the present ones; false where there are no others."""
+        """The provider refuses the current credentials; returns false if there are no others."""
         if self._proved is None:
             return False
         self.current, self._proved, self.on_trial = self._proved, None, False

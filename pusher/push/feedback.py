@@ -19,7 +19,7 @@ _OURS = frozenset({"deleteToken", "unregisteredAt", "timestamp", "Reason"})
 
 
 class SentFrom(NamedTuple):
-    """What every feedback of an app says about where it was sent from."""
+    """The fields about the sender in every feedback of an app."""
 
     game: str
     platform: str

@@ -90,7 +90,7 @@ class Feedbacks:
             self._report(value, partial(self._stored, stored))
 
     def tell_refused_again(self) -> None:
-        """What was refused, when it is time. Called about once a second."""
+        """Repeats refused outcomes that are due. Called about once a second."""
         if self._refused and self._clock() >= self._retry_at:
             refused, self._refused = self._refused, []
             for push, outcome in refused:

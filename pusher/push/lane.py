@@ -68,13 +68,13 @@ class Gate(Protocol[P]):
     """Keeps back pushes of devices that have had enough."""
 
     def admit(self, pushes: list[P]) -> list[P]:
-        """Those that may be sent; the others are finished. May wait for a tenth of a second."""
+        """Returns the pushes that may be sent; the others are finished. May wait for a tenth of a second."""
         ...
 
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """What one app's lane is made of."""
+    """The settings of one app's lane."""
 
     app: str
     platform: str
@@ -92,7 +92,7 @@ class LaneSettings:
 
 @dataclass
 class Totals:
-    """What became of an app's messages since the start; the periodic summary prints what was added."""
+    """The outcomes of an app's messages since the start; the periodic summary prints the differences."""
 
     consumed: int = 0
     sent: int = 0
@@ -267,11 +267,11 @@ class Lane(Generic[P]):
         self._again(push, _RESEND_BACK_OFF.delay_s(push.free_resends - _FREE_RESENDS_AT_ONCE))
 
     def defer(self, push: P, wait_s: float) -> None:
-        """It was taken but not handed over: again after ``wait_s``."""
+        """A push was taken but not handed over: it is sent again after ``wait_s``."""
         self._again(push, wait_s)
 
     def give_back(self, push: P) -> None:
-        """It could not be made into a request, by a fault of ours: again later, and in the end failed."""
+        """A fault in pusher prevented a request: the push is tried again later, and in the end fails."""
         push.free_resends += 1
         if push.free_resends > _MOST_FAULTS:
             self.finish(push, INTERNAL_ERROR)

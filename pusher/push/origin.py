@@ -35,7 +35,7 @@ def has_origin(record: Record) -> bool:
 
 
 def origin_headers(source: str, value: bytes) -> list[Header]:
-    """What a copy with this value carries, so that ``origin`` says where it comes from."""
+    """The headers of a copy with this value, from which ``origin`` reads where it comes from."""
     given = source.encode()
     return [(ORIGIN_HEADER, given), (BINDING_HEADER, _binding(given, value))]
 

@@ -28,7 +28,7 @@ WITHOUT_FEEDBACK = frozenset((Kind.EXPIRED, Kind.INVALID, Kind.LIMITED))
 
 
 class Outcome(NamedTuple):
-    """What became of a push, in the provider's words and in ours."""
+    """The outcome of a push, with the provider's reason and pusher's key."""
 
     kind: Kind
     #: HTTP status; 0 where there was none.

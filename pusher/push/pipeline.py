@@ -152,7 +152,7 @@ class Pipeline:
         return self.lanes.get(name.game)
 
     def name(self, topic: str) -> topics.TopicName | None:
-        """Whose topic it is; None where its name does not tell."""
+        """The app of a topic; None if its name does not show it."""
         try:
             return self._names[topic]
         except KeyError:

@@ -17,7 +17,7 @@ log = logger(__name__)
 
 
 def summarize(services: Mapping[str, Service], config: Config, platform: str) -> None:
-    """Runs for ever. An app that has done nothing gets no line."""
+    """Runs without end. An app without changes gets no line."""
     interval_s = config[settings.of_provider(platform).log_stats_interval]
     before: dict[str, dict[str, int]] = {}
     while True:

@@ -11,7 +11,7 @@ log = logger(__name__)
 
 
 class Health(NamedTuple):
-    """Whether a part works, and where it does not, why and where, in one line."""
+    """Whether a part works; if not, one line says why and where."""
 
     ready: bool
     reason: str = ""

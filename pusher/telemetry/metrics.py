@@ -10,7 +10,7 @@ Kind = Literal["count", "gauge", "timing"]
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """What is measured. Timings are in milliseconds."""
+    """A metric. Timings are in milliseconds."""
 
     name: str
     kind: Kind

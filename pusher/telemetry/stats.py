@@ -86,7 +86,7 @@ class Counter:
         self.total += number
 
     def take(self) -> Sample | None:
-        """What was added since the last call, if anything was."""
+        """The value added since the last call, if any."""
         added, self._reported = self.total - self._reported, self.total
         return Sample(self.metric, self.tags, self.total, added=added) if added else None
 
@@ -161,7 +161,7 @@ class Timing:
 
 
 class Stats:
-    """All series of the process. One greenlet runs :meth:`run`; everybody adds."""
+    """All series of the process. One greenlet runs :meth:`run`; any code may add."""
 
     def __init__(self, hostname: str, reporters: Sequence[Reporter] = (), flush_interval_s: float = 1.0) -> None:
         self._hostname, self._reporters, self._interval_s = hostname, reporters, flush_interval_s
@@ -240,7 +240,7 @@ class Stats:
                 _seldom.error(name, "a stats reporter blocks all other greenlets", reporter=name, longest_s=longest_s)
 
     def run(self) -> None:
-        """Flushes, and measures the process, for ever."""
+        """Flushes, and measures the process, without end."""
         sampled_at = -_RUNTIME_PERIOD_S
         while True:
             if time.monotonic() - sampled_at >= _RUNTIME_PERIOD_S:

@@ -35,7 +35,7 @@ def google_feedback(origin: SentFrom, push: Push, outcome: Outcome, now_s: int, 
 
 
 def upstream_feedback(origin: SentFrom, message: Mapping[str, Json], now_s: int) -> bytes:
-    """What came from Google and answers no push: a receipt, or a device's message.
+    """A message from Google that answers no push: a receipt, or a device's message.
 
     An ``error`` is not taken over: it would be read as the end of a token.
     """

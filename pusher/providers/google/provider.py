@@ -129,7 +129,7 @@ def _build_xmpp(config: Config, app: str, open_lane: OpenLane) -> GcmService:
 
 
 def fcm_token_source(config: Config, app: str) -> TokenSource:
-    """What an app's credentials are. May wait for Google's metadata server; raises ``CredentialError``."""
+    """The credentials of an app. May wait for Google's metadata server; raises ``CredentialError``."""
     value, project_id = config.of(settings.FIREBASE_CREDENTIALS, app), config.of(settings.FCM_PROJECT_ID, app)
     return token_source(value, project_id.strip(), Client(fcm_trust(config).context, google_proxy(config)))
 
@@ -168,7 +168,7 @@ def _shared(known: WeakValueDictionary[Hashable, T], key: Hashable, make: Callab
 
 
 def fcm_trust(config: Config) -> TlsTrust:
-    """What FCM's certificate, and the token endpoint's, are checked against."""
+    """The trust for the certificates of FCM and of the token endpoint."""
     return TlsTrust(config[settings.FCM_CA_FILE], config[settings.FCM_CRL_FILE])
 
 

@@ -40,7 +40,7 @@ _MAX_NAMED, _MAX_NAME_CHARACTERS = 20, 100
 
 
 class FieldType(NamedTuple):
-    """What a field may hold."""
+    """The kind of a field's value."""
 
     types: frozenset[type]
     words: str
@@ -181,7 +181,7 @@ def read(
 
 
 def _content(message: Mapping[str, Json]) -> bytes:
-    """What a device is shown, with the notification's members in the order in which the original writes them."""
+    """The content for the device, with the notification's members in the order of the Go program."""
     parts = []
     if message.get("data") is not None:
         parts.append(b'"data":' + canonical(message["data"]))
@@ -221,7 +221,7 @@ def _fields(
 
 
 def _known(spelling: str, kinds: Mapping[str, FieldType]) -> str:
-    """The name of a field that is spelled in another way; "" where there is none."""
+    """The name of a field that is spelled differently; "" if there is none."""
     plain = spelling.replace("_", "").lower()
     alias = _ALIASES.get(plain, "")
     if alias in kinds:
@@ -230,14 +230,14 @@ def _known(spelling: str, kinds: Mapping[str, FieldType]) -> str:
 
 
 def _meant(value: Json, kind: FieldType, name: str, path: str) -> Json | None:
-    """What a value of a wrong kind plainly means; None where it does not. Raises ``InvalidMessage``."""
+    """The clear meaning of a value of a wrong type; None if it has none. Raises ``InvalidMessage``."""
     if kind.needed:
         raise InvalidMessage(f"bad-{name.replace('_', '-')}", f"{path}{name} is not {kind.words}")
     return kind.meant(value) if kind.meant is not None else None
 
 
 def _both(name: str, before: Json, value: Json) -> Json:
-    """What holds of a field that is given twice."""
+    """The value that counts of a field that is given twice."""
     if name == "metadata" and isinstance(before, dict) and isinstance(value, dict):
         return before | value
     return before if value is None else value

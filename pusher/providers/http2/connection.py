@@ -200,7 +200,7 @@ class Connection:
         return [ended for exchange in expired for ended in self.cancel(exchange)]
 
     def retire(self) -> list[Exchange]:
-        """Take no more requests; what was never written ends UNPROCESSED, open streams go on."""
+        """Takes no more requests; unwritten ones end UNPROCESSED, open streams continue."""
         self.retiring = True
         self._return_waiting(keep=0)
         return self._take_ended()
@@ -226,7 +226,7 @@ class Connection:
         self._end(exchange, End.RESPONSE)
 
     def _malformed(self, exchange: Exchange, code: ErrorCode = ErrorCode.PROTOCOL_ERROR) -> None:
-        """What came is no HTTP: a stream error (RFC 9113, section 8.1.1)."""
+        """The received data is not valid HTTP: a stream error (RFC 9113, section 8.1.1)."""
         self._outbound.reset(exchange.stream_id, code)
         exchange.error_code = code
         self._end(exchange, End.RESET)

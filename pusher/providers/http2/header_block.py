@@ -152,13 +152,13 @@ class RequestBlocks:
         self._blocks_until_eviction = 0
 
     def limit_table(self, octets: int) -> None:
-        """The peer announced SETTINGS_HEADER_TABLE_SIZE; the next block tells it what we made of it."""
+        """The peer announced SETTINGS_HEADER_TABLE_SIZE; the next block tells the peer the size in use."""
         self._limit = min(octets, TABLE_OCTETS)
         self._lowest_limit = min(self._lowest_limit, self._limit)
         self._remembered.clear()
 
     def head_and_tail(self, fields: Fields) -> tuple[bytes, bytes]:
-        """What stands before the value of :path and after it. Each result must be sent, in the order of the calls."""
+        """The bytes before the value of :path and after it. Each result must be sent, in the order of the calls."""
         self._blocks_until_eviction -= 1
         known = self._remembered.get(fields)
         if known is not None:
@@ -248,7 +248,7 @@ class ResponseBlocks:
         self._decoder.header_table_size = 0
 
     def _catch_up(self) -> None:
-        """What was kept goes through the decoder; whether the peer indexes is known then."""
+        """Decodes the kept blocks; then it is known whether the peer indexes."""
         kept, self._kept, self._kept_octets = self._kept, [], 0
         for block in kept:
             self._decode(block)

@@ -76,7 +76,7 @@ def number(payload: bytes) -> int:
 
 
 class Goaway(NamedTuple):
-    """What a GOAWAY frame says."""
+    """The content of a GOAWAY frame."""
 
     last_stream_id: int
     code: int

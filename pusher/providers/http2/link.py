@@ -181,7 +181,7 @@ class Link:
             self._answers.put(ended)
 
     def _look_after(self) -> None:
-        """What may follow from any change of the engine."""
+        """Handles the consequences of a change of the engine."""
         connection = self.connection
         if connection.ready:
             self.up.set()

@@ -172,7 +172,7 @@ class Pool:
             self._answers.put(refused)
 
     def state(self) -> PoolState:
-        """What the health page says."""
+        """The state for the health page."""
         links = len([link for link in self._links if not link.left.is_set()])
         if self._stalled and self.demand():
             return PoolState(False, links, _STALLED)
@@ -310,7 +310,7 @@ class Pool:
 
 
 def _authority(origin: Origin) -> str:
-    """Host and port, the port only where it is not the scheme's own (RFC 9113, section 8.3.1)."""
+    """Host and port; the port only if it is not the scheme's default (RFC 9113, section 8.3.1)."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     return host if origin.port == 443 else f"{host}:{origin.port}"
 

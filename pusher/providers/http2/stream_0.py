@@ -27,7 +27,7 @@ class ConnectionFailed(Exception):
 
 
 class Stream0:
-    """What the two sides tell each other about the connection. `take` holds what is to be sent after each call."""
+    """The frames about the connection itself, both ways. `take` returns the bytes to send after each call."""
 
     def __init__(self, table_octets: int) -> None:
         self.ping_pending = False
@@ -60,7 +60,7 @@ class Stream0:
         return any(isinstance(event, RemoteSettingsChanged) for event in events)
 
     def ping(self) -> None:
-        """Ask whether the peer is there."""
+        """Sends a PING."""
         self.ping_pending = True
         self._h2.ping(_PING)
 
@@ -71,5 +71,5 @@ class Stream0:
             self._h2.close_connection(code, last_stream_id=0)
 
     def take(self) -> bytes:
-        """What is to be sent."""
+        """The bytes to send."""
         return self._h2.data_to_send()

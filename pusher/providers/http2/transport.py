@@ -25,7 +25,7 @@ ALPN: Final = "h2"
 
 @dataclass(frozen=True)
 class Origin:
-    """Whom to connect to. `authority` is what requests carry; the host where it is empty. `proxy` stands on the way."""
+    """The server to connect to, through `proxy` if it is set. `authority` is for requests; "" = the host."""
 
     host: str
     port: int = 443

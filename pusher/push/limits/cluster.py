@@ -70,7 +70,7 @@ class Cluster:
         return bytes(answers)
 
     def run(self) -> None:
-        """Keeps the map of the slots, for ever."""
+        """Keeps the map of the slots current, without end."""
         wait_s = _FIRST_WAIT_S
         while True:
             self._stale.clear()

@@ -47,7 +47,7 @@ class Limits:
         return {f"redis {server.address} {name}": server.run for name, server in self._servers().items()}
 
     def gate(self, lane: Lane[P]) -> DeviceGate[P] | None:
-        """That of an app; None where it has no rules."""
+        """The gate of an app; None if the app has no rules."""
         found = rules(self._config, self._platform, lane.settings.app)
         return DeviceGate(lane, found, self, self._hostname, self._stats) if found.is_on else None
 
@@ -79,7 +79,7 @@ def _open(address: RedisAddress, db: str) -> RedisConnections | Cluster:
 
 
 class DeviceGate(Generic[P]):
-    """What an app's pushes pass before they go to the links."""
+    """The gate that an app's pushes pass before they go to the links."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class DeviceGate(Generic[P]):
         self._errors = stats.counter(metrics.DEDUP_ERRORS, hostname, app, platform)
 
     def admit(self, pushes: list[P]) -> list[P]:
-        """Those that may be sent; the others are finished. Waits up to 100 ms for each server."""
+        """Returns the pushes that may be sent; the others are finished. Waits up to 100 ms for each server."""
         fresh = [push for push in pushes if not getattr(push, "admitted", False)]
         if not fresh:
             return pushes
@@ -163,7 +163,7 @@ class DeviceGate(Generic[P]):
         return bytes(next(answers) if counter or mark else _SENT for counter, mark, _ in questions)
 
     def _forget(self, marks: list[tuple[str, str]]) -> None:
-        """What was not sent is not remembered."""
+        """Makes Redis forget pushes that were not sent."""
         if marks:
             try:
                 self._limits.marks.ask(FORGET, (), marks)

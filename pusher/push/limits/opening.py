@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_limits(config: Config, platform: str, apps: Iterable[str], hostname: str, stats: Stats) -> Limits | None:
-    """What keeps the rules of these apps; None where none has any. Does not wait."""
+    """The limits of these apps; None if no app has any. Does not wait."""
     if not any(rules(config, platform, app).is_on for app in apps):
         return None
     # the client library is loaded only by those who need it
@@ -26,7 +26,7 @@ def open_limits(config: Config, platform: str, apps: Iterable[str], hostname: st
 
 
 def checks(config: Config, platform: str, apps: Iterable[str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What ``--check`` asks of each Redis that is needed: it connects, and runs a script."""
+    """The check of each needed Redis for ``--check``: connects and runs a script."""
     found = [rules(config, platform, app) for app in apps]
     wanted = {"rateLimiter.redis": any(one.limit for one in found), "dedup.redis": any(one.compares for one in found)}
     for key, needed in wanted.items():

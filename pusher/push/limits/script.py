@@ -93,5 +93,5 @@ return ''
 
 
 def head(rules: DeviceRules, counters_db: str, marks_db: str) -> tuple[str | int, ...]:
-    """What ``BATCH`` gets before the pushes."""
+    """The arguments of ``BATCH`` before the pushes."""
     return rules.limit, rules.memory_ms, int(rules.drop), counters_db, marks_db

@@ -120,7 +120,7 @@ class RedisConnections:
                 return answer
 
     def run(self) -> None:
-        """Opens one at once, and others when they are wanted, for ever."""
+        """Opens one connection at once, and others when they are needed, without end."""
         wait_s, failing_since = _FIRST_WAIT_S, 0.0
         while True:
             self._wanted.wait()

@@ -30,7 +30,7 @@ _STRING_OR_WRITTEN_LINE_END = re.compile(r'("(?:[^"\\]|\\.)*")|\\r|\\n', re.DOTA
 
 
 def token_source(value: str, project_id: str, client: Client) -> TokenSource:
-    """What an app's setting names; ``project_id`` goes before that of the credentials, "" = theirs.
+    """The credentials of an app's setting; ``project_id`` overrides the one in the credentials, "" = theirs.
 
     Waits for Google's metadata server where that is asked for the project; raises ``CredentialError``, which shows no
     secret.
@@ -51,7 +51,7 @@ def _application_default(project_id: str, client: Client) -> TokenSource:
 
 
 def _gcloud_file() -> str:
-    """What `gcloud auth application-default login` wrote; "" where there is none."""
+    """The file that `gcloud auth application-default login` wrote; "" if there is none."""
     directory = os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud"
     path = Path(directory) / "application_default_credentials.json"
     return str(path) if path.is_file() else ""

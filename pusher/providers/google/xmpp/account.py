@@ -21,7 +21,7 @@ _MAX_API_KEY_CHARACTERS = 4_096
 
 
 class XmppAccount(NamedTuple):
-    """As whom an app logs in."""
+    """The account with which an app logs in."""
 
     sender_id: str
     api_key: str
@@ -40,7 +40,7 @@ def account(app: str, sender_id: str, api_key: str) -> XmppAccount:
 
 
 def sender_id_fault(sender_id: str) -> str:
-    """Why it cannot be a sender id; "" where it can."""
+    """Why a text cannot be a sender id; "" if it can."""
     if not sender_id:
         return "is empty"
     wrong = _NOT_IN_AN_ADDRESS.search(sender_id)
@@ -50,7 +50,7 @@ def sender_id_fault(sender_id: str) -> str:
 
 
 def api_key_fault(api_key: str) -> str:
-    """Why it cannot be a server key; "" where it can."""
+    """Why a text cannot be a server key; "" if it can."""
     if not api_key:
         return "is empty"
     if not api_key.isprintable():

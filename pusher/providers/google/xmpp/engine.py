@@ -74,7 +74,7 @@ class AuthError(LinkError):
 
 
 class EngineOwner(Protocol):
-    """What the engine asks of the connection that it serves. None of these waits."""
+    """What the engine needs from its connection. None of these methods waits."""
 
     #: Monotonic seconds of the last stanza.
     received_at: float
@@ -102,7 +102,7 @@ class ByteSource(Protocol):
     """Where the server's bytes come from."""
 
     def receive(self) -> bytes:
-        """What has come; b"" at the end. Waits; raises OSError."""
+        """The received bytes; b"" at the end. Waits; raises OSError."""
 
 
 class Inflow:
@@ -171,7 +171,7 @@ class Engine(ClientXMPP):  # type: ignore[misc]  # the library has no types
             self.filesocket.close()
 
     def useful(self) -> None:
-        """What came last has answered something."""
+        """Notes that the last data answered something."""
         self._budget.earn(_EARNED_BY_AN_ANSWER)
 
     def _spend(self, units: float) -> None:
@@ -290,7 +290,7 @@ def _error(xml: Element | None, namespace: str) -> tuple[str, str]:
 
 
 def connection_failed(error: OSError) -> LinkError:
-    """What it means for the link."""
+    """The meaning for the link."""
     return LinkError(f"the connection failed: {describe(error)}")
 
 

@@ -56,6 +56,6 @@ def read_error(name: str, description: str) -> Answer:
 
 
 def text(message: dict[str, Json], field: str) -> str:
-    """A field's text, cut where it is longer than it can be; "" where there is none."""
+    """A field's text, cut at its maximum length; "" if there is none."""
     value = message.get(field)
     return value[:_MAX_CHARACTERS] if isinstance(value, str) else ""

@@ -201,7 +201,7 @@ class Link:
                 return self.kill(connection_failed(error))
 
     def _ping(self) -> None:
-        """The pinger: a peer that is silent is asked, and one that stays silent is given up."""
+        """The pinger: sends a ping to a silent peer, and ends the link of one that stays silent."""
         settings = self.settings
         while True:
             asked_at = time.monotonic()
@@ -238,7 +238,7 @@ class Link:
         self.kill(error)
 
     def useful(self) -> None:
-        """What came last has answered something: see ``engine``."""
+        """Notes that the last data answered something: see ``engine``."""
         self._engine.useful()
 
     def payload(self, text: str | None) -> None:

@@ -215,7 +215,7 @@ class GcmService:
         self._closers.spawn(self._finish, window)
 
     def _finish(self, window: Window) -> None:
-        """What was sent on a window that was left is answered there."""
+        """The answers to messages on a former window still come there."""
         window.close(None)
         self._windows.remove(window)
 
