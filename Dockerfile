@@ -16,6 +16,7 @@ COPY packaging/ packaging/
 RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps ./packaging/sleekxmpp
 COPY pyproject.toml README.md LICENSE ./
 COPY config/ config/
+COPY docs/pusher.1 docs/
 COPY pusher/ pusher/
 RUN /opt/pusher/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps . \
     && /opt/pusher/bin/python -m pip uninstall -qy pip setuptools

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +30,27 @@ def test_every_package_is_checked_by_its_hash() -> None:
     assert "--require-hashes -r requirements.lock" in DOCKERFILE
 
 
+def copied() -> list[Path]:
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    return [Path(path) for line in lines for path in line.split()]
+
+
+def within(path: Path, places: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
+
+
 def test_what_the_image_copies_is_sent_to_the_engine() -> None:
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
-    for path in (path.rstrip("/") for line in copied for path in line.split()):
-        assert (ROOT / path).exists()
-        assert path.split("/")[0] in allowed
+    allowed = [Path(line[1:]) for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert [path for path in copied() if not ((ROOT / path).exists() and within(path, allowed))] == []
+
+
+def test_the_image_copies_all_that_the_wheel_is_made_of() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, data = described["project"], described["tool"]["setuptools"]["data-files"]
+    patterns = [project["readme"], *project["license-files"], *(one for files in data.values() for one in files)]
+    made_of = [path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)]
+    assert len(made_of) > 5
+    assert [path for path in made_of if not within(path, copied())] == []
 
 
 def test_ports_are_published_on_the_loopback_interface_only() -> None:
