@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from lab.processes import ROOT
+from lab.processes import ROOT, wait_until
 
 Process: TypeAlias = subprocess.Popen[bytes]
 
@@ -25,6 +25,17 @@ DAEMON = ["apns", "--queue.brokers=sqlite:///queue.db", "--admin.port=0", "--fee
 def started(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None, **how: Any) -> Process:
     own = {name: value for name, value in os.environ.items() if not name.startswith("PUSHER_")}
     return subprocess.Popen([*PROGRAM, *arguments], cwd=folder, env=own | dict(environ or {}), **how)
+
+
+def wait_until_it_takes_signals(process: Process) -> None:
+    """Until then Python itself starts, and a signal ends it as it ends any program."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def takes() -> bool:
+        (caught,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:")]
+        return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
+    wait_until(takes, "it takes no signals")
 
 
 @pytest.fixture
@@ -39,11 +50,12 @@ def daemon_settings(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.6, 1.2])
+@pytest.mark.parametrize("after_s", [0.0, 0.2, 0.5, 1.1])
 def test_a_daemon_that_is_stopped_while_it_starts_stops_in_order(
     daemon_settings: Path, number: signal.Signals, after_s: float
 ) -> None:
     process = started(daemon_settings, *DAEMON, "--config", "config.yaml", stderr=subprocess.PIPE)
+    wait_until_it_takes_signals(process)
     time.sleep(after_s)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
@@ -53,6 +65,7 @@ def test_a_daemon_that_is_stopped_while_it_starts_stops_in_order(
 
 def test_other_signals_while_it_starts_end_nothing(daemon_settings: Path) -> None:
     process = started(daemon_settings, *DAEMON, "--config", "config.yaml", stderr=subprocess.PIPE)
+    wait_until_it_takes_signals(process)
     for number in (signal.SIGHUP, signal.SIGUSR1) * 3:
         time.sleep(0.1)
         process.send_signal(number)
