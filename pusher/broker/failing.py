@@ -38,6 +38,8 @@ class Failing:
 
     def waiting(self, now: float) -> set[TopicPartition]:
         """Those that are not to be tried now. Those that were tried long enough without failing are forgotten."""
+        if not self._failures:  # nearly always, and asked for each fetch
+            return set()
         for key in [key for key, failure in self._failures.items() if failure.until + _SETTLED_S < now]:
             del self._failures[key]
         return {key for key, failure in self._failures.items() if failure.until > now}
@@ -53,5 +55,7 @@ class Failing:
     @property
     def reason(self) -> str:
         """Each topic that fails with its reason; "" when none does."""
+        if not self._failures:
+            return ""
         reasons = {key.topic: failure.reason for key, failure in sorted(self._failures.items())}
         return "; ".join(f"{topic} cannot be read: {reason}" for topic, reason in reasons.items())

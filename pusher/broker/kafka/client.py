@@ -1,7 +1,7 @@
 """kafka-python's consumer as this package uses it, and what all clients of the library share.
 
-All use of the library's private parts is in this module, ``producer``, ``loop``, ``transport``, ``wire``, ``batches``,
-``records`` and ``replicas``, each with its reason; the version is pinned.
+All use of the library's private parts is in this module, ``producer``, ``loop``, ``transport``, ``wire``, ``fetches``,
+``batches``, ``records`` and ``replicas``, each with its reason; the version is pinned.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pusher.broker.kafka import transport, wire
 from pusher.broker.kafka.access import KafkaLogin
 from pusher.broker.kafka.batches import bound_batches
 from pusher.broker.kafka.connections import Connections
+from pusher.broker.kafka.fetches import Fetches
 from pusher.broker.kafka.loop import HubSelector, lighten, wake_for_work
 from pusher.broker.kafka.records import FetchedRecords
 from pusher.broker.kafka.replicas import ReadReplicas, keep_read_replicas
@@ -97,6 +98,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
         self._fetcher.PartitionRecords = partial(FetchedRecords, skipped=self._skipped, failed=self._failed)
         self._parse, self._fetcher._parse_fetched_data = self._fetcher._parse_fetched_data, self._parsed  # noqa: SLF001
         self._fetch_records, self._fetcher.fetch_records = self._fetcher.fetch_records, self._fetched  # in few steps
+        self._fetcher._create_fetch_requests = Fetches(self._fetcher).make  # noqa: SLF001
         self._replicas = ReadReplicas(self._fetcher)
         self._arrived = Event()
         #: When the group and all partitions are looked at next (monotonic).

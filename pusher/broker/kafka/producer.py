@@ -73,7 +73,7 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         super().__init__(**settings)
         self._client: CoalescingClient = self._sender._client  # noqa: SLF001
         self.connections = Connections(self._client._manager)  # noqa: SLF001
-        self._run_once, self._sender.run_once = self._sender.run_once, self._turn
+        self._sender.run_once = self._turn
         #: When batches that are under way are looked at next, whether they have expired (monotonic).
         self._look_at = 0.0
         self._linger_s = self.config["linger_ms"] / 1000
@@ -139,15 +139,18 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
     def _turn(self) -> None:
         """A turn of the sender, which goes through its batches only if there are any to send, and once a second.
 
-        The library does it thrice more for each batch: when it is begun, when it is sent, and when it is stored.
+        The library does it thrice more for each batch: when it is begun, when it is sent, and when it is stored. What
+        it does for transactions is left out: there are none.
         """
-        now = time.monotonic()
-        if now >= self._look_at or self._sender._topics_to_add or any(self._accumulator._batches.values()):  # noqa: SLF001
+        now, timeout_ms, batches = time.monotonic(), None, self._accumulator._batches  # noqa: SLF001
+        if now >= self._look_at or self._sender._topics_to_add or any(batches.values()):  # noqa: SLF001
             self._look_at = now + _LOOK_S
-            self._run_once()
-        else:
-            under_way = self._client.in_flight_request_count()
-            self._client.poll(timeout_ms=(self._look_at - now) * 1000 if under_way else None)
+            while self._sender._topics_to_add:  # noqa: SLF001
+                self._metadata.add_topic(self._sender._topics_to_add.pop())  # noqa: SLF001
+            timeout_ms = self._sender._send_producer_data()  # noqa: SLF001
+        if not any(batches.values()):  # all is under way: nothing is left to send before an answer comes
+            timeout_ms = (self._look_at - now) * 1000 if self._client.in_flight_request_count() else None
+        self._client.poll(timeout_ms=timeout_ms)
 
     def forget_topic(self, topic: str) -> None:
         """Asks for a topic's metadata no longer. A missing one is otherwise asked for ten times a second for ever."""

@@ -39,9 +39,9 @@ _HELD_POLL_MS = 20
 _HELD_PAUSE_S = 0.01
 #: A fetch, and everything that its records wake, costs nearly the same for one record as for many. So the next one
 #: waits a moment after a fetch that brought fewer records than this, and the longer the fewer they are.
-_PACE_S = ((5, 0.025), (100, 0.013))
+_PACE_S = ((8, 0.04), (100, 0.013))
 #: Not so after a silence: no others are likely to come soon, and the wait would wake the process once more.
-_SILENCE_S = 0.06
+_SILENCE_S = 0.09
 #: How long brokers may keep a fetch of all partitions: a record ends the wait at once, so that only the number of
 #: fetches changes.
 _FETCH_WAIT_MS = 1000

@@ -22,6 +22,7 @@ from kafka.errors import KafkaProtocolError
 from kafka.net import connection
 from kafka.producer import sender
 from kafka.protocol.api_header import RequestHeader
+from kafka.protocol.broker_version_data import BrokerVersionData
 from kafka.protocol.consumer import FetchRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.producer import ProduceRequest
@@ -72,10 +73,10 @@ class _Request:
     name: ClassVar[str]
     API_KEY: ClassVar[int]
     FAST_VERSION: ClassVar[int]
-    min_version = 0
 
     def __init__(self, *, min_version: int, max_version: int, **fields: Any) -> None:
-        self._min_version, self._max_version, self.max_version = min_version, max_version, max_version
+        self.min_version = self._min_version = min_version
+        self.max_version = self._max_version = max_version
         self.fields = fields
         self.API_VERSION: int | None = None  # the library's own name
         self.correlation_id = 0
@@ -294,8 +295,23 @@ class Frames(KafkaProtocol):  # type: ignore[misc]  # the library is untyped
         return number, answer
 
 
+_version_of_any = BrokerVersionData.api_version
+
+
+def _version(self: Any, operation: Any, *limits: Any, **named_limits: Any) -> int:
+    """What ``BrokerVersionData.api_version`` finds; of our own requests in one step, where there is one to be found."""
+    if isinstance(operation, _Request) and operation.API_KEY in (self.api_versions or ()):
+        oldest, newest = self.api_versions[operation.API_KEY]
+        version: int = min(newest, operation.max_version)
+        if version >= max(oldest, operation.min_version):
+            return version
+    found: int = _version_of_any(self, operation, *limits, **named_limits)
+    return found
+
+
 def use_few_steps() -> None:
-    """Lets the library's consumers, producers and connections use these. May be called again."""
+    """Lets the library's consumers, producers and connections use these. To be called once."""
+    BrokerVersionData.api_version = _version
     connection.KafkaProtocol = Frames
     fetcher.FetchRequest, fetcher._FetchTopic = Fetch, FetchTopic  # noqa: SLF001
     fetcher._FetchPartition, fetcher._ForgottenTopic = FetchPartition, FetchTopic  # noqa: SLF001

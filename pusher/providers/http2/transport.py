@@ -73,7 +73,10 @@ class TlsSocket:
             raise ConnectFailed(f"the server does not speak HTTP/2 (ALPN: {chosen or 'nothing'})")
 
     def _flush(self) -> None:
-        self._socket.sendall(self._outgoing.read())
+        octets = self._outgoing.read()
+        sent = self._socket.send(octets)  # nearly always all; gevent's sendall asks for the size of a buffer first
+        if sent < len(octets):
+            self._socket.sendall(memoryview(octets)[sent:])
 
     def _take_in(self) -> bool:
         """One read of the socket; false when the peer has closed. Waits, but not where much has come already."""
@@ -106,7 +109,10 @@ class TlsSocket:
         try:
             while part := self._tls.read(RECEIVE_OCTETS):
                 parts.append(part)
-            self._ended = True  # close_notify
+                if not (self._incoming.pending or self._tls.pending()):
+                    break  # drained, without an exception that says so
+            else:
+                self._ended = True  # close_notify
         except ssl.SSLWantReadError:
             pass  # drained
         except ssl.SSLError as error:

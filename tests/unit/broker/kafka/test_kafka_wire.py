@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kafka.errors import CorrelationIdError, InvalidReceiveError, KafkaProtocolError
+from kafka.errors import CorrelationIdError, IncompatibleBrokerVersion, InvalidReceiveError, KafkaProtocolError
+from kafka.protocol.broker_version_data import BrokerVersionData
 from kafka.protocol.consumer import FetchResponse
 from kafka.protocol.metadata import MetadataRequest, MetadataResponse
 from kafka.protocol.parser import KafkaProtocol
@@ -297,3 +298,24 @@ def test_an_answer_that_is_too_large_is_an_error() -> None:
     frames.send_request(versioned(fetch(), 12))
     with pytest.raises(InvalidReceiveError):
         frames.receive_bytes((1001).to_bytes(4, "big"))
+
+
+# --- versions
+
+
+@pytest.mark.parametrize("request_of", [fetch, produce])
+@pytest.mark.parametrize("broker", [(0, 3), (0, 9), (4, 11), (4, 12), (4, 18), (13, 18)])
+def test_the_version_is_the_one_that_the_library_chooses(request_of: Any, broker: tuple[int, int]) -> None:
+    ours, theirs = request_of(), request_of().as_the_library_makes_it()
+    theirs._min_version, theirs._max_version = ours.min_version, ours.max_version
+    known = BrokerVersionData(api_versions={ours.API_KEY: broker})
+
+    def chosen(request: Any) -> Any:
+        try:
+            return known.api_version(request)
+        except IncompatibleBrokerVersion as error:
+            return str(error)
+
+    assert chosen(ours) == chosen(theirs)
+    with pytest.raises(IncompatibleBrokerVersion):
+        BrokerVersionData(api_versions={99: broker}).api_version(ours)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from gevent import socket
 
 from lab.http2_server import make_files
+from lab.processes import wait_until
 from pusher.providers.http2.transport import ConnectFailed, Origin, TlsSocket, connect
 
 
@@ -128,3 +129,39 @@ def test_a_handshake_that_only_talks_ends_in_time(tmp_path: Path) -> None:
         connect(Origin("localhost", listener.getsockname()[1]), make_files(tmp_path).client_context(), 2)
     talking.kill()
     listener.close()
+
+
+def test_what_comes_together_with_the_end_is_returned_first(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+
+    def serve(connection: Any) -> None:
+        last = server.records(b"first", b"second", b"x" * 40_000)
+        with suppress(ssl.SSLWantReadError):
+            server.tls.unwrap()
+        connection.sendall(last + server._out.read())
+        gevent.sleep(60)
+
+    with connected(server, serve) as transport:
+        received = b""
+        while data := transport.receive():
+            received += data
+        assert received == b"firstsecond" + b"x" * 40_000
+        assert transport.receive() == b""
+
+
+def test_more_than_the_socket_takes_at_once_arrives(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    received = bytearray()
+    sent = bytes(range(256)) * 20_000
+
+    def serve(connection: Any) -> None:
+        while len(received) < len(sent):
+            server._in.write(connection.recv(65_536))
+            with suppress(ssl.SSLWantReadError):
+                while True:
+                    received.extend(server.tls.read(65_536))
+
+    with connected(server, serve) as transport:
+        transport.send(sent)
+        wait_until(lambda: len(received) == len(sent), "not all arrived")
+    assert bytes(received) == sent
