@@ -106,9 +106,12 @@ class Stage:
         records: Sequence[bytes] = (),
         meanwhile: Callable[[], object] = lambda: None,
         output: str = "",
+        redis_port: int = 0,
         **bad: Any,
     ) -> list[str]:
         """Runs a sender whose app ``bad`` has these settings; what was not right, one line each.
+
+        With ``redis_port`` the pushes of both apps are limited, by what is there.
 
         ``records`` come to ``bad`` instead of pushes; ``meanwhile`` runs beside it in a greenlet while the good app is
         looked at. ``output`` is a shell's redirection of it, and then the sender writes all that it can.
@@ -116,6 +119,9 @@ class Stage:
         publisher = SqlitePublisher(self._broker)
         self._cleanup.callback(publisher.close)
         settings = self._settings(**bad) | ({"log": {"level": "debug"}} if output else {})
+        if redis_port:
+            settings[self.platform]["rateLimit"] = {"rpm": 1_000}
+            settings["rateLimiter"] = {"redis": {"host": "127.0.0.1", "port": redis_port}, "tls": {"disabled": True}}
         program = ("sh", "-c", f'exec "$@" {output}', "sh", *PUSHER)
         sender = Daemon(self.directory, "sender", settings, self.platform, program)
         self._cleanup.callback(sender.end)

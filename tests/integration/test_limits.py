@@ -389,7 +389,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 def test_a_failover_to_a_replica(server: RedisServer, tmp_path: Path) -> None:
     with RedisServer(tmp_path / "second", replica_of=server) as second, closing(Name(server)) as name:
         bed = Bed(at(name, 3))
-        assert limited(bed)
+        wait_until(lambda: limited(bed), "the master counts")
         wait_until(lambda: second.all_keys() == server.all_keys(), "the replica has all keys")
         name.master = second
         server.kill()

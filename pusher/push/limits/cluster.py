@@ -15,6 +15,7 @@ import redis
 from gevent.event import Event
 from redis.crc import key_slot
 
+from pusher.push.limits.connection import answer_of, plain_errors
 from pusher.push.limits.script import LuaScript
 from pusher.push.limits.server import RedisAddress, RedisConnections, RedisUnavailable, one_line
 
@@ -54,7 +55,7 @@ class Cluster:
         by_node: defaultdict[str, list[int]] = defaultdict(list)
         for place, item in enumerate(items):
             by_node[self._owner(next(filter(None, item)))].append(place)
-        flagged = self._scripts.setdefault(script.digest, LuaScript(_FLAGS + script.text))
+        flagged = self._scripts.setdefault(script.digest, LuaScript(_FLAGS + script.text, script.each))
         asking = [
             gevent.spawn(self._ask_node, node, flagged, head, [items[place] for place in places])
             for node, places in by_node.items()
@@ -137,10 +138,13 @@ def _slots(address: RedisAddress) -> list[tuple[int, str, int]]:
     connection = RedisConnections(address, "0").connect()
     try:
         connection.send_command("CLUSTER", "SLOTS")
-        found = connection.read_response()
+        found = answer_of(connection)
     finally:
         connection.disconnect()
-    ranges = [(start, (master[0] or b"").decode() or address.host, master[1]) for start, _, master, *_ in found]
+    with plain_errors():
+        ranges = [
+            (int(start), (master[0] or b"").decode() or address.host, int(master[1])) for start, _, master, *_ in found
+        ]
     if not ranges:
         raise RedisUnavailable(f"{address}: the cluster has no slots")
     return ranges

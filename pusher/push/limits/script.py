@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 
 
 class LuaScript:
-    """A script in Lua, and the name by which Redis keeps it."""
+    """A script in Lua, and the name by which Redis keeps it.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    ``each``: what it may answer for each item, one of these characters; b"" for none.
+    """
+
+    def __init__(self, text: str, each: bytes = b"") -> None:
+        self.text, self.each = text, each
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def may_answer(self, answer: object, items: int) -> bool:
+        """Whether that can be an answer about so many items."""
+        if not isinstance(answer, bytes) or len(answer) != (items if self.each else 0):
+            return False
+        return not answer.translate(None, self.each)
 
 
 #: About one push: its counter, its mark and its id; "" for what is not asked.
@@ -43,7 +52,8 @@ COUNTERS_DB, MARKS_DB = "0", "1"
 #: ARGV: limit, memory in ms, drop (1 or 0), database of the counters, of the marks; then a JSON array of counter, mark
 #: and id of each push, which costs less than an argument each. A digit for each push is the answer. The
 #: keys are no KEYS, because they may be of two databases.
-BATCH = LuaScript("""
+BATCH = LuaScript(
+    """
 local limit, memory, drop = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local present = nil
 local function use(db)
@@ -81,7 +91,9 @@ for _, push in ipairs(cjson.decode(ARGV[6])) do
   answers[#answers + 1] = (duplicate and 1 or 0) + (limited and 2 or 0) + (unreadable and 4 or 0)
 end
 return table.concat(answers)
-""")
+""",
+    each=b"01234567",
+)
 
 #: ARGV: a JSON array of marks and ids. Takes back the marks that these pushes have set.
 FORGET = LuaScript("""

@@ -16,11 +16,11 @@ import orjson
 import redis
 from gevent.event import Event
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 
 from pusher.config.values import Config
 from pusher.errors import StartError
+from pusher.push.limits.connection import PlainConnection, TlsConnection, answer_of, plain_errors
 from pusher.push.limits.script import LuaScript
 from pusher.push.limits.settings import RedisSettings
 
@@ -105,7 +105,7 @@ class RedisConnections:
             connection = self._take(deadline)
             self.asked += 1
             try:
-                answer = self._answer(connection, script, arguments, deadline)
+                answer = self._answer(connection, script, arguments, deadline, len(items))
             except (redis.ConnectionError, OSError) as error:
                 # closed, for example by the server while it was idle: there may be another one
                 self._failed(connection, one_line(error))
@@ -208,7 +208,7 @@ class RedisConnections:
         """A new connection, for ``run`` and ``--check``. Waits; raises ``redis.RedisError`` or ``OSError``."""
         address = self.address
         tls: dict[str, Any] = {"ssl_ca_certs": address.ca_file or None} if address.tls else {}
-        connection: Any = (SSLConnection if address.tls else Connection)(
+        connection: Any = (TlsConnection if address.tls else PlainConnection)(
             host=address.host,
             port=address.port,
             db=self._db,
@@ -222,32 +222,45 @@ class RedisConnections:
             **tls,
         )
         try:
-            connection.connect()
-            connection.send_command("PING")
-            connection.read_response()
+            with gevent.Timeout(_CONNECT_WITHIN_S, redis.TimeoutError("no answer")), plain_errors():
+                connection.connect()
+                connection.send_command("PING")
+                if answer_of(connection) != b"PONG":
+                    raise redis.ConnectionError("it does not answer as Redis does")
         except BaseException:
             connection.disconnect()
             raise
         return connection
 
     def _answer(
-        self, connection: Any, script: LuaScript, arguments: Sequence[str | int | bytes], deadline: float
+        self,
+        connection: Any,
+        script: LuaScript,
+        arguments: Sequence[str | int | bytes],
+        deadline: float,
+        items: int,
     ) -> bytes:
+        answer = self._said(connection, script, arguments, deadline)
+        if not script.may_answer(answer, items):
+            raise redis.ConnectionError("it does not answer as the script does")
+        return bytes(answer)
+
+    def _said(self, connection: Any, script: LuaScript, arguments: Sequence[str | int | bytes], deadline: float) -> Any:
         late = RedisUnavailable(f"no answer within {ANSWER_WITHIN_S:g} s")
         try:
             with gevent.Timeout(max(0.0, deadline - self._clock()), late):
                 try:
                     connection.send_command("EVALSHA", script.digest, 0, *arguments, check_health=False)
-                    return bytes(connection.read_response(disconnect_on_error=False))
+                    return answer_of(connection)
                 except redis.exceptions.NoScriptError:
                     connection.send_command("EVAL", script.text, 0, *arguments, check_health=False)
-                    return bytes(connection.read_response(disconnect_on_error=False))
+                    return answer_of(connection)
         except RedisUnavailable:
             if not (connection.is_connected and connection.can_read(0)):
                 raise
             # it was this process that was late, not Redis
             with gevent.Timeout(_AT_ONCE_S, late):
-                return bytes(connection.read_response())
+                return answer_of(connection)
 
 
 def check_server(config: Config, at: RedisSettings) -> str:
@@ -257,7 +270,7 @@ def check_server(config: Config, at: RedisSettings) -> str:
         connection = RedisConnections(address, "0").connect()
         try:
             connection.send_command("EVAL", "return redis.call('GET', KEYS[1])", 1, "pusher-check")
-            connection.read_response()
+            answer_of(connection)
         finally:
             connection.disconnect()
     except (redis.RedisError, OSError) as error:
