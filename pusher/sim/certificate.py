@@ -105,7 +105,8 @@ def load_verification_key(pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def write_private(path: str | Path, pem: bytes) -> None:
-    """Writes a key that only its owner may read."""
+    """Writes a key that only its owner may read, in a directory that is made when missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(pem)
 

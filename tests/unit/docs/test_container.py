@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lab.processes import ROOT
+from lab.processes import PUSHER, ROOT, Process
 from pusher import config
 from pusher.commands.cli import COMMANDS
 
@@ -92,3 +93,19 @@ def test_what_a_daemon_reads_is_what_the_simulators_write() -> None:
 def test_no_password_is_missing() -> None:
     assert "development-only" in SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"]
     assert SERVICES["postgres"]["environment"]["POSTGRES_HOST_AUTH_METHOD"] == "scram-sha-256"
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name.startswith("simulated")])
+def test_a_simulator_starts_with_an_empty_volume(name: str, tmp_path: Path) -> None:
+    program, *words = OURS[name]["command"]
+    assert program == "/app/pusher"
+    here = [word.replace("/app/data", str(tmp_path / "data")) for word in words]
+    here = ["0" if before.endswith("port") else word for before, word in pairwise(["", *here])]
+    here = ["localhost" if before == "--host" else word for before, word in pairwise(["", *here])]
+    simulator = Process(tmp_path, name, (*PUSHER, *here))
+    simulator.start()
+    try:
+        simulator.wait_for("listening")
+    finally:
+        simulator.end()
+    assert [word for word in here if word.startswith(str(tmp_path)) and not Path(word).exists()] == []
