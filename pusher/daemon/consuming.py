@@ -86,7 +86,10 @@ class Consuming:
                 self._refresh = False
                 self.source.refresh()
             self._polled_at = self._clock()
-            for tracker, records in self.source.poll(_POLL_S, self._full):
+            deliveries = self.source.poll(_POLL_S, self._full)
+            if not deliveries:
+                gevent.sleep(0)  # others have their turn, also beside a source that does not wait
+            for tracker, records in deliveries:
                 self._read_times.note(tracker, records[0].offset, self._clock())
                 for part in slices(records):
                     self._submit_in_turns(tracker, part)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import gevent
 import pytest
 import yaml
 from kafka import KafkaProducer
+from kafka.future import Future
 
 from lab.kafka.admin import create_topic, delete_topic, topics
 from lab.kafka.server import KafkaServer, free_port
@@ -378,6 +379,35 @@ def test_a_frozen_broker_stops_neither_polls_nor_commits_nor_the_hub(
     # After so long a silence the broker may have expelled the member: then "one" comes again before it.
     until(lambda: b"two" in values(source.poll(0.2, never)))
     ticker.kill()
+
+
+def test_fetches_that_fail_when_they_are_sent_leave_others_their_turn(
+    kafka_brokers: str, parts: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that takes no request while another fetch is under way, or a heartbeat is due, ends no wait."""
+    topic = new_topic(kafka_brokers)
+    source = source_of(PYTHON, kafka_brokers, parts, topic)
+    poll_until(source, lambda: source.assignment.trackers)
+    consumer = source._consumer
+    until(lambda: (source.poll(0.1, never), consumer._fetcher.in_flight_fetches())[1])
+    for connection_ in consumer._manager._conns.values():
+        connection_.pause("a test")
+    turns = []
+    for under_way in (True, False):
+        consumer._fetcher._nodes_with_pending_fetch_requests.clear()
+        consumer._fetcher._fetch_futures = deque([Future()] if under_way else [])
+        monkeypatch.setattr(consumer._coordinator, "time_to_next_poll", lambda: 0)
+        ticker = gevent.spawn(tick, counted := [0])
+        source.poll(0.5, never)
+        ticker.kill()
+        turns.append(counted[0])
+    assert min(turns) > 5, turns
+
+
+def tick(counted: list[int]) -> None:
+    while True:
+        gevent.sleep(0.01)
+        counted[0] += 1
 
 
 def test_a_hub_that_was_blocked_beyond_the_session_loses_nothing(

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import gevent
 from gevent.event import Event
 from kafka import KafkaConsumer
 from kafka.errors import FencedInstanceIdError, KafkaError, LogTruncationError, OffsetOutOfRangeError
@@ -198,9 +199,15 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # the library is untyped
             self._send_fetches()
         if records:
             return records, False
+        wait_s = max(timeout_ms, _SHORTEST_WAIT_MS) / 1000
         if not fetcher.in_flight_fetches():
+            if timeout_ms < _SHORTEST_WAIT_MS:  # else the library waits
+                gevent.sleep(wait_s)
             return records, True
-        self._arrived.wait(max(timeout_ms, _SHORTEST_WAIT_MS) / 1000)
+        if self._arrived.is_set():  # by a fetch that failed when it was sent: only others can change why
+            gevent.sleep(_SHORTEST_WAIT_MS / 1000)
+        else:
+            self._arrived.wait(wait_s)
         records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
         return records, False
 
