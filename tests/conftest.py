@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -22,6 +23,11 @@ from pusher.daemon.admin.port import AdminPort
 NEXT_TEST = gevent.get_hub().loop.async_()
 if "PYTEST_XDIST_WORKER" in os.environ:
     NEXT_TEST.start(lambda: None)
+
+#: A run in the background (`make test &`, nohup) ignores these, and so would every process that a test starts.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 
 #: where `make services` listens, and config/default.yaml points
 KAFKA_BROKERS = os.environ.get("PUSHER_TEST_KAFKA_BROKERS", "localhost:9941")
