@@ -161,7 +161,7 @@ def http2(bench: Bench) -> Figures:
 def feedbacks(bench: Bench) -> Figures:
     """The listener; one token in ten is dead."""
     number = bench.extent.feedbacks
-    found = listener.measure(bench.listening, f"game{bench.repeat}", number, number, dead_every=10)
+    found = listener.measure(bench.listening, f"dead{bench.repeat}", number, number, dead_every=10)
     if not found.right:
         raise RuntimeError("the listener left a wrong table")
     return {"cpu_us": found.cpu_us, "rate_s": found.rate_s, "peak_mb": found.peak_memory_mb}
