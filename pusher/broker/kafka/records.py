@@ -22,6 +22,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from pusher.broker.interface import Header
+from pusher.broker.kafka.varint import unsigned_varint
 from pusher.broker.offsets import TopicPartition
 
 #: Where they stand in the header of a batch.
@@ -248,13 +249,7 @@ def _encoded(number: int) -> bytes:
 
 
 def _varint_of(number: int) -> bytes:
-    code = (number << 1) ^ (number >> 63)
-    octets = bytearray()
-    while code >= 0x80:
-        octets.append(code & 0x7F | 0x80)
-        code >>= 7
-    octets.append(code)
-    return bytes(octets)
+    return unsigned_varint((number << 1) ^ (number >> 63))
 
 
 _SMALL: Final = tuple(_varint_of(number) for number in range(2048))

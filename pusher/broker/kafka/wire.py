@@ -12,6 +12,7 @@ each place for them holds their number, 0 here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from io import BytesIO
 from struct import Struct
@@ -28,6 +29,7 @@ from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.producer import ProduceRequest
 
 from pusher.broker.kafka.answers import CUT_SHORT, FetchAnswer, ProduceAnswer, Unusual, read_fetch, read_produce
+from pusher.broker.kafka.varint import unsigned_varint
 
 _HEADER: Final = Struct(">ihhih")  # size, API, version, correlation id, length of the client's id
 _SIZE: Final = Struct(">i")
@@ -67,7 +69,7 @@ class ProduceTopic(NamedTuple):
     partition_data: Sequence[ProducePartition]
 
 
-class _Request:
+class _Request(ABC):
     """A request for the library's connection: it chooses the version, gives it a number and sends it."""
 
     name: ClassVar[str]
@@ -105,9 +107,9 @@ class _Request:
             client_id=self._client_id.decode(),
         )
 
+    @abstractmethod
     def read(self, octets: bytes, position: int) -> Any:
         """The answer that begins there, behind its header. Raises Unusual, or ``CUT_SHORT``."""
-        raise NotImplementedError
 
     def encode(self, *, framed: bool, header: bool) -> bytes | bytearray:
         """The octets to send."""
@@ -123,13 +125,13 @@ class _Request:
         """Whether it is answered."""
         return True
 
+    @abstractmethod
     def body(self) -> list[bytes | bytearray]:
         """The parts after the header, of FAST_VERSION."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_the_library_makes_it(self) -> Any:
         """The same request as the library's object."""
-        raise NotImplementedError
 
 
 class Fetch(_Request):
@@ -225,16 +227,7 @@ ProduceTopic.PartitionProduceData = ProducePartition  # type: ignore[attr-define
 
 def _length(number: int) -> bytes:
     """A compact length."""
-    return bytes((number + 1,)) if number < 127 else _varint(number + 1)
-
-
-def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
+    return bytes((number + 1,)) if number < 127 else unsigned_varint(number + 1)
 
 
 def _text(text: str) -> bytes:
