@@ -41,6 +41,14 @@ class CoalescingClient(KafkaNetClient):  # type: ignore[misc]  # the library is 
             self._awake = True
             super().wakeup()
 
+    def connection_delay(self, node_id: int) -> float:
+        """Milliseconds until a broker that takes nothing now is looked at again, if no broker answers before.
+
+        The library answers in seconds, which its sender takes for milliseconds, and 0 for a broker that is being
+        connected to or has enough requests under way: the sender would turn without end until it answers.
+        """
+        return 1000 * (super().connection_delay(node_id) or _LOOK_S)
+
     def poll(self, timeout_ms: float | None = None, future: Any = None) -> None:
         """One turn of the loop, which does not wait if it was woken since work was looked at: that follows each turn.
 
@@ -143,7 +151,9 @@ class Producer(KafkaProducer):  # type: ignore[misc]  # the library is untyped
         it does for transactions is left out: there are none.
         """
         now, timeout_ms, batches = time.monotonic(), None, self._accumulator._batches  # noqa: SLF001
-        if now >= self._look_at or self._sender._topics_to_add or any(batches.values()):  # noqa: SLF001
+        for partition in [partition for partition, queue in batches.items() if not queue]:
+            del batches[partition]  # the library would look at each partition that was ever written to
+        if now >= self._look_at or self._sender._topics_to_add or batches:  # noqa: SLF001
             self._look_at = now + _LOOK_S
             while self._sender._topics_to_add:  # noqa: SLF001
                 self._metadata.add_topic(self._sender._topics_to_add.pop())  # noqa: SLF001

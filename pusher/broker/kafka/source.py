@@ -7,7 +7,6 @@ member that cannot join its group is created again.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from pusher.broker.kafka.access import KafkaLogin, member_settings
 from pusher.broker.kafka.client import Consumer, Partition, connection
 from pusher.broker.kafka.share import ANSWER_MS, Share
 from pusher.broker.offsets import Assignment, TopicPartition
+from pusher.broker.pace import ReadPace
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -37,11 +37,6 @@ _REBALANCE_POLL_MS = 1000
 _HELD_POLL_MS = 20
 #: While all are held, nothing is polled, and whether there is room is looked at as often as this.
 _HELD_PAUSE_S = 0.01
-#: A fetch, and everything that its records wake, costs nearly the same for one record as for many. So the next one
-#: waits a moment after a fetch that brought fewer records than this, and the longer the fewer they are.
-_PACE_S = ((8, 0.04), (100, 0.013))
-#: Not so after a silence: no others are likely to come soon, and the wait would wake the process once more.
-_SILENCE_S = 0.09
 #: How long brokers may keep a fetch of all partitions: a record ends the wait at once, so that only the number of
 #: fetches changes.
 _FETCH_WAIT_MS = 1000
@@ -117,8 +112,7 @@ class KafkaSource:
         self._max_uncommitted = max_uncommitted
         self._clock = clock
         self._fetch_wait_ms = max(fetch_wait_max_ms, _FETCH_WAIT_MS if fetch_min_bytes == 1 else 0)
-        #: Until when the next fetch waits, and when the last one brought records (times of ``clock``).
-        self._paced_until = self._brought_at = -math.inf
+        self._pace = ReadPace()
         self._brokers, self._login = brokers, login or KafkaLogin(Access())
         self._settings = member_settings(self._login.access) | {
             "group_id": group,
@@ -330,26 +324,15 @@ class KafkaSource:
         if full:
             timeout_ms = min(timeout_ms, _HELD_POLL_MS)
         limit = max(1, room)
-        self._pace()
+        wait_s = self._pace.wait_s(self._clock())
+        if wait_s > 0:
+            gevent.sleep(wait_s)
         self._consumer.partial = bool(self._share.held or self._share.unopened)
         records = self._read(timeout_ms, limit)
-        self._note_size(sum(map(len, records.values())), limit)
+        number = sum(map(len, records.values()))
+        if number:
+            self._pace.note(number, self._clock(), more=number >= limit)
         return records
-
-    def _pace(self) -> None:
-        """Waits after a small fetch."""
-        now = self._clock()
-        if now < self._paced_until:
-            gevent.sleep(self._paced_until - now)
-
-    def _note_size(self, number: int, limit: int) -> None:
-        if not number:
-            return
-        now = self._clock()
-        silent_s, self._brought_at = now - self._brought_at, now
-        if silent_s < _SILENCE_S:
-            pause_s = next((pause_s for few, pause_s in _PACE_S if number < min(few, limit)), 0.0)
-            self._paced_until = now + pause_s
 
     def _read(self, timeout_ms: float, limit: int) -> dict[Partition, list[Record]]:
         records: dict[Partition, list[Record]] = {}

@@ -34,7 +34,7 @@ _MAX_RECORD_BYTES = 1_048_576
 #: What a waiting record takes beside its value and headers, in bytes.
 _OVERHEAD_BYTES = 500
 #: Between two looks at the library's reports while records are under way, and while none are.
-_REPORTS_S = 0.01
+_REPORTS_S = 0.04
 _IDLE_S = 1.0
 #: Pause before a failed record is sent again, and between two looks for brokers.
 _PAUSE_S = 1.0

@@ -22,6 +22,7 @@ from pusher.broker.librdkafka.client import LibrdkafkaClient, Topics, denied
 from pusher.broker.librdkafka.membership import Membership
 from pusher.broker.librdkafka.records import ReceivedRecord, place
 from pusher.broker.offsets import Assignment, TopicPartition
+from pusher.broker.pace import ReadPace
 from pusher.telemetry.health import Health
 from pusher.telemetry.log import Seldom, logger
 
@@ -32,9 +33,6 @@ _seldom = Seldom(log, period_s=60)
 _WAIT_S = 0.5
 #: While some partitions are held, waits are this short, so that they are resumed soon after there is room.
 _HELD_WAIT_S = 0.02
-#: Pause after a read that brought fewer records than this, so that the next one brings more.
-_FEW_RECORDS = 100
-_PACE_S = 0.005
 #: Pause after an error, so that errors do not turn into a busy loop.
 _ERROR_PAUSE_S = 0.2
 #: Pause between two questions for the topics while no broker is connected.
@@ -112,7 +110,7 @@ class LibrdkafkaSource:
         #: All topics that the settings name, wanted or not.
         self._matching: Topics = {}
         self._look_at = clock()
-        self._paced_until = 0.0
+        self._pace = ReadPace()
         self._error = ""
         self._fenced = Fenced(group, clock)
         self._well_at = clock()
@@ -284,11 +282,12 @@ class LibrdkafkaSource:
         if self._membership.held - self._membership.failing.waiting(time.monotonic()):
             wait_s = min(wait_s, _HELD_WAIT_S)
         limit = max(1, room)
-        now = self._clock()
-        if now < self._paced_until:
-            gevent.sleep(self._paced_until - now)
+        pause_s = self._pace.wait_s(self._clock())
+        if pause_s > 0:
+            gevent.sleep(pause_s)
         messages = self._client.read(wait_s, limit, self.assignment.trackers)
-        self._paced_until = self._clock() + _PACE_S if 0 < len(messages) < min(_FEW_RECORDS, limit) else 0.0
+        if messages:
+            self._pace.note(len(messages), self._clock(), more=len(messages) >= limit)
         return self._admit(messages) if messages else []
 
     def _hold(self, is_full: IsFull) -> int:
