@@ -28,8 +28,9 @@ def take_turns(bench: Bench, results: Results, names: list[str], repeats: int) -
         for name in names:
             if repeat and name in ONCE:
                 continue
-            reference, began = reference_s(), time.monotonic()
-            results.add(name, reference, MEASUREMENTS[name](bench))
+            before, began = reference_s(), time.monotonic()
+            figures = MEASUREMENTS[name](bench)
+            results.add(name, (before + reference_s()) / 2, figures)
             print(line(results, name, time.monotonic() - began), flush=True)
 
 

@@ -16,6 +16,7 @@ from bench.goals import GOALS, Goal
 from bench.growth import SERIES
 from bench.growth_report import CHARTS, PAGE, TABLES
 from bench.measurements import MEASUREMENTS, ONCE, PROFILED
+from bench.results import Results
 from lab.kafka.admin import create_topic
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -43,6 +44,25 @@ def test_every_goal_is_measured() -> None:
 )
 def test_what_meets_a_goal(goal: Goal, value: float, met: bool) -> None:
     assert goal.met(value) is met
+
+
+def test_cpu_time_is_scaled_to_an_idle_machine_and_nothing_else_is() -> None:
+    cpu, memory = Goal("CPU", "apns.cpu_us", "us", at_most=31), Goal("memory", "apns.peak_mb", "MB", at_most=85)
+    results = Results("python -m bench", 100)
+    for reference_s, cpu_us in ((0.19, 30.0), (0.38, 61.0), (0.38, 58.0)):
+        results.add("apns", reference_s, {"cpu_us": cpu_us, "peak_mb": 90.0})
+    assert results.scaled(cpu) == pytest.approx(30.0)
+    assert results.met(cpu)
+    assert results.scaled(memory) is None
+    assert not results.met(memory)
+
+
+@pytest.mark.parametrize(
+    ("figure", "is_cpu_time"),
+    [("rates.cpu_10", True), ("rates.idle_cpu", True), ("rates.p50_10", False), ("apps.growth", False)],
+)
+def test_which_figures_are_cpu_time(figure: str, is_cpu_time: bool) -> None:
+    assert Goal("some", figure, "%").is_cpu_time is is_cpu_time
 
 
 def test_every_series_has_a_chart_a_table_and_its_place_in_the_page() -> None:
