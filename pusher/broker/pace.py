@@ -6,7 +6,7 @@ import math
 
 #: A read, and everything that its records wake, costs nearly the same for one record as for many. So while fewer
 #: records a second come than this, the next read waits so long, and the longer the fewer they are.
-_WAITS_S = ((400, 0.055), (6000, 0.014))
+_WAITS_S = ((400, 0.06), (6000, 0.015))
 #: Not so after a silence: no others are likely to come soon, and the wait would wake the process once more.
 _SILENCE_S = 0.09
 
