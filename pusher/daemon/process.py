@@ -23,7 +23,7 @@ log = logger(__name__)
 
 #: New containers between two looks at the youngest for cycles, which hardly any are part of. The interpreter's own 700
 #: makes a look every few pushes, through the thousands that are in hand: a fifth of all CPU time.
-_CONTAINERS_BETWEEN_COLLECTIONS = 10_000
+_CONTAINERS_BETWEEN_COLLECTIONS = 50_000
 #: What flushing outcomes and the last commit get, even when the grace time is used up.
 FLUSH_AT_LEAST_S = 2.0
 #: What the last log line gets to be written.

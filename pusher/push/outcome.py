@@ -22,6 +22,9 @@ class Kind(enum.Enum):
     #: Its device has had enough of them, or this one already.
     LIMITED = "limited"
 
+    #: Each push is counted by its kind, and Enum's own hash is written in Python.
+    __hash__ = object.__hash__
+
 
 #: Outcomes without a feedback.
 WITHOUT_FEEDBACK = frozenset((Kind.EXPIRED, Kind.INVALID, Kind.LIMITED))
