@@ -52,12 +52,19 @@ class Supervised:
 
     def __enter__(self) -> Self:
         self._supervisord.start()
-        self.wait_until_running()
+        try:
+            self.wait_until_running()
+        except BaseException:
+            self._end()  # nobody leaves a block that was not entered
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._supervisord.running:
             self.stop()
         shutil.rmtree(self._short)
