@@ -122,7 +122,7 @@ class LibrdkafkaPublisher:
         self._single: Producer | None = None
         #: What waits for the producer, what the library reported, what failed and when it is due again.
         self._waiting: deque[_Outgoing] = deque()
-        self._reported: deque[_Outgoing] = deque()
+        self._reports: deque[_Outgoing] = deque()
         self._failed: deque[tuple[float, _Outgoing]] = deque()
         self._work = Event()
         self._probe_at = 0.0
@@ -134,7 +134,7 @@ class LibrdkafkaPublisher:
 
     def publish(self, topic: str, value: bytes, done: Done, headers: Sequence[Header] = ()) -> None:
         """Queues a record. See ``Publisher``."""
-        record = _Outgoing(self, topic, value, headers, done)
+        record = _Outgoing(self._reports, topic, value, headers, done)
         if not self._unstored.count:
             self._work.set()
             self._stored_at = self._clock()
@@ -205,32 +205,26 @@ class LibrdkafkaPublisher:
             producer.produce(record.topic, record.value, headers=record.headers, on_delivery=record.reported)
         except KafkaException as error:
             record.error = error.args[0]
-            self._reported.append(record)
+            self._reports.append(record)
         except BufferError:  # not with these settings
             self._failed.append((self._clock() + _PAUSE_S, record))
 
-    def note_report(self, record: _Outgoing) -> None:
-        """The library has stored a record or given it up. Called while it is asked for reports."""
-        self._reported.append(record)
-
     def _end_reported(self) -> None:
         """Ends what the library has reported, in slices."""
-        if not self._reported:
-            return
-        reported, self._reported = self._reported, deque()
-        while reported:
-            for _ in range(min(_SLICE, len(reported))):
-                self._end_or_retry(reported.popleft())
-            if reported:
-                gevent.sleep(0)
-
-    def _end_or_retry(self, record: _Outgoing) -> None:
-        error = record.error
-        if error is None:
+        if any(record.error is None for record in self._reports):
             self._stored_at = self._clock()
             self._error = ""
-            self._unstored.end(record, None)
-            return
+        reports, end = self._reports, self._unstored.end
+        for number in range(1, len(reports) + 1):
+            record = reports.popleft()
+            if record.error is None:
+                end(record, None)
+            else:
+                self._end_or_retry(record, record.error)
+            if not number % _SLICE:
+                gevent.sleep(0)
+
+    def _end_or_retry(self, record: _Outgoing, error: KafkaError) -> None:
         refusal = TopicRefused if self._is_missing(record, error) else _REFUSALS.get(error.code())
         if refusal is RecordTooLarge and not record.alone and record.size < _MAX_RECORD_BYTES:
             # The brokers refuse a batch for one record in it: each is to show whether it is the one.
@@ -322,12 +316,12 @@ def _end(producer: Producer) -> None:
 class _Outgoing:
     """A record on its way."""
 
-    __slots__ = ("alone", "done", "error", "headers", "missing_since", "publisher", "size", "topic", "value")
+    __slots__ = ("alone", "done", "error", "headers", "missing_since", "reports", "size", "topic", "value")
 
     def __init__(
-        self, publisher: LibrdkafkaPublisher, topic: str, value: bytes, headers: Sequence[Header], done: Done
+        self, reports: deque[_Outgoing], topic: str, value: bytes, headers: Sequence[Header], done: Done
     ) -> None:
-        self.publisher, self.topic, self.value, self.done = publisher, topic, value, done
+        self.reports, self.topic, self.value, self.done = reports, topic, value, done
         self.headers: list[tuple[str, str | bytes | None]] | None = list(headers) or None
         #: Why the library gave it up.
         self.error: KafkaError | None = None
@@ -340,6 +334,6 @@ class _Outgoing:
             self.size += len(name) + len(content)
 
     def reported(self, error: KafkaError | None, _message: Message) -> None:
-        """The library's ``on_delivery``."""
+        """The library's ``on_delivery``: it has stored the record or given it up."""
         self.error = error
-        self.publisher.note_report(self)
+        self.reports.append(self)
