@@ -5,7 +5,8 @@ APNs". A token is an ES256 JWT with ``kid``, ``iss`` and ``iat``; Apple takes on
 new token in 20 minutes, which it counts by team (Apple staff, developer forum, thread 702056).
 
 All processes with the same key, and a restarted process, must show Apple the same token. Therefore a token depends only
-on key and time: it is dated at the full or half hour, and its signature has no random part (RFC 6979).
+on key and time: it is dated at the full or half hour, and its signature has no random part (RFC 6979). If Apple accepts
+no new one just after the full or half hour, the one before is used until it is 50 minutes old.
 """
 
 from __future__ import annotations
@@ -135,6 +136,21 @@ class ProviderToken:
         now = self._clock()
         self._issue(now, dated=now)
         return True
+
+    def change(self) -> None:
+        """To the token before this one, or back from that: Apple accepts no new one of the team, but maybe the other.
+
+        A process that was started again may be the first to show the present one, less than 20 minutes after the one
+        before was first shown, which Apple knows. That one is used until it is 50 minutes old.
+        """
+        now = self._clock()
+        dated = now - now % DATED_EVERY_S
+        lasts_s = dated + RENEW_AT_MOST_EVERY_S - now
+        if self._dated != dated or lasts_s <= 0:
+            self._issue(now, dated=dated)
+        else:
+            self._issue(now, dated=dated - DATED_EVERY_S)
+            self._used_until = self._used_from + lasts_s
 
     def _issue(self, now: float, dated: float) -> None:
         self._used_from = self._elapsed()

@@ -266,6 +266,8 @@ class ApnsService:
                 game=self.lane.settings.app,
                 next_attempt_s=round(self._team_hold.wait_s),
             )
+            if self.credentials.token is not None:
+                self.credentials.token.change()
             self._pool.replace("Apple accepts no new provider token of the team", opened_before=now)
         return Judgement(Resend(max(0.1, self._team_hold.until - now)))
 

@@ -235,6 +235,45 @@ def test_processes_with_one_key_show_apple_one_token() -> None:
     assert len(shown(61, first, second, third, process()) - after) == 1
 
 
+def test_a_process_that_starts_again_just_after_the_half_hour_goes_on_with_the_token_that_apple_knows() -> None:
+    key = make_p8()
+    apple = SimulatedApple(AppleRules(verification_key=load_verification_key(key)))
+    half_hour, clock, elapsed = 1.8e9 // 1800 * 1800, Clock(0.0), Clock(0.0)
+
+    def answer(minute: float, token: ProviderToken) -> str:
+        clock.now, elapsed.now = half_hour + minute * MINUTE_S, minute * MINUTE_S
+        headers = {b"authorization": f"bearer {token.current()}".encode(), b"apns-topic": b"com.x"}
+        return apple.refusal(PushRequest(b"POST", b"/3/device/ab", headers, (), b"{}"), ConnectionMemory(), clock.now)
+
+    before, after = (
+        ProviderToken.load(key.decode(), "KEY1234567", "TEAM123456", clock=clock, elapsed=elapsed) for _ in range(2)
+    )
+    assert answer(29.9, before) == ""
+    known = before.current()
+    assert answer(30.1, after) == "TooManyProviderTokenUpdates"
+    after.change()
+    assert [answer(minute, after) for minute in (30.2, 40, 49.8)] == ["", "", ""]
+    assert after.current() == known
+    assert answer(50, after) == ""
+    assert after.current() != known
+    present = after.current()
+    after.change()
+    assert after.current() == present, "the one before is too old"
+
+
+def test_a_sender_whose_new_token_apple_does_not_accept_shows_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pusher.providers.apns.service._SHORTEST_HOLD_S", 0.3)
+    with opened(tmp_path, "429 TooManyProviderTokenUpdates:1,times=1") as bed:
+        bed.ours.now += 1800 - bed.ours.now % 1800  # just after the half hour
+        token = bed.service.credentials.token
+        assert token is not None
+        present = token.current()
+        assert bed.send(10) == {Kind.DELIVERED: 10}
+        assert token.current() != present
+
+
 @pytest.mark.parametrize("behind", [20, 35, 45, 55])
 def test_a_clock_that_is_behind_apples_by_less_than_an_hour_serves(bed: Bed, behind: int) -> None:
     """Tokens are dated back to the half hour: where Apple calls that too old, one of this second is made."""
