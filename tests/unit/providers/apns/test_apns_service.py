@@ -262,16 +262,24 @@ def test_a_process_that_starts_again_just_after_the_half_hour_goes_on_with_the_t
 
 
 def test_a_sender_whose_new_token_apple_does_not_accept_shows_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pusher.providers.apns.service._SHORTEST_HOLD_S", 0.3)
-    with opened(tmp_path, "429 TooManyProviderTokenUpdates:1,times=1") as bed:
-        bed.ours.now += 1800 - bed.ours.now % 1800  # just after the half hour
-        token = bed.service.credentials.token
-        assert token is not None
-        present = token.current()
-        assert bed.send(10) == {Kind.DELIVERED: 10}
-        assert token.current() != present
+    token = bed.service.credentials.token
+    assert token is not None
+
+    def pass_by(seconds: float) -> None:
+        for clock in (bed.ours, bed.elapsed, bed.apples):
+            clock.now += seconds
+
+    pass_by(1795 - bed.ours.now % 1800)
+    assert bed.send(10) == {Kind.DELIVERED: 10}
+    known = token.current()
+    pass_by(10)
+    token.change()  # to what a process shows that starts now
+    assert token.current() != known
+    assert bed.send(10) == {Kind.DELIVERED: 20}
+    assert token.current() == known
 
 
 @pytest.mark.parametrize("behind", [20, 35, 45, 55])
