@@ -286,9 +286,10 @@ class LibrdkafkaSource:
         if pause_s > 0:
             gevent.sleep(pause_s)
         messages = self._client.read(wait_s, limit, self.assignment.trackers)
-        if messages:
-            self._pace.note(len(messages), self._clock(), more=len(messages) >= limit)
-        return self._admit(messages) if messages else []
+        if not messages:
+            return []
+        self._pace.note(len(messages), self._clock(), more=len(messages) >= limit)
+        return self._admit(messages)
 
     def _hold(self, is_full: IsFull) -> int:
         """Pauses and resumes partitions; returns how many records may be read from the others, 0 if there are none."""
