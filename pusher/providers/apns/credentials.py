@@ -137,12 +137,15 @@ class ProviderToken:
         self._issue(now, dated=now)
         return True
 
-    def change(self) -> None:
+    def change(self, refused: str) -> None:
         """To the token before this one, or back from that: Apple accepts no new one of the team, but maybe the other.
 
-        A process that was started again may be the first to show the present one, less than 20 minutes after the one
+        Changes nothing if ``refused`` is not in use any more: all apps of a team share this and are refused together.
+        A process that was started again may be the first to show the present token, less than 20 minutes after the one
         before was first shown, which Apple knows. That one is used until it is 50 minutes old.
         """
+        if refused != self._token:
+            return
         now = self._clock()
         dated = now - now % DATED_EVERY_S
         lasts_s = dated + RENEW_AT_MOST_EVERY_S - now

@@ -267,7 +267,7 @@ class ApnsService:
                 next_attempt_s=round(self._team_hold.wait_s),
             )
             if self.credentials.token is not None:
-                self.credentials.token.change()
+                self.credentials.token.change(self._token)
             self._pool.replace("Apple accepts no new provider token of the team", opened_before=now)
         return Judgement(Resend(max(0.1, self._team_hold.until - now)))
 

@@ -251,13 +251,15 @@ def test_a_process_that_starts_again_just_after_the_half_hour_goes_on_with_the_t
     assert answer(29.9, before) == ""
     known = before.current()
     assert answer(30.1, after) == "TooManyProviderTokenUpdates"
-    after.change()
+    refused = after.current()
+    for _app in range(2):  # of the team, in one process
+        after.change(refused)
     assert [answer(minute, after) for minute in (30.2, 40, 49.8)] == ["", "", ""]
     assert after.current() == known
     assert answer(50, after) == ""
     assert after.current() != known
     present = after.current()
-    after.change()
+    after.change(present)
     assert after.current() == present, "the one before is too old"
 
 
@@ -276,7 +278,7 @@ def test_a_sender_whose_new_token_apple_does_not_accept_shows_the_one_before(
     assert bed.send(10) == {Kind.DELIVERED: 10}
     known = token.current()
     pass_by(10)
-    token.change()  # to what a process shows that starts now
+    token.change(known)  # to what a process shows that starts now
     assert token.current() != known
     assert bed.send(10) == {Kind.DELIVERED: 20}
     assert token.current() == known
